@@ -1,3 +1,27 @@
 """Analytics for ASGI applications in the database they already run."""
 
+from asgi_analytics import errors, events
+from asgi_analytics._context import set_session, set_user
+from asgi_analytics.client import AnalyticsClient
+from asgi_analytics.events import EnrichedEvent, Event
+from asgi_analytics.hosting import ThreadHost
+from asgi_analytics.sinks.base import Sink
+from asgi_analytics.sinks.memory import MemorySink
+from asgi_analytics.worker import AnalyticsWorker
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AnalyticsClient",
+    "AnalyticsWorker",
+    "EnrichedEvent",
+    "Event",
+    "MemorySink",
+    "Sink",
+    "errors",
+    "events",
+    "set_session",
+    "set_user",
+]
+
+AnalyticsClient.host_for_url = ThreadHost

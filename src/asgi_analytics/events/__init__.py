@@ -1,1 +1,11 @@
-""""""
+"""The catalogue: everything that can be said, one class an event, one file an area."""
+
+from asgi_analytics.events.auth import *
+from asgi_analytics.events.base import EnrichedEvent as EnrichedEvent
+from asgi_analytics.events.base import Event as Event
+from asgi_analytics.events.base import Personal as Personal
+from asgi_analytics.events.captured import *
+from asgi_analytics.events.cocoons import *
+from asgi_analytics.events.integrations import *
+from asgi_analytics.events.projects import *
+from asgi_analytics.events.tasks import *

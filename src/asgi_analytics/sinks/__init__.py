@@ -1,1 +1,43 @@
-""""""
+"""The sinks that ship: one file each; a URL's scheme finds the one that has it among its ``schemes``."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from asgi_analytics.errors import ConfigError
+
+if TYPE_CHECKING:
+    from asgi_analytics.sinks.base import Sink
+
+
+def sink_from_url(url: str, *, token: str | None = None) -> Sink:
+    """Return the sink for a URL; nothing is connected yet.
+
+    Raises `ConfigError` when no sink has the URL's scheme, or the URL is malformed. The message never repeats the URL,
+    which may hold a password.
+    """
+    scheme = _scheme(url)
+    known: list[str] = []
+    for module in pkgutil.iter_modules(__path__):
+        for candidate in vars(import_module(f"{__name__}.{module.name}")).values():
+            schemes = getattr(candidate, "schemes", ())
+            if isinstance(candidate, type) and isinstance(schemes, tuple):
+                known.extend(schemes)
+                if scheme in schemes:
+                    sink: Sink = candidate.from_url(url, token=token)  # type: ignore[attr-defined]  # has schemes
+                    return sink
+    raise ConfigError(
+        f"no sink for a URL that starts with {scheme + ':'!r}: use one of {', '.join(f'{s}://' for s in sorted(set(known)))}"
+        if scheme
+        else "the URL has no scheme: use postgresql://user:password@host/database, http://host:8094 or memory://"
+    )
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme.lower()
+    except ValueError:
+        return ""

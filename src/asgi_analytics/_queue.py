@@ -1,0 +1,333 @@
+"""The bounded queue between the client and the worker, and the ledger of what became of each event.
+
+Producers (any thread, a signal handler, the garbage collector) only append to a deque: one step of the interpreter,
+no lock. Everything else happens under a lock that producers never take.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from asgi_analytics._log import log_problem
+from asgi_analytics.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed")
+CAPTURED_SHARE = 0.8
+"""Captured events are refused from this share of the bounds, so that explicit ones get through."""
+
+WAKE_BYTES = 1024 * 1024
+"""So many waiting bytes wake the worker, however few events they are."""
+
+_NEVER = 1 << 62
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """What became of the events, read in one moment; fields can be read as attributes or as items.
+
+    ``accepted = stored + duplicates + rejected + abandoned + queued + in_flight`` holds at any moment.
+    """
+
+    accepted: int
+    """Events for which ``track()`` returned True."""
+    dropped: Counter[str]
+    """Events for which it returned False, by reason: queue_full, oversize, invalid, before_track, closed."""
+    stored: int
+    """Events that the sink wrote."""
+    duplicates: int
+    """Events that were there already: written by an attempt whose answer was lost."""
+    rejected: Counter[str]
+    """Events that the sink refused for their content, by reason; kept as dead letters where the sink has them."""
+    abandoned: int
+    """Events that were left when the time of a close ended."""
+    queued: int
+    """Events that wait."""
+    in_flight: int
+    """Events of the batch that is being written."""
+    retries: int
+    """Writes that were tried again."""
+    batches: int
+    """Writes that were answered."""
+    last_error: str | None
+    """What the sink said last when it failed; None after a write that went well."""
+    oldest_seconds: float
+    """Age of the oldest event that is not settled yet, in seconds; 0.0 when there is none."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field by its name."""
+        if name not in self.__struct_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain dicts and numbers, ready for JSON."""
+        return {name: dict(v) if isinstance(v := self[name], Counter) else v for name in self.__struct_fields__}
+
+
+class ShardedCounter:
+    """Counts by reason, exactly, from any thread and without a lock: each thread writes only cells of its own."""
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self._reasons = tuple(reasons)
+        self._cells: dict[tuple[str, int], int] = {}
+
+    def add(self, reason: str) -> None:
+        """Count one more."""
+        cell = (reason, threading.get_ident())
+        self._cells[cell] = self._cells.get(cell, 0) + 1
+
+    def read(self) -> Counter[str]:
+        """Return the sums; every known reason is there, at zero if need be."""
+        sums = Counter(dict.fromkeys(self._reasons, 0))
+        for (reason, _), number in list(self._cells.items()):
+            sums[reason] += number
+        return sums
+
+
+class EventQueue:
+    """Encoded events that wait, those being written, and the count of all that were settled."""
+
+    def __init__(self, *, size: int, max_bytes: int, wake_at: int) -> None:
+        self.size = size
+        self.max_bytes = max_bytes
+        self.captured_size = max(1, int(size * CAPTURED_SHARE))
+        self.captured_bytes = int(max_bytes * CAPTURED_SHARE)
+        self._wake_at_when_idle = wake_at
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from nothing: at construction, and in the child of a fork, whose parent delivers what was here."""
+        self.lock = threading.RLock()  # re-entrant: a signal handler may read the stats while its thread settles
+        self.items: deque[bytes] = deque()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.in_flight: list[bytes] = []
+        self.dropped = ShardedCounter(DROP_REASONS)
+        self.taken = 0
+        self.stored = self.duplicates = self.abandoned = self.retries = self.batches = 0
+        self.rejected: Counter[str] = Counter()
+        self.last_error: str | None = None
+        self.closed = False
+        self._drop_details: dict[str, str] = {}
+        self._drops_reported: Counter[str] = Counter()
+        self._waiters: list[tuple[int, Callable[[], None]]] = []
+        # Read by producers at each event: the length, and the bytes, from which one of them wakes the worker.
+        self.busy()
+        self._waker: Callable[[], object] | None = None
+        self.worker_thread: int | None = None
+        self._alive: Callable[[], bool] = bool
+        self.flushing = False
+
+    # -- producers: no lock
+
+    def put(self, line: bytes, size: int, max_bytes: int) -> bool:
+        """Append an event unless that would pass a bound; False when it is full."""
+        items = self.items
+        waiting = self.bytes_in - self.bytes_out + len(line)
+        if len(items) >= size or waiting > max_bytes:
+            return False
+        self.bytes_in += len(line)
+        items.append(line)
+        if len(items) >= self.wake_at or waiting >= self.wake_bytes:
+            self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Wake the worker, once until it idles again."""
+        self.busy()
+        if (waker := self._waker) is not None:
+            waker()
+
+    def drop(self, reason: str, detail: str) -> None:
+        """Count an event that is not accepted; the worker logs the detail of the latest one of each reason."""
+        self._drop_details[reason] = detail
+        self.dropped.add(reason)
+
+    # -- the worker
+
+    def idle(self, waker: Callable[[], object], wake_at: int | None = None) -> None:
+        """Say how to wake the worker, which is going to sleep now, and at which length (``batch_size``)."""
+        self._waker = waker
+        self.wake_at = self._wake_at_when_idle if wake_at is None else wake_at
+        self.wake_bytes = WAKE_BYTES
+
+    def busy(self) -> None:
+        """Say that nobody need wake the worker: it looks at the queue by itself."""
+        self.wake_at = self.wake_bytes = _NEVER
+
+    def is_worth_a_write(self) -> bool:
+        """Tell whether so much waits that the worker would be woken for it."""
+        return len(self.items) >= self._wake_at_when_idle or self.bytes_in - self.bytes_out >= WAKE_BYTES
+
+    def attach(self, waker: Callable[[], object], alive: Callable[[], bool]) -> None:
+        """Make the calling thread the worker's; raises `ConfigError` while another worker is at it.
+
+        ``alive`` tells whether the worker's loop still runs: one whose loop has died is replaced, and what it had in
+        flight waits again.
+        """
+        if self.worker_thread is not None and self._alive():
+            raise ConfigError("this client has a worker already: one client, one worker")
+        self.put_back()
+        self._alive = alive
+        self._waker = waker
+        self.busy()
+        self.worker_thread = threading.get_ident()
+
+    def detach(self) -> None:
+        """End the worker's time; what is in flight waits again."""
+        self.put_back()
+        self._waker = None
+        self.busy()
+        self.worker_thread = None
+
+    def has_worker(self) -> bool:
+        """Tell whether somebody takes events out, or would if woken."""
+        return self._waker is not None and (self.worker_thread is None or self._alive())
+
+    def report_drops(self) -> None:
+        """Log what was dropped since the last report, one line a reason."""
+        dropped = self.dropped.read()
+        for reason, number in (dropped - self._drops_reported).items():
+            detail = self._drop_details.get(reason, "")
+            log_problem(reason, "%d events dropped (%s), the last one: %s", number, reason, detail)
+        self._drops_reported = dropped
+
+    def take(self, max_count: int, max_bytes: int) -> list[bytes]:
+        """Move waiting events into flight, oldest first, within the limits (one event always fits)."""
+        with self.lock:
+            batch: list[bytes] = []
+            size = 0
+            items = self.items
+            for _ in range(min(max_count, len(items))):
+                size += len(items[0])
+                if batch and size > max_bytes:
+                    size -= len(items[0])
+                    break
+                batch.append(items.popleft())
+            self.bytes_out += size
+            self.taken += len(batch)
+            self.in_flight = batch
+            return batch
+
+    def settle(self, batch: list[bytes], *, duplicates: int, rejected: Collection[str]) -> None:
+        """Record what became of the batch in flight; ignored when a close has abandoned it meanwhile.
+
+        What is neither a duplicate nor rejected (one reason an event) was stored: the sum cannot be off.
+        """
+        refused = self.rejected + Counter(rejected)
+        stored = len(batch) - duplicates - len(rejected)
+        with self.lock:
+            if self.in_flight is not batch:
+                return
+            # Only plain assignments here: no signal handler can look between them.
+            self.in_flight = []
+            self.stored += stored
+            self.duplicates += duplicates
+            self.rejected = refused
+            self.batches += 1
+            self.last_error = None
+        self._notify()
+
+    def failed(self, error: str) -> None:
+        """Record that a write failed and will be tried again."""
+        with self.lock:
+            self.retries += 1
+            self.last_error = error
+
+    def put_back(self) -> None:
+        """Return what is in flight to the head of the queue: the worker stops before it knows what became of it."""
+        with self.lock:
+            batch, self.in_flight = self.in_flight, []
+            self.items.extendleft(reversed(batch))
+            self.bytes_out -= sum(map(len, batch))
+            self.taken -= len(batch)
+
+    def abandon(self) -> int:
+        """Give up all that is left, and return how many events that were."""
+        with self.lock:
+            left = len(self.in_flight)
+            self.in_flight = []
+            while self.items:
+                self.bytes_out += len(self.items.popleft())
+                self.taken += 1
+                left += 1
+            self.abandoned += left
+        self._notify()
+        return left
+
+    # -- flushes
+
+    def settled(self) -> int:
+        """Return how many events have been settled, in order of acceptance."""
+        return self.stored + self.duplicates + self.rejected.total() + self.abandoned
+
+    def is_settled(self) -> bool:
+        """Tell whether nothing waits and nothing is in flight."""
+        return not self.items and not self.in_flight
+
+    def ticket(self) -> int:
+        """Return the number that `settled` has to reach for everything accepted until now to be settled."""
+        with self.lock:
+            return self.taken + len(self.items)
+
+    def when_settled(self, ticket: int, call: Callable[[], None]) -> bool:
+        """Call back once the ticket is reached, from the thread that settles; True when it is reached already."""
+        with self.lock:
+            if self.settled() >= ticket:
+                return True
+            self._waiters.append((ticket, call))
+            self.flushing = True
+        self.wake()
+        return False
+
+    def forget(self, call: Callable[[], None]) -> None:
+        """Drop a callback whose flush has run out of time."""
+        with self.lock:
+            self._waiters = [waiter for waiter in self._waiters if waiter[1] != call]
+            self.flushing = bool(self._waiters)
+
+    def _notify(self) -> None:
+        with self.lock:
+            settled = self.settled()
+            due = [call for ticket, call in self._waiters if ticket <= settled]
+            self._waiters = [waiter for waiter in self._waiters if waiter[0] > settled]
+            self.flushing = bool(self._waiters)
+        for call in due:
+            call()
+
+    # -- anybody
+
+    def oldest(self) -> bytes | None:
+        """Return the oldest event that is not settled."""
+        with self.lock:
+            if self.in_flight:
+                return self.in_flight[0]
+            try:
+                return self.items[0]
+            except IndexError:
+                return None
+
+    def read(self, oldest_seconds: float) -> Stats:
+        """Return the figures of this moment."""
+        with self.lock:
+            queued = len(self.items)
+            return Stats(
+                accepted=self.taken + queued,
+                dropped=self.dropped.read(),
+                stored=self.stored,
+                duplicates=self.duplicates,
+                rejected=Counter(self.rejected),
+                abandoned=self.abandoned,
+                queued=queued,
+                in_flight=len(self.in_flight),
+                retries=self.retries,
+                batches=self.batches,
+                last_error=self.last_error,
+                oldest_seconds=oldest_seconds,
+            )

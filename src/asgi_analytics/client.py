@@ -1,0 +1,379 @@
+"""The client: ``track()`` puts an event into the queue, and everything else is about getting it out in time."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import socket
+import threading
+import time
+import weakref
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from opentelemetry.context import get_current as otel_context
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+
+from asgi_analytics import _metrics
+from asgi_analytics._log import log
+from asgi_analytics._context import current
+from asgi_analytics._queue import EventQueue, Stats
+from asgi_analytics.config import Settings, from_environ
+from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
+from asgi_analytics.events.base import decode_envelope
+from asgi_analytics.events.encoding import EventEncoder, Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
+
+    from opentelemetry.context import Context
+
+    from asgi_analytics._context import RequestContext
+    from asgi_analytics.events.base import Event
+
+
+class Host(Protocol):
+    """Runs a worker for a client that was made from a URL, beside the application."""
+
+    sink: Any
+
+    def start(self) -> bool:
+        """Start the worker unless it runs; never raises. False where no thread can be started (any more)."""
+
+    def finish(self, timeout: float) -> None:
+        """Write what is left within ``timeout`` seconds, in the calling thread."""
+
+    def stop(self) -> None:
+        """Tell the worker to end, and its connections with it; returns at once."""
+
+    def stopped(self) -> bool:
+        """Tell whether the worker has ended."""
+
+    def after_fork(self) -> None:
+        """Forget the parent's worker and connections without touching them."""
+
+
+class AnalyticsClient:
+    """Takes events from an application: from any thread, any loop, no loop, or a signal handler.
+
+    ``AnalyticsClient.from_url(url, service=…)`` brings its own worker, in a thread that starts at the first event.
+    ``AnalyticsClient(service=…)`` leaves the worker to the application: `AnalyticsWorker(client, sink)`.
+    The settings are those of `asgi_analytics.config.Settings`; a wrong one raises `ConfigError`.
+    """
+
+    # Set by the package: makes the Host for a URL. The client knows neither the worker nor any sink.
+    host_for_url: ClassVar[Callable[[AnalyticsClient, str, str | None], Host] | None] = None
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        environment: str | None = None,
+        hash_key: str | bytes | None = None,
+        keep_personal_data: bool = False,
+        batch_size: int = 100,
+        flush_interval: float = 10.0,
+        queue_size: int = 10_000,
+        queue_bytes: int = 64 * 1024 * 1024,
+        max_event_bytes: int = 256 * 1024,
+        close_timeout: float = 10.0,
+        before_track: Callable[[Event], Event | None] | None = None,
+        enabled: bool = True,
+        strict: bool = False,
+    ) -> None:
+        self.settings = settings = Settings(
+            service=service,
+            environment=environment,
+            hash_key=hash_key,
+            keep_personal_data=keep_personal_data,
+            batch_size=batch_size,
+            flush_interval=flush_interval,
+            queue_size=queue_size,
+            queue_bytes=queue_bytes,
+            max_event_bytes=max_event_bytes,
+            close_timeout=close_timeout,
+            before_track=before_track,
+            enabled=enabled,
+            strict=strict,
+        )
+        self._clock: Callable[[], datetime] | None = None
+        self._new_id: Callable[[], UUID] | None = None
+        self._host: Host | None = None
+        self._encoder = self._make_encoder()
+        self._queue = EventQueue(
+            size=settings.queue_size,
+            max_bytes=settings.queue_bytes,
+            wake_at=min(settings.batch_size, settings.queue_size) if settings.flush_interval > 0 else 1,
+        )
+        self._max_event_bytes = settings.max_event_bytes
+        # The one flag that the fast way asks: nothing between the event and its encoding.
+        self._plain = settings.enabled and settings.before_track is None
+        _clients.add(self)
+        _metrics.observe(_clients)
+
+    def _make_encoder(self) -> EventEncoder:
+        key = self.settings.hash_key
+        return EventEncoder(
+            service=self.settings.service,
+            environment=self.settings.environment,
+            hostname=socket.gethostname(),
+            hash_key=key.encode() if isinstance(key, str) else key,
+            keep_personal_data=self.settings.keep_personal_data,
+            clock=self._clock,
+            new_id=self._new_id,
+        )
+
+    @classmethod
+    def from_url(cls, url: str, *, service: str, token: str | None = None, **settings: Any) -> Self:
+        """Return a client whose events go to a URL: ``postgresql://…``, ``http(s)://…`` or ``memory://``.
+
+        ``token`` is sent to an ingestion service. Nothing is connected before the first event. Raises `ConfigError`
+        for a URL or a setting that is wrong, `MissingExtra` where the URL needs a package that is not installed.
+        """
+        client = cls(service=service, **settings)
+        if cls.host_for_url is None:
+            raise ConfigError("import AnalyticsClient from asgi_analytics, which brings the worker")
+        client._host = cls.host_for_url(client, url, token)
+        if client.settings.enabled:
+            client._queue.idle(client._host.start, wake_at=1)
+        return client
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:
+        """Return a client as the environment says: ``ANALYTICS_URL``, ``ANALYTICS_SERVICE`` and their like.
+
+        Each setting has a variable, its name in capitals behind ``ANALYTICS_``; arguments win over variables.
+        Without ``ANALYTICS_URL`` the application brings the worker. Raises `ConfigError` that names the variable.
+        """
+        merged = {**from_environ(os.environ if environ is None else environ), **settings}
+        if "service" not in merged:
+            raise ConfigError("ANALYTICS_SERVICE is not set: name the service, ANALYTICS_SERVICE=shop")
+        url = merged.pop("url", None)
+        if url is None:
+            merged.pop("token", None)
+            return cls(**merged)
+        return cls.from_url(url, **merged)
+
+    def __repr__(self) -> str:
+        """Return the service and what waits."""
+        return f"<AnalyticsClient service={self.settings.service!r} queued={len(self._queue.items)}>"
+
+    @property
+    def sink(self) -> Any:
+        """The sink of a client made from a URL; None where the application owns the worker."""
+        return None if self._host is None else self._host.sink
+
+    # -- tracking
+
+    def track(self, event: Event) -> bool:
+        """Accept an event for storing; False when it was dropped, which `stats` counts by reason.
+
+        No I/O, no lock, no await. Never raises, unless ``strict`` is set: then `EventNotAccepted`. The event is
+        encoded here, so that what the caller changes later changes nothing.
+        """
+        queue = self._queue
+        return self._track(event, queue.size, queue.max_bytes)
+
+    def track_captured(self, event: Event) -> bool:
+        """Accept an event that was captured rather than said: refused from 80 % full, and never raising."""
+        queue = self._queue
+        try:
+            return self._track(event, queue.captured_size, queue.captured_bytes)
+        except EventNotAccepted:
+            return False
+
+    def _track(self, event: Event, size: int, max_bytes: int) -> bool:
+        queue = self._queue
+        try:
+            request = current.get()
+            trace = otel_context()
+            facts = _facts(request, trace) if trace or request is not None else None
+            if not self._plain:
+                if not self.settings.enabled:
+                    return False
+                filtered = self._filtered(event)
+                if filtered is None:
+                    return False
+                event = filtered
+            line = self._encoder.encode(event, facts)
+        except InvalidEvent as error:
+            return self._drop("invalid", error.detail, error)
+        except EventNotAccepted:
+            raise
+        except Exception as error:  # whatever it is, the application must not see it
+            return self._drop("invalid", f"{type(error).__name__} while encoding", error)
+        if queue.closed:
+            return self._drop("closed", "the client is closed")
+        if len(line) > self._max_event_bytes:
+            return self._drop("oversize", f"{len(line)} bytes encoded; max_event_bytes is {self._max_event_bytes}")
+        if queue.put(line, size, max_bytes):
+            return True
+        return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
+
+    def _filtered(self, event: Event) -> Event | None:
+        before_track = self.settings.before_track
+        if before_track is None:
+            return event
+        try:
+            result = before_track(event)
+        except Exception as error:
+            self._drop("before_track", f"before_track raised {type(error).__name__}", error)
+            return None
+        if result is None:
+            self._queue.drop("before_track", "refused by before_track")  # on purpose: nothing for strict to raise
+        return result
+
+    def _drop(self, reason: str, detail: str, cause: BaseException | None = None) -> bool:
+        self._queue.drop(reason, detail)
+        if self._host is not None:
+            self._host.start()  # the worker logs what was dropped: a log handler here might block, or track
+        if self.settings.strict:
+            if isinstance(cause, InvalidEvent):
+                raise cause
+            raise EventNotAccepted(reason, detail) from cause
+        return False
+
+    def stats(self) -> Stats:
+        """Return what became of the events until now; may be read from any thread."""
+        age = 0.0
+        if (line := self._queue.oldest()) is not None:
+            now = self._clock() if self._clock else datetime.now(UTC)
+            age = max(0.0, (now - decode_envelope(line).timestamp).total_seconds())
+        return self._queue.read(age)
+
+    # -- getting it out
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything accepted before the call is settled, at most ``timeout`` seconds (``close_timeout``).
+
+        Interrupts a backoff. False when something is left. At zero it asks for a write and does not wait. In the
+        worker's own thread it does not wait either: nothing could happen meanwhile.
+        """
+        done = threading.Event()
+        if self._ask(done.set):
+            return True
+        if self._queue.worker_thread != threading.get_ident():
+            done.wait(max(0.0, self._seconds(timeout)))
+        self._queue.forget(done.set)
+        return done.is_set()
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """Do what `flush` does without blocking the loop."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def call() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the answer came
+                loop.call_soon_threadsafe(done.set)
+
+        if self._ask(call):
+            return True
+        try:
+            await asyncio.wait_for(done.wait(), max(0.0, self._seconds(timeout)))
+        except TimeoutError:
+            return False
+        finally:
+            self._queue.forget(call)
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
+
+        What is left then is counted as abandoned; False says so. A second call does nothing and returns True.
+        """
+        if self._queue.closed:
+            return True
+        self._queue.closed = True
+        deadline = time.monotonic() + self._seconds(timeout)
+        if self._host is not None and not self._queue.is_settled() and not self._host.start():
+            self._host.finish(self._seconds(timeout))
+        elif self._queue.has_worker():
+            self.flush(deadline - time.monotonic())
+        left = self._abandon()
+        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return not left
+
+    async def aclose(self, timeout: float | None = None) -> bool:
+        """Do what `close` does without blocking the loop."""
+        if self._queue.closed:
+            return True
+        self._queue.closed = True
+        deadline = time.monotonic() + self._seconds(timeout)
+        await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
+        if self._queue.has_worker():
+            await self.aflush(deadline - time.monotonic())
+        left = self._abandon()
+        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:
+            await asyncio.sleep(0.002)
+        return not left
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self.settings.close_timeout if timeout is None else timeout
+
+    def _ask(self, call: Callable[[], None]) -> bool:
+        """Ask the worker to write all that is accepted now, and to call back then; True when there is nothing."""
+        if self._host is not None and not self._queue.is_settled():
+            self._host.start()
+        return self._queue.when_settled(self._queue.ticket(), call)
+
+    def _abandon(self) -> int:
+        left = self._queue.abandon()
+        self._queue.wake()  # a worker of the application's own returns now
+        if self._host is not None:
+            self._host.stop()
+        self._queue.report_drops()
+        if left:
+            log.warning(
+                "%d events of %s were abandoned: the time of the close ended before they were stored; last error: %s",
+                left,
+                self.settings.service,
+                self._queue.last_error,
+            )
+        return left
+
+    def _after_fork(self) -> None:
+        self._queue.reset()
+        self._encoder = self._make_encoder()  # its ids must not be the parent's
+        if self._host is not None:
+            self._host.after_fork()
+            self._queue.idle(self._host.start, wake_at=1)
+
+
+def _facts(request: RequestContext | None, trace: Context) -> Facts:
+    facts = Facts()
+    if request is not None:
+        facts.user_id = request.user_id
+        facts.session_id = request.session_id
+        facts.request_id = request.request_id
+        facts.trace_id = request.trace_id
+        facts.span_id = request.span_id
+    if trace:
+        span = get_current_span(trace).get_span_context()
+        if span.is_valid:
+            facts.trace_id = format_trace_id(span.trace_id)
+            facts.span_id = format_span_id(span.span_id)
+    return facts
+
+
+_clients: weakref.WeakSet[AnalyticsClient] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for client in list(_clients):
+        client.close()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+# After the events module's own hook, which renews the ids: hooks run in the order of their registration.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+# Runs when non-daemon threads have ended, before the interpreter takes itself apart; later registrations run earlier.
+atexit.register(_close_all)

@@ -1,0 +1,70 @@
+"""The errors that asgi-analytics raises, drawn once.
+
+::
+
+    AnalyticsError
+    ├── ConfigError (ValueError)         a setting, a URL or a declaration is wrong: fix the program
+    │   ├── DuplicateEventType           two event classes share one tag
+    │   └── MissingExtra (ImportError)   an optional dependency is not installed
+    ├── EventNotAccepted                 ``track()`` returned False; raised only by ``strict=True``
+    │   └── InvalidEvent (ValueError)    what was tracked cannot be stored as it is
+    ├── SinkError                        a batch was not written
+    │   ├── TransientError               the same batch may succeed later: retried with jitter
+    │   └── OperatorError                somebody must act first: retried slowly, logged loudly
+    └── MigrationError                   a schema step cannot be taken
+
+No message holds a password, a token or the content of an event.
+"""
+
+from __future__ import annotations
+
+
+class AnalyticsError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(AnalyticsError, ValueError):
+    """A setting, a URL or a declaration is wrong; the message says which and what is expected."""
+
+
+class DuplicateEventType(ConfigError):
+    """Two event classes claim one tag, so their rows could not be told apart."""
+
+
+class MissingExtra(ConfigError, ImportError):
+    """An optional dependency is not installed; the message holds the ``pip install`` that helps."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module} is not installed: pip install 'asgi-analytics[{extra}]'")
+
+
+class EventNotAccepted(AnalyticsError):
+    """``track()`` dropped an event; ``reason`` is its counter: queue_full, oversize, invalid, before_track or closed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"event dropped ({reason}): {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class InvalidEvent(EventNotAccepted, ValueError):
+    """The object is no event, or holds a value that JSON or its declared type refuses."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("invalid", detail)
+
+
+class SinkError(AnalyticsError):
+    """A batch was not written, and none of it was stored."""
+
+
+class TransientError(SinkError):
+    """The sink is away or busy; the worker sends the same batch again, with jitter, until it is stored."""
+
+
+class OperatorError(SinkError):
+    """The sink refuses everything until somebody acts: a missing table, missing rights, a wrong password."""
+
+
+class MigrationError(AnalyticsError):
+    """A schema step cannot be taken; the message names the file or the object and what to do."""

@@ -1,0 +1,63 @@
+"""What happens when people log in."""
+
+from __future__ import annotations
+
+from asgi_analytics.events.base import Event, Personal, UserId
+
+__all__ = [
+    "AuthCodeVerified",
+    "AuthLoginAttempt",
+    "AuthSessionValidated",
+    "AuthTokenRefresh",
+    "OAuthFlowCompleted",
+    "OAuthFlowStarted",
+]
+
+
+class AuthLoginAttempt(Event, kw_only=True):
+    """Somebody tried to log in. ``email`` is stored as its keyed hash."""
+
+    user_id: UserId | None = None
+    email: Personal[str]
+    success: bool
+    error: str | None = None
+
+
+class AuthCodeVerified(Event, kw_only=True):
+    """A one-time code was checked."""
+
+    user_id: UserId
+    success: bool
+    error: str | None = None
+
+
+class AuthTokenRefresh(Event, kw_only=True):
+    """A token was exchanged for a fresh one."""
+
+    user_id: UserId
+    success: bool
+    error: str | None = None
+
+
+class AuthSessionValidated(Event, kw_only=True):
+    """A session was checked and found valid or not."""
+
+    user_id: UserId
+    valid: bool
+
+
+class OAuthFlowStarted(Event, kw_only=True):
+    """A user was sent to an OAuth provider. ``state`` is a secret and stored as its keyed hash."""
+
+    user_id: UserId
+    provider: str
+    state: Personal[str]
+
+
+class OAuthFlowCompleted(Event, kw_only=True):
+    """A user came back from an OAuth provider."""
+
+    user_id: UserId
+    provider: str
+    success: bool
+    error: str | None = None

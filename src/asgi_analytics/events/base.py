@@ -1,0 +1,161 @@
+"""What an event is: the base class, its tag, and the envelope it travels and rests in."""
+
+from __future__ import annotations
+
+import gc
+import re
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from asgi_analytics.errors import DuplicateEventType
+
+UserId = UUID | str | int
+
+_T = TypeVar("_T")
+
+PERSONAL = "asgi_analytics_personal"
+Personal = Annotated[_T, msgspec.Meta(extra={PERSONAL: True})]
+"""``Personal[str]`` marks a field that is stored as its keyed hash: HMAC-SHA256 under the client's ``hash_key``."""
+
+_WORD_ENDS = re.compile(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])")
+
+
+def snake_case(name: str) -> str:
+    """Return the tag of a class name: ``TaskCreated`` is ``task_created``, ``OAuthFlowStarted`` ``oauth_flow_started``.
+
+    A run of capitals is one word (``HTTPCallMade``: ``http_call_made``); OAuth is a word of its own.
+    """
+    name = name.replace("OAuth", "Oauth")
+    return _WORD_ENDS.sub(lambda m: f"{m[1] or m[3]}_{m[2] or m[4]}", name).lower()
+
+
+_types: WeakValueDictionary[str, type[Event]] = WeakValueDictionary()
+
+
+class EventMeta(msgspec.StructMeta):
+    """Registers each event class under its tag, and refuses a tag that another class has."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        """Make the class; raise `DuplicateEventType` for a tag that is taken."""
+        cls = super().__new__(mcls, name, bases, namespace, **options)
+        if any(isinstance(base, EventMeta) for base in bases):  # not Event itself, which is nothing that happened
+            _claim(event_type_of(cls), cls)
+        return cls
+
+
+def _claim(tag: str, cls: type[Event]) -> None:
+    other = _types.get(tag)
+    same = other is not None and (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__)
+    if other is not None and not same and "<locals>" in other.__qualname__:
+        # A class made in a function (a test, mostly) may be gone but for a reference cycle.
+        del other
+        gc.collect()
+        other = _types.get(tag)
+    if other is not None and not same:
+        raise DuplicateEventType(
+            f"{cls.__module__}.{cls.__qualname__} has the tag {tag!r}, which {other.__module__}.{other.__qualname__} "
+            f"has already: rename the class or give it a tag of its own, class {cls.__name__}(Event, tag='…')"
+        )
+    # The same name in the same module is the same class defined anew: a reload, or a notebook cell run twice.
+    _types[tag] = cls
+
+
+class Event(
+    msgspec.Struct,
+    metaclass=EventMeta,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag=snake_case,
+    tag_field="$type",  # never the name of a field: no identifier starts with a dollar sign
+):
+    """Base of every event: a frozen struct named in the past tense.
+
+    Subclass it for the events of your own domain; the class name in snake_case is the event type::
+
+        class OrderPlaced(Event, kw_only=True):
+            order_id: int
+            total: float
+            user_id: UUID | str | int | None = None
+
+    A field called ``user_id`` is lifted out of the stored ``data`` into the column of that name. Fields that are None
+    by default are left out of the stored JSON while they are None. ``Personal[str]`` fields are stored hashed.
+    """
+
+
+def event_types() -> dict[str, type[Event]]:
+    """Return every event class that is defined now, by its tag."""
+    return dict(_types)
+
+
+def event_type_of(cls: type[Event]) -> str:
+    """Return the tag of an event class, the ``event_type`` of its rows."""
+    tag = cls.__struct_config__.tag
+    if not isinstance(tag, str):
+        raise TypeError(f"{cls.__name__} has no event type")
+    return tag
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """What the pipeline needs to know of an encoded event, its data left as they are."""
+
+    event_id: UUID
+    event_type: str
+    timestamp: datetime
+    service: str
+    user_id: UUID | None = None
+    session_id: str | None = None
+
+
+class EnrichedEvent(msgspec.Struct, frozen=True):
+    """An event as it is stored and sent: with identity, time, service and context.
+
+    ``timestamp`` is aware and in UTC; ``data`` holds the event's own fields as JSON values, without ``user_id``.
+    Optional fields that were None are not in ``data``; reading one by its name gives None.
+    """
+
+    event_id: UUID
+    event_type: str
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    service: str
+    data: dict[str, Any]
+    user_id: UUID | None = None
+    session_id: str | None = None
+    context: dict[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, line: bytes | str) -> EnrichedEvent:
+        """Decode one event from its JSON; raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
+        event = _decode_enriched(line)
+        known = _types.get(event.event_type)
+        if known is None:
+            return event
+        return msgspec.structs.replace(event, data=_Data(event.data, known))
+
+    def to_json(self) -> bytes:
+        """Encode to the JSON that is stored and sent."""
+        return _encode(self)
+
+
+class _Data(dict[str, Any]):
+    """The fields of an event of a known type: an optional one that was left out reads as None."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, values: dict[str, Any], event_class: type[Event]) -> None:
+        super().__init__(values)
+        self._fields = frozenset(event_class.__struct_encode_fields__)
+
+    def __missing__(self, key: str) -> Any:
+        if key in self._fields and key != "user_id":
+            return None
+        raise KeyError(key)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_enriched = msgspec.json.Decoder(EnrichedEvent).decode
+decode_envelope = msgspec.json.Decoder(Envelope).decode

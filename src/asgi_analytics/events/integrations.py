@@ -1,0 +1,73 @@
+"""Integrations with other services, and the webhooks they send. Durations are milliseconds."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from asgi_analytics.events.base import Event, UserId
+
+__all__ = [
+    "IntegrationConnected",
+    "IntegrationDisconnected",
+    "IntegrationError",
+    "IntegrationUsed",
+    "WebhookProcessed",
+    "WebhookReceived",
+]
+
+
+class IntegrationConnected(Event, kw_only=True):
+    """A user connected a provider."""
+
+    integration_id: UUID
+    user_id: UserId
+    provider: str
+    project_id: UUID | None = None
+
+
+class IntegrationDisconnected(Event, kw_only=True):
+    """A provider was disconnected."""
+
+    integration_id: UUID
+    user_id: UserId
+    provider: str
+    reason: str | None = None
+
+
+class IntegrationUsed(Event, kw_only=True):
+    """An integration did something for a user."""
+
+    integration_id: UUID
+    user_id: UserId
+    provider: str
+    action: str
+
+
+class IntegrationError(Event, kw_only=True):
+    """An integration failed."""
+
+    integration_id: UUID
+    user_id: UserId
+    provider: str
+    error: str
+
+
+class WebhookReceived(Event, kw_only=True):
+    """A provider delivered a webhook."""
+
+    integration_id: UUID | None = None
+    provider: str
+    event_type: str
+    delivery_id: str
+
+
+class WebhookProcessed(Event, kw_only=True):
+    """A delivered webhook was worked off."""
+
+    integration_id: UUID | None = None
+    provider: str
+    event_type: str
+    delivery_id: str
+    success: bool
+    duration_ms: float
+    error: str | None = None

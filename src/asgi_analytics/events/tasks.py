@@ -1,0 +1,54 @@
+"""The life of a task. Durations are milliseconds."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from asgi_analytics.events.base import Event, UserId
+
+__all__ = ["TaskCancelled", "TaskCompleted", "TaskCreated", "TaskFailed", "TaskStarted"]
+
+
+class TaskCreated(Event, kw_only=True):
+    """A task was asked for."""
+
+    task_id: UUID
+    user_id: UserId
+    project_id: UUID | None = None
+    cocoon_id: UUID | None = None
+    command: str
+
+
+class TaskStarted(Event, kw_only=True):
+    """A task began to run."""
+
+    task_id: UUID
+    user_id: UserId
+    cocoon_id: UUID | None = None
+
+
+class TaskCompleted(Event, kw_only=True):
+    """A task ran to its end."""
+
+    task_id: UUID
+    user_id: UserId
+    duration_ms: float
+    exit_code: int
+
+
+class TaskFailed(Event, kw_only=True):
+    """A task ended in an error."""
+
+    task_id: UUID
+    user_id: UserId
+    duration_ms: float | None = None
+    exit_code: int | None = None
+    error: str
+
+
+class TaskCancelled(Event, kw_only=True):
+    """A task was stopped before its end."""
+
+    task_id: UUID
+    user_id: UserId
+    duration_ms: float | None = None

@@ -1,0 +1,150 @@
+"""The worker's home when the application does not give it one: a thread with a loop and connections of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from asgi_analytics._log import log_problem
+from asgi_analytics.sinks import sink_from_url
+from asgi_analytics.worker import AnalyticsWorker
+
+if TYPE_CHECKING:
+    from asgi_analytics.client import AnalyticsClient
+    from asgi_analytics.sinks.base import Sink
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that needs no executor.
+
+    At interpreter exit the executors are gone before the last flush ("cannot schedule new futures"), and only the
+    resolver would need one. This loop serves nothing but the worker, so it may block while a name is looked up.
+    """
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
+        return socket.getaddrinfo(host, port, **options)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+        return socket.getnameinfo(sockaddr, flags)
+
+
+class ThreadHost:
+    """Runs the worker of one client in a daemon thread. Constructing does nothing but check the URL."""
+
+    def __init__(self, client: AnalyticsClient, url: str, token: str | None) -> None:
+        self._client = ref(client)  # the client holds the host: a cycle would keep both from being collected
+        self._url = url
+        self._token = token
+        self.sink: Sink = sink_from_url(url, token=token)
+        self._inherited: list[object] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop = False
+
+    def start(self) -> bool:
+        """Start the thread unless it runs; False where no thread can be started any more."""
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            return True
+        # Another thread, or the code that this call interrupted, is starting it already: never wait for that here.
+        if not self._starting.acquire(blocking=False):
+            return True
+        try:
+            if self._stop:
+                return False
+            self._thread = threading.Thread(target=self._run, name="asgi-analytics worker", daemon=True)
+            self._thread.start()
+            _finish_in_multiprocessing_children(self._client)
+            return True
+        except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
+            self._thread = None
+            return False
+        finally:
+            self._starting.release()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve())
+        except Exception as error:
+            # Not expected: what the sink raises is the worker's to handle. The next event starts a new thread.
+            log_problem("host", "the worker's thread ended by %s: %s", type(error).__name__, error)
+            client = self._client()
+            if client is not None and not self._stop:
+                client._queue.idle(self.start)
+
+    async def _serve(self) -> None:
+        client = self._client()
+        if client is None:
+            return
+        worker = AnalyticsWorker(client, self.sink)
+        self._task = asyncio.ensure_future(worker.run())
+        del client
+        try:
+            if not self._stop:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+        finally:
+            self._task.cancel()
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self.sink.aclose(), 2.0)
+
+    def finish(self, timeout: float) -> None:
+        """Write what is left within ``timeout`` seconds, on a loop in the calling thread."""
+        client = self._client()
+        if client is None or self._stop:
+            return
+
+        async def flush() -> None:
+            async with AnalyticsWorker(client, self.sink) as worker:
+                await worker.aclose(timeout)
+
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            runner.run(flush())
+
+    def stop(self) -> None:
+        """Tell the worker to end; returns at once."""
+        self._stop = True
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+
+    def stopped(self) -> bool:
+        """Tell whether the thread has ended, or never began."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork.
+
+        The parent's loop, sink and connections are kept, untouched and unused, as long as the child lives: to finalise
+        them would close sockets in the middle of the parent's talk, or take them out of the epoll set that both share.
+        """
+        self._inherited += [self.sink, self._thread, self._loop, self._task]
+        self.sink = sink_from_url(self._url, token=self._token)
+        self._begin()
+
+
+def _finish_in_multiprocessing_children(client: ref[AnalyticsClient]) -> None:
+    """Close the client at the end of a multiprocessing child, which leaves by ``os._exit`` and so past atexit."""
+    process = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if process is None or util is None or process.parent_process() is None:
+        return
+
+    def close() -> None:
+        if (alive := client()) is not None:
+            alive.close()
+
+    util.Finalize(None, close, exitpriority=100)

@@ -1,0 +1,42 @@
+"""A sink that keeps events in memory: for tests, and to look at what an application tracks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+from uuid import UUID
+
+from asgi_analytics.events.base import EnrichedEvent
+from asgi_analytics.sinks.base import Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class MemorySink:
+    """Keeps every event once, by its id, in ``events``, as `EnrichedEvent` in the order of arrival."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("memory",)
+
+    def __init__(self) -> None:
+        self.events: list[EnrichedEvent] = []
+        self._seen: set[UUID] = set()
+
+    @classmethod
+    def from_url(cls, url: str, *, token: str | None = None) -> Self:
+        """Return a new sink for ``memory://``."""
+        return cls()
+
+    async def write(self, batch: Sequence[bytes]) -> Receipt:
+        """Keep a batch."""
+        duplicates = 0
+        for line in batch:
+            event = EnrichedEvent.from_json(line)
+            if event.event_id in self._seen:
+                duplicates += 1
+                continue
+            self._seen.add(event.event_id)
+            self.events.append(event)
+        return Receipt(duplicates=duplicates)
+
+    async def aclose(self) -> None:
+        """Keep what there is: a test looks at it afterwards."""

@@ -1,0 +1,206 @@
+"""The worker: takes batches from the queue to the sink, and tries again until they are settled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Self
+
+from asgi_analytics._context import suppress
+from asgi_analytics._log import log, log_problem, solved
+from asgi_analytics.errors import ConfigError, SinkError, TransientError
+from asgi_analytics.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from asgi_analytics.client import AnalyticsClient
+    from asgi_analytics.sinks.base import Receipt
+
+WRITE_EVENTS = 2_000
+WRITE_BYTES = 1024 * 1024
+"""The most that one write takes. Found by measuring: larger ones store no faster, and joining more than a mebibyte
+would hold the interpreter lock for milliseconds (``benchmarks/storing.py``)."""
+
+FIRST_BACKOFF = 0.1
+LAST_BACKOFF = 30.0
+OPERATOR_BACKOFF = 5.0
+LAST_OPERATOR_BACKOFF = 60.0
+FIRST_UPKEEP_SECONDS = 60.0
+UPKEEP_SECONDS = 3600.0
+
+
+class AnalyticsWorker:
+    """Writes a client's events to a sink, on the loop of the application.
+
+    ``async with AnalyticsWorker(client, sink):`` starts it and flushes at the end, within the client's
+    ``close_timeout``; or make ``worker.run()`` a task of your own. A client has one worker at a time. Constructing
+    does nothing. What could not be written when the worker ends waits in the client for the next one.
+    """
+
+    def __init__(self, client: AnalyticsClient, sink: Sink) -> None:
+        if not isinstance(sink, Sink):
+            raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
+        self.client = client
+        self.sink = sink
+        self._queue = client._queue
+        self._wakened = asyncio.Event()
+        self._stopping = False
+        self._running = False
+        self._failing = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the worker on the running loop."""
+        self._task = asyncio.create_task(self.run(), name="asgi-analytics worker")
+        await asyncio.sleep(0)  # now it is attached, or has failed
+        if self._task.done():
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush and end; what the block raised goes on."""
+        await self.aclose()
+
+    async def aclose(self, timeout: float | None = None) -> bool:
+        """Flush for at most ``timeout`` seconds (``close_timeout``) and end; False when something is left.
+
+        At zero it ends at once. The client stays open: what is left, and what comes later, waits for the next worker.
+        """
+        settled = await self.client.aflush(timeout) if self._running else self._queue.is_settled()
+        self._stopping = True
+        self._queue.wake()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.sink.aclose()
+        return settled
+
+    async def run(self) -> None:
+        """Take events to the sink until the client is closed and empty, `aclose` is called, or this is cancelled.
+
+        A cancellation is obeyed after a last flush of at most ``close_timeout`` seconds; a second one at once.
+        """
+        loop = asyncio.get_running_loop()
+        # A new one for each run: an event belongs to the loop that waited for it.
+        wakened = self._wakened = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed under us
+                loop.call_soon_threadsafe(wakened.set)
+
+        queue = self._queue
+        queue.attach(wake, loop.is_running)
+        self._stopping, self._running = False, True
+        with suppress():  # what the sink does is no query of the application
+            chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
+            try:
+                await self._serve(wake)
+            except asyncio.CancelledError:
+                if not self._stopping and not queue.is_settled():
+                    await self._last_flush()
+                raise
+            finally:
+                self._running = False
+                chores.cancel()
+                queue.detach()
+                queue.report_drops()
+
+    async def _serve(self, wake: Callable[[], None]) -> None:
+        queue, interval = self._queue, self.client.settings.flush_interval
+        due = time.monotonic() + interval
+        while not self._stopping:
+            if not self._is_ready():
+                queue.idle(wake)
+                if not self._is_ready():  # nobody could wake us for what came before we said how
+                    await self._sleep(due - time.monotonic())
+                queue.busy()
+            if self._is_ready() or time.monotonic() >= due:
+                due = time.monotonic() + interval
+                if queue.items:
+                    await self._write_one()
+                elif queue.closed:
+                    return
+                queue.report_drops()
+
+    def _is_ready(self) -> bool:
+        queue = self._queue
+        return queue.is_worth_a_write() or queue.flushing or queue.closed or self._stopping
+
+    async def _last_flush(self) -> None:
+        self._queue.put_back()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.client.settings.close_timeout):
+                while not self._queue.is_settled():
+                    await self._write_one()
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Sleep until woken (True) or for a time (False)."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wakened.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._wakened.clear()
+        return True
+
+    async def _write_one(self) -> None:
+        """Write one batch, until it is settled or abandoned."""
+        queue = self._queue
+        batch = queue.take(WRITE_EVENTS, WRITE_BYTES)
+        attempt = 0
+        while True:
+            try:
+                receipt = await self.sink.write(batch)
+                self._settle(batch, receipt)
+                return
+            except TransientError as error:
+                delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
+                queue.failed(str(error))
+                log_problem((id(self.sink), "away"), "events wait, the sink is away: %s", error)
+            except Exception as error:
+                longest = min(LAST_OPERATOR_BACKOFF, OPERATOR_BACKOFF * 2**attempt)
+                delay = random.uniform(longest / 2, longest)  # noqa: S311  # jitter
+                said = str(error) if isinstance(error, SinkError) else f"{type(error).__name__}: {error}"
+                queue.failed(said)
+                message = "events wait until somebody acts: %s"
+                log_problem((id(self.sink), said), message, said, level=logging.ERROR)
+            self._failing = True
+            if queue.in_flight is not batch:
+                return  # a close gave it up meanwhile
+            queue.report_drops()
+            attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
+
+    def _settle(self, batch: list[bytes], receipt: Receipt) -> None:
+        rejected = receipt.rejected
+        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > len(batch):
+            raise SinkError(f"{type(self.sink).__name__} answered for more events than it was given")
+        self._queue.settle(batch, duplicates=receipt.duplicates, rejected=[one.reason for one in rejected])
+        if self._failing:
+            log.info("events are stored again")
+            self._failing = False
+        solved((id(self.sink), "away"))
+        for reason, number in Counter(one.reason for one in rejected).items():
+            log_problem((id(self.sink), reason), "%d events were rejected by the sink: %s", number, reason)
+
+    async def _chores(self) -> None:
+        """Call the sink's hourly upkeep, where it has one; the first time soon after the start."""
+        upkeep = getattr(self.sink, "upkeep", None)
+        if upkeep is None:
+            return
+        await asyncio.sleep(random.uniform(0, FIRST_UPKEEP_SECONDS))  # noqa: S311  # not all processes at once
+        while True:
+            try:
+                await upkeep()
+            except Exception as error:
+                log_problem((id(self.sink), "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
+            await asyncio.sleep(UPKEEP_SECONDS)
