@@ -7,6 +7,7 @@ from asgi_analytics.events import EnrichedEvent, Event
 from asgi_analytics.hosting import ThreadHost
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
+from asgi_analytics.sinks.timescale import TimescaleSink
 from asgi_analytics.worker import AnalyticsWorker
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ __all__ = [
     "Event",
     "MemorySink",
     "Sink",
+    "TimescaleSink",
     "errors",
     "events",
     "set_session",

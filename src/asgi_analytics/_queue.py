@@ -129,12 +129,13 @@ class EventQueue:
     def put(self, line: bytes, size: int, max_bytes: int) -> bool:
         """Append an event unless that would pass a bound; False when it is full."""
         items = self.items
+        length = len(items)
         waiting = self.bytes_in - self.bytes_out + len(line)
-        if len(items) >= size or waiting > max_bytes:
+        if length >= size or waiting > max_bytes or self.closed:
             return False
         self.bytes_in += len(line)
         items.append(line)
-        if len(items) >= self.wake_at or waiting >= self.wake_bytes:
+        if length >= self.wake_after or waiting >= self.wake_bytes:
             self.wake()
         return True
 
@@ -154,12 +155,12 @@ class EventQueue:
     def idle(self, waker: Callable[[], object], wake_at: int | None = None) -> None:
         """Say how to wake the worker, which is going to sleep now, and at which length (``batch_size``)."""
         self._waker = waker
-        self.wake_at = self._wake_at_when_idle if wake_at is None else wake_at
+        self.wake_after = (self._wake_at_when_idle if wake_at is None else wake_at) - 1
         self.wake_bytes = WAKE_BYTES
 
     def busy(self) -> None:
         """Say that nobody need wake the worker: it looks at the queue by itself."""
-        self.wake_at = self.wake_bytes = _NEVER
+        self.wake_after = self.wake_bytes = _NEVER
 
     def is_worth_a_write(self) -> bool:
         """Tell whether so much waits that the worker would be woken for it."""

@@ -17,8 +17,8 @@ from opentelemetry.context import get_current as otel_context
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
 from asgi_analytics import _metrics
-from asgi_analytics._log import log
 from asgi_analytics._context import current
+from asgi_analytics._log import log
 from asgi_analytics._queue import EventQueue, Stats
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
@@ -99,10 +99,8 @@ class AnalyticsClient:
             enabled=enabled,
             strict=strict,
         )
-        self._clock: Callable[[], datetime] | None = None
-        self._new_id: Callable[[], UUID] | None = None
         self._host: Host | None = None
-        self._encoder = self._make_encoder()
+        self._set_encoder(None, None)
         self._queue = EventQueue(
             size=settings.queue_size,
             max_bytes=settings.queue_bytes,
@@ -114,17 +112,19 @@ class AnalyticsClient:
         _clients.add(self)
         _metrics.observe(_clients)
 
-    def _make_encoder(self) -> EventEncoder:
+    def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
-        return EventEncoder(
+        self._clock = clock
+        self._encoder = EventEncoder(
             service=self.settings.service,
             environment=self.settings.environment,
             hostname=socket.gethostname(),
             hash_key=key.encode() if isinstance(key, str) else key,
             keep_personal_data=self.settings.keep_personal_data,
-            clock=self._clock,
-            new_id=self._new_id,
+            clock=clock,
+            new_id=new_id,
         )
+        self._plain_encoders = self._encoder.plain
 
     @classmethod
     def from_url(cls, url: str, *, service: str, token: str | None = None, **settings: Any) -> Self:
@@ -175,6 +175,15 @@ class AnalyticsClient:
         encoded here, so that what the caller changes later changes nothing.
         """
         queue = self._queue
+        # The usual case, and all of it: an event of exact types, outside a request and a trace, nothing to ask before.
+        if self._plain and current.get() is None and not otel_context():
+            with_no_facts = self._plain_encoders.get(type(event))
+            try:
+                line = with_no_facts and with_no_facts(event)
+            except Exception:
+                line = None  # _track mends it, or says what is wrong with it
+            if line and len(line) <= self._max_event_bytes and queue.put(line, queue.size, queue.max_bytes):
+                return True
         return self._track(event, queue.size, queue.max_bytes)
 
     def track_captured(self, event: Event) -> bool:
@@ -307,8 +316,8 @@ class AnalyticsClient:
         if self._queue.has_worker():
             await self.aflush(deadline - time.monotonic())
         left = self._abandon()
-        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:
-            await asyncio.sleep(0.002)
+        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)  # a look now and then: the thread must not need this loop in order to end
         return not left
 
     def _seconds(self, timeout: float | None) -> float:
@@ -337,7 +346,6 @@ class AnalyticsClient:
 
     def _after_fork(self) -> None:
         self._queue.reset()
-        self._encoder = self._make_encoder()  # its ids must not be the parent's
         if self._host is not None:
             self._host.after_fork()
             self._queue.idle(self._host.start, wake_at=1)
@@ -372,7 +380,6 @@ def _after_fork_in_child() -> None:
         client._after_fork()
 
 
-# After the events module's own hook, which renews the ids: hooks run in the order of their registration.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 # Runs when non-daemon threads have ended, before the interpreter takes itself apart; later registrations run earlier.

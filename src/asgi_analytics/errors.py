@@ -39,7 +39,7 @@ class MissingExtra(ConfigError, ImportError):
 
 
 class EventNotAccepted(AnalyticsError):
-    """``track()`` dropped an event; ``reason`` is its counter: queue_full, oversize, invalid, before_track or closed."""
+    """``track()`` dropped an event; ``reason`` is queue_full, oversize, invalid, before_track or closed."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"event dropped ({reason}): {detail}")

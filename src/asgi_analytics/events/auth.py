@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 
-class AuthLoginAttempt(Event, kw_only=True):
+class AuthLoginAttempt(Event):
     """Somebody tried to log in. ``email`` is stored as its keyed hash."""
 
     user_id: UserId | None = None
@@ -23,7 +23,7 @@ class AuthLoginAttempt(Event, kw_only=True):
     error: str | None = None
 
 
-class AuthCodeVerified(Event, kw_only=True):
+class AuthCodeVerified(Event):
     """A one-time code was checked."""
 
     user_id: UserId
@@ -31,7 +31,7 @@ class AuthCodeVerified(Event, kw_only=True):
     error: str | None = None
 
 
-class AuthTokenRefresh(Event, kw_only=True):
+class AuthTokenRefresh(Event):
     """A token was exchanged for a fresh one."""
 
     user_id: UserId
@@ -39,14 +39,14 @@ class AuthTokenRefresh(Event, kw_only=True):
     error: str | None = None
 
 
-class AuthSessionValidated(Event, kw_only=True):
+class AuthSessionValidated(Event):
     """A session was checked and found valid or not."""
 
     user_id: UserId
     valid: bool
 
 
-class OAuthFlowStarted(Event, kw_only=True):
+class OAuthFlowStarted(Event):
     """A user was sent to an OAuth provider. ``state`` is a secret and stored as its keyed hash."""
 
     user_id: UserId
@@ -54,7 +54,7 @@ class OAuthFlowStarted(Event, kw_only=True):
     state: Personal[str]
 
 
-class OAuthFlowCompleted(Event, kw_only=True):
+class OAuthFlowCompleted(Event):
     """A user came back from an OAuth provider."""
 
     user_id: UserId

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, dataclass_transform
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -37,11 +37,12 @@ _types: WeakValueDictionary[str, type[Event]] = WeakValueDictionary()
 
 
 class EventMeta(msgspec.StructMeta):
-    """Registers each event class under its tag, and refuses a tag that another class has."""
+    """Makes event classes frozen and their fields keywords, and registers each under its tag, which must be free."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
         """Make the class; raise `DuplicateEventType` for a tag that is taken."""
-        cls = super().__new__(mcls, name, bases, namespace, **options)
+        options = {"frozen": True, "kw_only": True} | options
+        cls: Any = super().__new__(mcls, name, bases, namespace, **options)
         if any(isinstance(base, EventMeta) for base in bases):  # not Event itself, which is nothing that happened
             _claim(event_type_of(cls), cls)
         return cls
@@ -64,6 +65,8 @@ def _claim(tag: str, cls: type[Event]) -> None:
     _types[tag] = cls
 
 
+# For type checkers; EventMeta makes it true.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Event(
     msgspec.Struct,
     metaclass=EventMeta,
@@ -77,7 +80,7 @@ class Event(
 
     Subclass it for the events of your own domain; the class name in snake_case is the event type::
 
-        class OrderPlaced(Event, kw_only=True):
+        class OrderPlaced(Event):
             order_id: int
             total: float
             user_id: UUID | str | int | None = None

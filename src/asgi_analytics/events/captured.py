@@ -9,7 +9,7 @@ from asgi_analytics.events.base import Event, UserId
 __all__ = ["ApiRequest", "ApplicationError", "DatabaseQuery"]
 
 
-class ApiRequest(Event, kw_only=True):
+class ApiRequest(Event):
     """One request was answered, or one WebSocket connection ended.
 
     ``endpoint`` is the route template (``/tasks/{id}``), never the path that arrived. ``outcome``: ok, error,
@@ -31,7 +31,7 @@ class ApiRequest(Event, kw_only=True):
     user_id: UserId | None = None
 
 
-class DatabaseQuery(Event, kw_only=True):
+class DatabaseQuery(Event):
     """The application ran a query. ``statement`` holds no literal; ``outcome``: ok, error, timeout or cancelled."""
 
     query_type: str
@@ -46,7 +46,7 @@ class DatabaseQuery(Event, kw_only=True):
     endpoint: str | None = None
 
 
-class ApplicationError(Event, kw_only=True):
+class ApplicationError(Event):
     """An exception left a request (``handled`` false) or was reported by ``client.track_error()`` (true).
 
     ``stack``: frames as ``{file, line, function}``, innermost first, the application's before the libraries'.

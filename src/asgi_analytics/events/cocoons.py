@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-class CocoonRegistered(Event, kw_only=True):
+class CocoonRegistered(Event):
     """A cocoon was made known."""
 
     cocoon_id: UUID
@@ -24,14 +24,14 @@ class CocoonRegistered(Event, kw_only=True):
     device_name: str | None = None
 
 
-class CocoonConnected(Event, kw_only=True):
+class CocoonConnected(Event):
     """A cocoon came online."""
 
     cocoon_id: UUID
     user_id: UserId | None = None
 
 
-class CocoonDisconnected(Event, kw_only=True):
+class CocoonDisconnected(Event):
     """A cocoon went offline after a session of ``duration_seconds``."""
 
     cocoon_id: UUID
@@ -39,7 +39,7 @@ class CocoonDisconnected(Event, kw_only=True):
     duration_seconds: float
 
 
-class CocoonClaimed(Event, kw_only=True):
+class CocoonClaimed(Event):
     """A user took a cocoon as their own."""
 
     cocoon_id: UUID
@@ -47,7 +47,7 @@ class CocoonClaimed(Event, kw_only=True):
     via_setup_token: bool
 
 
-class CocoonSetupTokenCreated(Event, kw_only=True):
+class CocoonSetupTokenCreated(Event):
     """A token to set up a cocoon was made."""
 
     token_id: UUID
@@ -55,7 +55,7 @@ class CocoonSetupTokenCreated(Event, kw_only=True):
     cocoon_name: str | None = None
 
 
-class CocoonSetupTokenUsed(Event, kw_only=True):
+class CocoonSetupTokenUsed(Event):
     """A cocoon was set up by a token."""
 
     token_id: UUID

@@ -8,7 +8,7 @@ import secrets
 from functools import lru_cache
 from itertools import count
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 if TYPE_CHECKING:
@@ -19,50 +19,67 @@ USER_NAMESPACE = UUID("6d2f5a5e-3f43-5d0c-9b5a-0d1c6b7f6a10")
 
 _COUNTER_BITS = 48
 
+MINT_SOURCE = """\
+ms = time_ns() // 1000000
+if ms > last[0]:
+    last[0] = ms
+    base[0] = ms << 80 | fixed[0]
+event_id = new(UUID)
+set_int(event_id, base[0] + step[0]())
+"""
+"""The statements that mint an ``event_id``, over `mint_names`: `mint` is made of them, and each event's encoder has
+them inside, since a call more would cost a twentieth of ``track()``.
 
-def _minter() -> Callable[[], UUID]:
-    """Return a function that mints UUIDv7 (RFC 9562, 5.7), each greater than the one before.
+A UUIDv7 (RFC 9562, 5.7), greater than the one before: 48 bits of Unix milliseconds, version, 12 random bits of the
+process, variant, 14 random bits of the process, and a 48-bit counter that starts at random in its lower half (RFC
+9562, 6.2, method 1, the counter at the end: it cannot run over within a process's life, so the order holds within a
+millisecond too). A clock that was set back does not set the ids back. ``next(count)`` is one step of the interpreter,
+so threads and signal handlers never get the same id.
+"""
 
-    Layout: 48 bits of Unix milliseconds, version, 12 random bits of the process, variant, 14 random bits of the
-    process, and a 48-bit counter that starts at random in its lower half (RFC 9562, 6.2, method 1, with the counter
-    at the end: it cannot run over within a process's life, so the order holds within one millisecond too).
-    ``next(count)`` is one step of the interpreter, so threads and signal handlers never get the same id.
-    """
-    fixed = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
-    step = count(secrets.randbits(_COUNTER_BITS - 1)).__next__
-    new, set_int = object.__new__, UUID.int.__set__  # type: ignore[attr-defined]  # a slot; UUID(int=) costs 4x
-    last = 0
-
-    def mint() -> UUID:
-        nonlocal last
-        milliseconds = time_ns() // 1_000_000
-        if milliseconds > last:
-            last = milliseconds
-        else:  # a clock that was set back must not set the ids back
-            milliseconds = last
-        event_id = new(UUID)
-        set_int(event_id, (milliseconds << 80 | fixed) + step())
-        return event_id
-
-    return mint
+_last = [0]
+_base = [0]
+_fixed = [0]
+_step: list[Callable[[], int]] = []
 
 
-_mint = _minter()
+def _seed() -> None:
+    _fixed[0] = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
+    _last[0] = 0
+    _step[:] = [count(secrets.randbits(_COUNTER_BITS - 1)).__next__]
 
 
-def _reseed() -> None:
-    global _mint
-    _mint = _minter()
-
-
-# Two processes with one counter would mint the same ids. Encoders are made anew in the child after this hook.
+_seed()
+# Two processes with one counter would mint the same ids.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reseed)
+    os.register_at_fork(after_in_child=_seed)
 
 
-def minter() -> Callable[[], UUID]:
-    """Return the process's function that mints event ids; after a fork ask again."""
-    return _mint
+def mint_names() -> dict[str, Any]:
+    """Return what `MINT_SOURCE` needs; shared by all that mint, so that ids rise within the process."""
+    set_int = vars(UUID)["int"].__set__  # a slot: UUID(int=…) costs four times as much
+    new = object.__new__
+    return {
+        "UUID": UUID,
+        "new": new,
+        "set_int": set_int,
+        "time_ns": time_ns,
+        "last": _last,
+        "base": _base,
+        "fixed": _fixed,
+        "step": _step,
+    }
+
+
+def _write_mint() -> Callable[[], UUID]:
+    names = mint_names()
+    body = "".join(f"    {line}\n" for line in MINT_SOURCE.splitlines())
+    exec(compile(f"def mint():\n{body}    return event_id\n", "<mint>", "exec"), names)  # noqa: S102  # see MINT_SOURCE
+    function: Callable[[], UUID] = names["mint"]
+    return function
+
+
+mint = _write_mint()
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-class IntegrationConnected(Event, kw_only=True):
+class IntegrationConnected(Event):
     """A user connected a provider."""
 
     integration_id: UUID
@@ -25,7 +25,7 @@ class IntegrationConnected(Event, kw_only=True):
     project_id: UUID | None = None
 
 
-class IntegrationDisconnected(Event, kw_only=True):
+class IntegrationDisconnected(Event):
     """A provider was disconnected."""
 
     integration_id: UUID
@@ -34,7 +34,7 @@ class IntegrationDisconnected(Event, kw_only=True):
     reason: str | None = None
 
 
-class IntegrationUsed(Event, kw_only=True):
+class IntegrationUsed(Event):
     """An integration did something for a user."""
 
     integration_id: UUID
@@ -43,7 +43,7 @@ class IntegrationUsed(Event, kw_only=True):
     action: str
 
 
-class IntegrationError(Event, kw_only=True):
+class IntegrationError(Event):
     """An integration failed."""
 
     integration_id: UUID
@@ -52,7 +52,7 @@ class IntegrationError(Event, kw_only=True):
     error: str
 
 
-class WebhookReceived(Event, kw_only=True):
+class WebhookReceived(Event):
     """A provider delivered a webhook."""
 
     integration_id: UUID | None = None
@@ -61,7 +61,7 @@ class WebhookReceived(Event, kw_only=True):
     delivery_id: str
 
 
-class WebhookProcessed(Event, kw_only=True):
+class WebhookProcessed(Event):
     """A delivered webhook was worked off."""
 
     integration_id: UUID | None = None

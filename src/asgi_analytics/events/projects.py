@@ -9,7 +9,7 @@ from asgi_analytics.events.base import Event, UserId
 __all__ = ["ProjectCreated", "ProjectDeleted", "ProjectUpdated"]
 
 
-class ProjectCreated(Event, kw_only=True):
+class ProjectCreated(Event):
     """A project was made."""
 
     project_id: UUID
@@ -17,14 +17,14 @@ class ProjectCreated(Event, kw_only=True):
     name: str
 
 
-class ProjectUpdated(Event, kw_only=True):
+class ProjectUpdated(Event):
     """A project was changed."""
 
     project_id: UUID
     user_id: UserId
 
 
-class ProjectDeleted(Event, kw_only=True):
+class ProjectDeleted(Event):
     """A project was removed."""
 
     project_id: UUID

@@ -9,7 +9,7 @@ from asgi_analytics.events.base import Event, UserId
 __all__ = ["TaskCancelled", "TaskCompleted", "TaskCreated", "TaskFailed", "TaskStarted"]
 
 
-class TaskCreated(Event, kw_only=True):
+class TaskCreated(Event):
     """A task was asked for."""
 
     task_id: UUID
@@ -19,7 +19,7 @@ class TaskCreated(Event, kw_only=True):
     command: str
 
 
-class TaskStarted(Event, kw_only=True):
+class TaskStarted(Event):
     """A task began to run."""
 
     task_id: UUID
@@ -27,7 +27,7 @@ class TaskStarted(Event, kw_only=True):
     cocoon_id: UUID | None = None
 
 
-class TaskCompleted(Event, kw_only=True):
+class TaskCompleted(Event):
     """A task ran to its end."""
 
     task_id: UUID
@@ -36,7 +36,7 @@ class TaskCompleted(Event, kw_only=True):
     exit_code: int
 
 
-class TaskFailed(Event, kw_only=True):
+class TaskFailed(Event):
     """A task ended in an error."""
 
     task_id: UUID
@@ -46,7 +46,7 @@ class TaskFailed(Event, kw_only=True):
     error: str
 
 
-class TaskCancelled(Event, kw_only=True):
+class TaskCancelled(Event):
     """A task was stopped before its end."""
 
     task_id: UUID

@@ -29,11 +29,10 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
                 if scheme in schemes:
                     sink: Sink = candidate.from_url(url, token=token)  # type: ignore[attr-defined]  # has schemes
                     return sink
-    raise ConfigError(
-        f"no sink for a URL that starts with {scheme + ':'!r}: use one of {', '.join(f'{s}://' for s in sorted(set(known)))}"
-        if scheme
-        else "the URL has no scheme: use postgresql://user:password@host/database, http://host:8094 or memory://"
-    )
+    if not scheme:
+        raise ConfigError("the URL has no scheme: use postgresql://user:password@host/database or http://host:8094")
+    choice = ", ".join(f"{one}://" for one in sorted(set(known)))
+    raise ConfigError(f"no sink for a URL that starts with {scheme}: use one of {choice}")
 
 
 def _scheme(url: str) -> str:

@@ -1,0 +1,181 @@
+"""The sink that writes to TimescaleDB, or to plain PostgreSQL with the same tables."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from asgi_analytics.errors import ConfigError, SinkError
+from asgi_analytics.events.base import decode_envelope
+from asgi_analytics.events.identity import mint
+from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.sinks.sqlstates import condition, is_poison, sink_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from asyncpg.pool import PoolConnectionProxy
+
+CONNECT_TIMEOUT = 10.0
+WRITE_TIMEOUT = 30.0
+UPKEEP_TIMEOUT = 3000.0
+"""Seconds until a connection, a write, or the hourly upkeep is given up, to be tried again."""
+
+_SMALL = 4
+"""Parts of this size are searched one by one: halving them further would take more statements, not fewer."""
+
+
+class TimescaleSink:
+    """Writes each batch in one idempotent statement; a batch is stored whole, or not at all.
+
+    Give it an asyncpg pool of your own, which stays yours to close, or a URL: then it opens one connection at the
+    first write, and another for the hourly upkeep. ``schema`` names where the tables are; by default the
+    ``search_path`` says so. Events that the table refuses go to ``analytics_dead_letters``, in the same transaction.
+    """
+
+    schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres", "postgresql+asyncpg")
+
+    def __init__(self, pool: asyncpg.Pool[Any] | str, *, schema: str | None = None) -> None:
+        self._url = _checked(pool) if isinstance(pool, str) else None
+        self._pool = None if isinstance(pool, str) else pool
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._prefix = "" if schema is None else '"' + schema.replace('"', '""') + '".'
+        self._store_events = self._statement("store_events")
+        self._store_dead_letters = self._statement("store_dead_letters")
+
+    @classmethod
+    def from_url(cls, url: str, *, token: str | None = None) -> Self:
+        """Return a sink for ``postgresql://user:password@host:port/database``."""
+        return cls(url)
+
+    def _statement(self, name: str) -> str:
+        text = files("asgi_analytics.sinks").joinpath(f"sql/{name}.sql").read_text(encoding="utf-8")
+        return text.replace("{schema}", self._prefix)
+
+    async def write(self, batch: Sequence[bytes]) -> Receipt:
+        """Store a batch, and its poison among the dead letters."""
+        if not batch:
+            return Receipt()
+        try:
+            async with self._connection() as connection:
+                try:
+                    return Receipt(duplicates=len(batch) - await self._store(connection, batch))
+                except asyncpg.PostgresError as error:
+                    if not is_poison(error):
+                        raise
+                return await self._isolate(connection, batch)
+        except SinkError:
+            raise
+        except Exception as error:
+            raise sink_error(error) from error
+
+    async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> int:
+        array = (b"[" + b",".join(batch) + b"]").decode()
+        status = await connection.execute(self._store_events, array, timeout=WRITE_TIMEOUT)
+        return int(status.rpartition(" ")[2])  # INSERT 0 <rows>
+
+    async def _isolate(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
+        """Store the good events of a batch and find the bad ones by halving it, all in one transaction."""
+        duplicates = 0
+        refused: list[tuple[int, asyncpg.PostgresError]] = []
+        parts = [(0, len(batch))]
+        async with connection.transaction():
+            while parts:
+                start, end = parts.pop()
+                try:
+                    async with connection.transaction():
+                        duplicates += end - start - await self._store(connection, batch[start:end])
+                except asyncpg.PostgresError as error:
+                    if not is_poison(error):
+                        raise
+                    if end - start == 1:
+                        refused.append((start, error))
+                        continue
+                    step = 1 if end - start <= _SMALL else (end - start + 1) // 2
+                    parts += [(at, min(at + step, end)) for at in range(start, end, step)][::-1]
+            rows = [_dead_letter(batch[index], error) for index, error in refused]
+            await connection.execute(self._store_dead_letters, *map(list, zip(*rows, strict=True)))
+        return Receipt(
+            duplicates=duplicates,
+            rejected=[Rejected(index=index, reason=condition(error)) for index, error in refused],
+        )
+
+    async def upkeep(self) -> None:
+        """Do the hourly upkeep of plain PostgreSQL, unless another process is at it; nothing on TimescaleDB.
+
+        A user without the right to it leaves it to ``analytics-migrate refresh`` in cron.
+        """
+        name = f"{self._prefix}analytics_upkeep()"
+        try:
+            async with self._connection() as connection:
+                with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+                    if await connection.fetchval("SELECT to_regprocedure($1) IS NOT NULL", name):
+                        await connection.fetchval(f"SELECT {name}", timeout=UPKEEP_TIMEOUT)
+        except Exception as error:
+            raise sink_error(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
+        pool = self._pool
+        if self._url is not None and (pool is None or self._loop is not asyncio.get_running_loop()):
+            # A pool belongs to one loop; that of a loop which has ended cannot be closed any more, only left.
+            self._loop = asyncio.get_running_loop()
+            pool = self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=2,
+                timeout=CONNECT_TIMEOUT,
+                command_timeout=WRITE_TIMEOUT,
+                reset=_keep,  # nothing here changes a connection, so a round trip per write is saved
+                server_settings={"application_name": "asgi-analytics"},
+            )
+        assert pool is not None
+        async with pool.acquire(timeout=CONNECT_TIMEOUT) as connection:
+            yield connection
+
+    async def aclose(self) -> None:
+        """Close the connections that the sink opened itself."""
+        if self._url is None or self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        if self._loop is not asyncio.get_running_loop():
+            return
+        try:
+            async with asyncio.timeout(1.0):
+                await pool.close()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pool.terminate()
+
+
+async def _keep(connection: object) -> None:
+    """Leave a connection as it is when it returns to the pool."""
+
+
+def _checked(url: str) -> str:
+    """Return a URL that asyncpg takes; raises `ConfigError`, without repeating what may be a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(
+            "the database URL cannot be read (host, port or brackets): use postgresql://user:password@host:5432/database,"
+            " with special characters of the password percent-encoded"
+        ) from None
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigError("the database URL does not start with postgresql://")
+    return urlunsplit(parts._replace(scheme=scheme))
+
+
+def _dead_letter(line: bytes, error: asyncpg.PostgresError) -> tuple[Any, ...]:
+    try:
+        event = decode_envelope(line)
+        known = (event.event_id, event.event_type, event.service)
+    except ValueError:
+        known = (mint(), None, None)  # type: ignore[assignment]  # nothing is known of what cannot be read
+    return (*known, condition(error), error.sqlstate, line.decode("utf-8", "replace").replace("\x00", "\ufffd"))
