@@ -47,7 +47,7 @@ console = Console()
 
 
 def say(text: str) -> None:
-    console.print(f"[bold cyan]›[/] {text}")
+    console.print(f"[bold cyan]>[/] {text}")
 
 
 @contextmanager

@@ -57,7 +57,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[State]:
         await pool.execute(
             """
             CREATE TABLE IF NOT EXISTS shop_products (id int PRIMARY KEY, name text, price numeric, stock int);
-            CREATE TABLE IF NOT EXISTS shop_orders (id uuid PRIMARY KEY, user_id uuid, product_id int, placed_at timestamptz)
+            CREATE TABLE IF NOT EXISTS shop_orders
+                (id uuid PRIMARY KEY, user_id uuid, product_id int, placed_at timestamptz)
             """
         )
         await pool.executemany(
