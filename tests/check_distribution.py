@@ -58,7 +58,9 @@ def main() -> None:
 
         environment = Path(folder) / "venv"
         run(sys.executable, "-m", "uv", "venv", "--python", sys.executable, environment)
-        python = next(path for path in (environment / "bin/python", environment / "Scripts/python.exe") if path.exists())
+        python = next(
+            path for path in (environment / "bin/python", environment / "Scripts/python.exe") if path.exists()
+        )
         run(sys.executable, "-m", "uv", "pip", "install", "--python", python, wheel)
         print(run(python, "-c", USE, cwd=Path(folder)).strip())
         help_text = run(python.with_name("analytics-migrate"), "--help", cwd=Path(folder))
