@@ -75,7 +75,7 @@ class TimescaleSink:
             raise sink_error(error) from error
 
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> int:
-        array = (b"[" + b",".join(batch) + b"]").decode()
+        array = b"[" + b",".join(batch) + b"]"
         status = await connection.execute(self._store_events, array, timeout=WRITE_TIMEOUT)
         return int(status.rpartition(" ")[2])  # INSERT 0 <rows>
 
