@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, dataclass_transform
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -135,9 +135,8 @@ class EnrichedEvent(msgspec.Struct, frozen=True):
         """Decode one event from its JSON; raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
         event = _decode_enriched(line)
         known = _types.get(event.event_type)
-        if known is None:
-            return event
-        return msgspec.structs.replace(event, data=_Data(event.data, known))
+        data = event.data if known is None else _Data(event.data, known)
+        return msgspec.structs.replace(event, data=data, timestamp=event.timestamp.astimezone(UTC))
 
     def to_json(self) -> bytes:
         """Encode to the JSON that is stored and sent."""

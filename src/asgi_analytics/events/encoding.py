@@ -358,7 +358,7 @@ def _exact_datetime(value: datetime) -> datetime:
 def _clock_time(now: datetime) -> datetime:
     if now.tzinfo is None:
         raise ValueError("the clock gives a naive datetime: give it a time zone, datetime.now(UTC)")
-    return _exact_datetime(now)
+    return _exact_datetime(now.astimezone(UTC))
 
 
 def _said(error: Exception) -> str:
