@@ -4,7 +4,9 @@ from asgi_analytics import errors, events
 from asgi_analytics._context import set_session, set_user
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.events import EnrichedEvent, Event
+from asgi_analytics.frameworks import known_frameworks
 from asgi_analytics.hosting import ThreadHost
+from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
 from asgi_analytics.sinks.timescale import TimescaleSink
@@ -14,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnalyticsClient",
+    "AnalyticsMiddleware",
     "AnalyticsWorker",
     "EnrichedEvent",
     "Event",
@@ -27,3 +30,4 @@ __all__ = [
 ]
 
 AnalyticsClient.host_for_url = ThreadHost
+AnalyticsMiddleware.known_frameworks = known_frameworks()
