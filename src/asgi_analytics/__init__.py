@@ -5,7 +5,9 @@ from asgi_analytics._context import set_session, set_user
 from asgi_analytics._version import __version__ as __version__
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.events import EnrichedEvent, Event
+from asgi_analytics.frameworks import known_frameworks
 from asgi_analytics.hosting import ThreadHost
+from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
 from asgi_analytics.sinks.timescale import TimescaleSink
@@ -13,6 +15,7 @@ from asgi_analytics.worker import AnalyticsWorker
 
 __all__ = [
     "AnalyticsClient",
+    "AnalyticsMiddleware",
     "AnalyticsWorker",
     "EnrichedEvent",
     "Event",
@@ -26,3 +29,4 @@ __all__ = [
 ]
 
 AnalyticsClient.host_for_url = ThreadHost
+AnalyticsMiddleware.known_frameworks = known_frameworks()
