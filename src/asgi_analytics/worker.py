@@ -29,6 +29,9 @@ would hold the interpreter lock for milliseconds (``benchmarks/storing.py``)."""
 
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 30.0
+LONGEST_RETRY_AFTER = 300.0
+"""The most that is waited because a sink asked for it, in seconds, on top of the backoff."""
+
 OPERATOR_BACKOFF = 5.0
 LAST_OPERATOR_BACKOFF = 60.0
 FIRST_UPKEEP_SECONDS = 60.0
@@ -165,6 +168,7 @@ class AnalyticsWorker:
                 return
             except TransientError as error:
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
+                delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
                 queue.failed(str(error))
                 log_problem((id(self.sink), "away"), "events wait, the sink is away: %s", error)
             except Exception as error:
