@@ -87,7 +87,7 @@ class TimescaleSink:
             raise sink_error(error) from error
 
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
-        array = (b"[" + b",".join(batch) + b"]").decode()
+        array = b"[" + b",".join(batch) + b"]"
         if self.tells_duplicates:
             ordinals = await connection.fetchval(self._store_events, array, timeout=WRITE_TIMEOUT) or ()
             return Receipt(duplicates=len(ordinals), duplicate_at=[ordinal - 1 for ordinal in ordinals])

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from asgi_analytics._log import log_problem, solved
+from asgi_analytics._version import __version__
 from asgi_analytics.errors import SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.web import openapi

