@@ -78,8 +78,6 @@ class IngestionService:
 
     async def openapi(self, request: Request) -> Response:
         """Answer with the description of the service."""
-        from asgi_analytics import __version__
-
         _seen(request, "/openapi.json")
         document = openapi.describe(
             version=__version__,
