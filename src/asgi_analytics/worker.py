@@ -29,6 +29,9 @@ half a mebibyte on the allocator returns the joined bytes to the system each tim
 
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 30.0
+LONGEST_RETRY_AFTER = 300.0
+"""The most that is waited because a sink asked for it, in seconds, on top of the backoff."""
+
 OPERATOR_BACKOFF = 5.0
 LAST_OPERATOR_BACKOFF = 60.0
 IDLE_SECONDS = 10.0
@@ -175,6 +178,7 @@ class AnalyticsWorker:
                 return
             except TransientError as error:
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
+                delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
                 queue.failed(str(error))
                 self._log_problem("away", "events wait, the sink is away: %s", error)
             except (Exception, asyncio.CancelledError) as error:
