@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asgi_analytics._version import __version__
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
 from asgi_analytics.migrate.files import FLAVOURS, MigrationFile, find_migrations
@@ -148,7 +149,7 @@ async def dry_run(
             pending=tuple(_step(file) for file in steps),
             warnings=warnings,
             notes=notes,
-            sql=script.write(session, found, flavour, steps, library_version()),
+            sql=script.write(session, found, flavour, steps, __version__),
         )
 
 
@@ -196,12 +197,12 @@ async def _apply(connection: Any, file: MigrationFile) -> float:
                 for statement in file.statements:
                     await connection.execute(statement.text)
                 duration_ms = _since(started)
-                await ledger.record(connection, file, duration_ms, library_version())
+                await ledger.record(connection, file, duration_ms, __version__)
         else:
             for statement in file.statements:
                 await connection.execute(statement.text)
             duration_ms = _since(started)
-            await ledger.record(connection, file, duration_ms, library_version())
+            await ledger.record(connection, file, duration_ms, __version__)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
         raise StepFailed(file.name, _failure(file, statement, exc)) from exc
     return duration_ms
@@ -245,10 +246,3 @@ def _done(row: Applied, description: str) -> Step:
         applied_at=row.applied_at,
         duration_ms=row.duration_ms,
     )
-
-
-def library_version() -> str:
-    """Return the version of this package, as the ledger notes it."""
-    from asgi_analytics import __version__  # the package is complete by the time that anything is migrated
-
-    return __version__
