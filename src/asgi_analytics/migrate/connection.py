@@ -74,8 +74,11 @@ def explain(exc: BaseException, url: DatabaseUrl | None) -> AnalyticsError:
     if isinstance(exc, asyncpg.InvalidPasswordError):
         return NoConnection(f"wrong user or password for {where}: correct the database URL")
     if isinstance(exc, asyncpg.InvalidAuthorizationSpecificationError):
-        if "no encryption" in text or "SSL off" in text:
-            return NoConnection(f"the server refuses {where} without TLS: add sslmode=require to the database URL")
+        if text.startswith("no pg_hba.conf entry") and ("no encryption" in text or "SSL off" in text):
+            return NoConnection(
+                f"the server does not let in {where} without TLS: add sslmode=require to the database URL, "
+                "or an entry to the server's pg_hba.conf"
+            )
         return NoConnection(f"the server refuses {where}: {text}; correct the user, or the server's pg_hba.conf")
     if isinstance(exc, asyncpg.InvalidCatalogNameError):
         return NoConnection(f"there is no {where}: create it, or correct the database URL")
