@@ -194,7 +194,8 @@ def _checked(url: str) -> str:
     """Return a URL that asyncpg takes; raises `ConfigError`, without repeating what may be a password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        if parts.port == 0 or parts.fragment or "@" in parts.path:
+            raise ValueError  # a password with a slash or a number sign in it
     except ValueError:
         raise ConfigError(
             "the database URL cannot be read (host, port or brackets): use postgresql://user:password@host:5432/database,"
