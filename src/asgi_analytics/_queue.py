@@ -100,6 +100,7 @@ class EventQueue:
         self.captured_size = max(1, int(size * CAPTURED_SHARE))
         self.captured_bytes = int(max_bytes * CAPTURED_SHARE)
         self._wake_at_when_idle = wake_at
+        self._problem = object()  # this queue's own in the log; an id() could be another one's later
         self.reset()
 
     def reset(self) -> None:
@@ -207,7 +208,7 @@ class EventQueue:
         dropped = self.dropped.read()
         for reason, detail in list(self._drop_details.items()):
             number = dropped[reason] - self._drops_reported[reason]
-            if number and is_due((id(self), reason)):
+            if number and is_due((self._problem, reason)):
                 log.warning("%d events dropped (%s), the last one: %s", number, reason, detail)
                 self._drops_reported[reason] = dropped[reason]
 

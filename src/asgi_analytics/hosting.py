@@ -43,6 +43,7 @@ class ThreadHost:
         self._token = token
         self.sink: Sink = sink_from_url(url, token=token)
         self._inherited: list[object] = []
+        self._problem = object()  # this host's own in the log
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +81,7 @@ class ThreadHost:
                 runner.run(self._serve())
         except BaseException as error:
             # Not expected: what the sink raises is the worker's to handle.
-            log_problem((id(self), "ended"), "the worker's thread ended by %s: %s", type(error).__name__, error)
+            log_problem((self._problem, "ended"), "the worker's thread ended by %s: %s", type(error).__name__, error)
         finally:
             self._ended()
 
@@ -118,7 +119,7 @@ class ThreadHost:
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 runner.run(flush())
         except Exception as error:
-            log_problem((id(self), "ended"), "the last flush ended by %s: %s", type(error).__name__, error)
+            log_problem((self._problem, "ended"), "the last flush ended by %s: %s", type(error).__name__, error)
 
     def stop(self) -> None:
         """Tell the worker to end; returns at once."""

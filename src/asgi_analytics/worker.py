@@ -60,6 +60,7 @@ class AnalyticsWorker:
         self._stopping = False
         self._running = False
         self._task: asyncio.Task[None] | None = None
+        self._problem = object()  # this worker's own in the log
         self._problems: set[object] = set()
 
     async def __aenter__(self) -> Self:
@@ -205,10 +206,10 @@ class AnalyticsWorker:
                 solved(key)
             self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
-            log_problem((id(self), "rejected", reason), "%d events were rejected by the sink: %s", number, reason)
+            log_problem((self._problem, "rejected", reason), "%d events were rejected by the sink: %s", number, reason)
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:
-        key = (id(self), problem)
+        key = (self._problem, problem)
         self._problems.add(key)
         log_problem(key, message, *args, level=level)
 
@@ -217,7 +218,7 @@ class AnalyticsWorker:
             async with asyncio.timeout(ENDING_SECONDS):
                 await self.sink.aclose()
         except Exception as error:
-            log_problem((id(self), "aclose"), "the sink was not closed: %s", type(error).__name__)
+            log_problem((self._problem, "aclose"), "the sink was not closed: %s", type(error).__name__)
 
     async def _chores(self) -> None:
         """Call the sink's hourly upkeep, where it has one; the first time soon after the start."""
@@ -229,7 +230,7 @@ class AnalyticsWorker:
             try:
                 await upkeep()
             except Exception as error:
-                log_problem((id(self), "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
+                log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
             await asyncio.sleep(UPKEEP_SECONDS)
 
 

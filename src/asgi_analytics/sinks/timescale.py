@@ -89,8 +89,9 @@ class TimescaleSink:
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
         array = b"[" + b",".join(batch) + b"]"
         if self.tells_duplicates:
-            ordinals = await connection.fetchval(self._store_events, array, timeout=WRITE_TIMEOUT) or ()
-            return Receipt(duplicates=len(ordinals), duplicate_at=[ordinal - 1 for ordinal in ordinals])
+            [[ordinals]] = await connection.fetch(self._store_events, array, timeout=WRITE_TIMEOUT)
+            duplicate_at = [ordinal - 1 for ordinal in ordinals or ()]
+            return Receipt(duplicates=len(duplicate_at), duplicate_at=duplicate_at)
         status = await connection.execute(self._store_events, array, timeout=WRITE_TIMEOUT)
         return Receipt(duplicates=len(batch) - int(status.rpartition(" ")[2]))  # INSERT 0 <rows>
 
@@ -194,7 +195,8 @@ def _checked(url: str) -> str:
     """Return a URL that asyncpg takes; raises `ConfigError`, without repeating what may be a password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        if parts.port == 0 or parts.fragment or "@" in parts.path:
+            raise ValueError  # a password with a slash or a number sign in it
     except ValueError:
         raise ConfigError(
             "the database URL cannot be read (host, port or brackets): use postgresql://user:password@host:5432/database,"
