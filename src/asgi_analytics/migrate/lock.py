@@ -61,9 +61,8 @@ async def held(
     try:
         yield
     finally:
-        with contextlib.suppress(
-            asyncpg.PostgresError, asyncpg.InterfaceError, OSError
-        ):  # broken: the server released it
+        # a connection that broke needs no unlocking, and what broke it is the error to be told
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             await connection.execute("SELECT pg_catalog.pg_advisory_unlock($1)", number)
 
 
