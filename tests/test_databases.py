@@ -36,6 +36,7 @@ async def test_a_server_of_ones_own_stops_and_starts_on_its_port(make_cluster: C
     await connection.close()
 
 
+@pytest.mark.parametrize("empty_database", ["postgresql"], indirect=True)  # a server that is not ours may trust all
 async def test_a_wrong_password_is_refused(empty_database: Database) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(empty_database.cluster.dsn(user="postgres", password="wrong"))
