@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from asyncpg import connect_utils
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_analytics.errors import ConfigError
@@ -21,6 +21,8 @@ def as_asyncpg_reads_it(dsn: str) -> Any:
     return read(**{**nothing, "dsn": dsn})
 
 
+@example("*")
+@example("%25")
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20))
 def test_any_password_arrives_and_is_hidden(password: str) -> None:
     for url in (
