@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 from urllib.parse import quote
 
@@ -15,11 +16,9 @@ from asgi_analytics.migrate.dsn import read_dsn
 
 
 def as_asyncpg_reads_it(dsn: str) -> Any:
-    nothing = dict.fromkeys(
-        ("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile", "direct_tls",
-         "server_settings", "target_session_attrs", "krbsrvname", "gsslib")
-    )  # fmt: skip
-    return connect_utils._parse_connect_dsn_and_args(dsn=dsn, **nothing)
+    read = connect_utils._parse_connect_dsn_and_args
+    nothing = dict.fromkeys(inspect.signature(read).parameters)
+    return read(**{**nothing, "dsn": dsn})
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20))
