@@ -83,6 +83,8 @@ class _Tap:
         # Command tags on their way from _execute to the public method that runs on the same connection. Nothing else
         # runs between the two, not even another task, and the key is of one loop, so of one thread.
         self.tags: dict[Any, bytes | None] = {}
+        # Connections that copy: asyncpg 0.31 prepares a statement of its own for that.
+        self.copying: set[Any] = set()
         self.cursors = CursorTap()
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
@@ -195,7 +197,7 @@ def _prepare(tap: _Tap, original: Any) -> Any:
             return await original(self, query, *args, **kwargs)
         except BaseException as error:
             recorder = tap.recorder
-            if recorder is not None and (statement := recorder.watch(query)) is not None:
+            if recorder is not None and self not in tap.copying and (statement := recorder.watch(query)) is not None:
                 recorder.failed(statement, started, error)
             raise
 
@@ -210,7 +212,11 @@ def _copy(tap: _Tap, template: str, original: Any) -> Any:
         recorder = tap.recorder
         if recorder is None or (statement := recorder.watch(_copy_statement(template, args, kwargs))) is None:
             return await original(self, *args, **kwargs)
-        return await _observe(recorder, statement, original(self, *args, **kwargs), _rows_of_copy, self)
+        tap.copying.add(self)
+        try:
+            return await _observe(recorder, statement, original(self, *args, **kwargs), _rows_of_copy, self)
+        finally:
+            tap.copying.discard(self)
 
     return wrapper
 
