@@ -1,6 +1,6 @@
 """How fast the worker's way to the table is, measured against the server's own limit.
 
-One connection, the migrated table with its indexes (and aggregates), batches of 100, 1,000 and 2,000 events of about
+One connection, the migrated table with its indexes (and aggregates), batches of 100 and of 1,000 events of about
 250 bytes of JSON data. Interleaved in one run: the TimescaleSink; the fastest way asyncpg offers, which cannot be
 repeated safely (copy_records_to_table); the simple idempotent way (executemany ON CONFLICT); and the limit: a COPY by
 the server from a file of its own.
@@ -118,8 +118,7 @@ class Stretches:
 async def measure(dsn: str, batch_size: int, events: int, rounds: int) -> dict[str, tuple[float, float]]:
     """Return events a second and client CPU in µs an event, medians, for each way of writing."""
     connection = await asyncpg.connect(dsn)
-    pool = await asyncpg.create_pool(dsn, min_size=1, max_size=1)
-    sink = TimescaleSink(pool)
+    sink = TimescaleSink(dsn)
     insert = (
         f"INSERT INTO analytics_events ({', '.join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
         "ON CONFLICT DO NOTHING"
@@ -162,7 +161,7 @@ async def measure(dsn: str, batch_size: int, events: int, rounds: int) -> dict[s
                 speeds[name].append(events / (time.perf_counter() - began))
                 cpu[name].append((time.process_time() - cpu_began) / events * 1e6)
                 assert await connection.fetchval("SELECT count(*) FROM analytics_events") == events
-    await pool.close()
+    await sink.aclose()
     await connection.close()
     return {name: (statistics.median(speeds[name]), statistics.median(cpu[name])) for name in ways}
 
@@ -177,13 +176,12 @@ def to_file(path: Path, lines: list[bytes]) -> str:
 
 
 async def longest_stretch(dsn: str) -> float:
-    pool = await asyncpg.create_pool(dsn, min_size=1, max_size=1)
-    sink = TimescaleSink(pool)
+    sink = TimescaleSink(dsn)
     lines = make_lines(WRITE_EVENTS * 10, datetime.now(UTC) - timedelta(hours=2))
     with Stretches() as stretches:
         for i in range(0, len(lines), WRITE_EVENTS):
             await sink.write(lines[i : i + WRITE_EVENTS])
-    await pool.close()
+    await sink.aclose()
     return stretches.longest
 
 
@@ -201,7 +199,7 @@ def main() -> None:
         print(f"one write takes at most {WRITE_EVENTS} events or {WRITE_BYTES // 1024} KiB\n")
         print("| way | events a batch | thousand events/s | of the limit | client CPU µs/event |")
         print("|---|---|---|---|---|")
-        for batch_size in (100, 1_000, 2_000):
+        for batch_size in (100, 1_000):
             figures = asyncio.run(measure(dsn, batch_size, options.events, options.rounds))
             limit = figures["the server's COPY of a file (the limit)"][0]
             for name, (speed, cpu) in figures.items():

@@ -122,9 +122,9 @@ def pages() -> str:
         "## Commands",
         "\n".join(command_lines()),
         "## Events",
-        "Every event is a frozen struct; its fields are given by name. `user_id` takes a UUID, or any other str or int, "
-        "which is mapped by `uuid5(USER_NAMESPACE, str(user_id))` with the original in `context.user_key`. Durations are "
-        "milliseconds unless the name says otherwise.",
+        "Every event is a frozen struct; its fields are given by name. `user_id` takes a UUID, or any other str or "
+        "int, which is mapped by `uuid5(USER_NAMESPACE, str(user_id))` with the original in `context.user_key`. "
+        "Durations are milliseconds unless the name says otherwise.",
         "\n".join(event_lines()),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -51,7 +51,8 @@ def main() -> None:
         foreign = {name for name in names if not name.startswith(("asgi_analytics/", "asgi_analytics-"))}
         assert not foreign, f"the wheel would install {sorted(foreign)}"
 
-        packed = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+        with tarfile.open(sdist) as archive:
+            packed = {name.partition("/")[2] for name in archive.getnames()}
         wanted = {"tox.ini", "README.md", "CHANGELOG.md", "LICENSE", "tests/check_distribution.py", "examples/demo.py"}
         missing = (wanted | {f"migrations/{name}" for name in migrations}) - packed
         assert not missing, f"the sdist lacks {sorted(missing)}"

@@ -1,4 +1,4 @@
-"""Databases and a network for every test; `databases.py` and `proxy.py` say how."""
+"""Databases and a network for every test; `servers.py`, `databases.py` and `proxy.py` say how."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from tests.databases import Cluster, Database, Servers
+from tests.databases import Cluster, Database
 from tests.proxy import Proxy
+from tests.servers import Servers
 
 SERVERS = Servers()
 

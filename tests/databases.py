@@ -1,27 +1,22 @@
-"""Database servers for the tests: embedded PostgreSQL always, TimescaleDB wherever one is found.
-
-Nothing starts before a test asks for it. Servers live in one temporary folder that a janitor process empties, and whose
-servers it ends, when this process is gone, however it went.
-"""
+"""Database servers, and databases on them; `servers.py` finds and starts them."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from asgi_analytics.migrate.runner import migrate
 from tests import programs
 
 T = TypeVar("T")
@@ -31,11 +26,13 @@ PASSWORD = "s%cret/p@ss:word"
 TIME_ZONE = "America/New_York"
 """Of every session unless it says otherwise: what forgets that days are UTC fails."""
 EXTERNAL = "ASGI_ANALYTICS_TEST_TIMESCALE_DSN"
+"""Names the variable with the URL of a server that tests may make databases on."""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
+    "max_wal_size": "256MB",
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -49,21 +46,6 @@ TIMESCALE = {
     "timescaledb.telemetry_level": "off",
     "timescaledb.max_background_workers": "0",  # no scheduler: databases can be cloned, jobs run by CALL run_job
 }
-
-JANITOR = """
-import contextlib, os, pathlib, shutil, signal, sys, time
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.stdin.buffer.read()
-root = pathlib.Path(sys.argv[1])
-running = list(root.glob("*/data/postmaster.pid"))
-for pidfile in running:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        os.kill(int(pidfile.read_text().split()[0]), signal.SIGQUIT)
-deadline = time.monotonic() + 10
-while any(pidfile.exists() for pidfile in running) and time.monotonic() < deadline:
-    time.sleep(0.02)
-shutil.rmtree(root, ignore_errors=True)
-"""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -154,6 +136,10 @@ class Server:
             parts = parts._replace(netloc=f"{quote(user, safe='')}:{secret}@{host}")
         return with_database(urlunsplit(parts), dbname)
 
+    def program(self, name: str) -> str:
+        """Return the path of one of PostgreSQL's programs."""
+        return shutil.which(name) or name
+
     def create(self, template: str | None = None) -> str:
         """Make a database, a clone of the template when one is named, and return its name."""
         self._count += 1
@@ -181,10 +167,6 @@ class Server:
 
     def _make_template(self) -> str:
         name = self.create()
-        try:
-            migrate = importlib.import_module("asgi_analytics.migrate.runner").migrate
-        except ImportError:  # until there is a runner
-            return name
         report = run(migrate(self.dsn(name)))
         assert report.flavour == self.flavour, f"{self.version} was taken for {report.flavour}: {report.warnings}"
         if self.whose == EXTERNAL:  # its scheduler would connect to the template, and a clone needs it alone
@@ -217,7 +199,7 @@ class Cluster(Server):
         self._data = folder / "data"
         self._log = folder / "log"
         self._run_as = run_as
-        self._settings = {**SETTINGS, **(TIMESCALE if flavour == "timescaledb" else {}), **settings}
+        self.settings = {**SETTINGS, **(TIMESCALE if flavour == "timescaledb" else {}), **settings}
         self._initialise()
         self.start()
 
@@ -228,6 +210,10 @@ class Cluster(Server):
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: ``fast`` tells every session (57P01), ``immediate`` is a crash."""
         self._call("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self._data))
+
+    def program(self, name: str) -> str:
+        """Return the path of one of the programs that came with this server."""
+        return self._programs / name
 
     def restart(self, mode: str = "fast") -> None:
         """Stop and start."""
@@ -242,8 +228,8 @@ class Cluster(Server):
 
     def configure(self, settings: Mapping[str, str]) -> None:
         """Change settings of the configuration file; they hold from the next start."""
-        self._settings.update(settings)
-        lines = [f"{name} = '{value}'\n" for name, value in {**self._settings, "port": str(self.port)}.items()]
+        self.settings.update(settings)
+        lines = [f"{name} = '{value}'\n" for name, value in {**self.settings, "port": str(self.port)}.items()]
         (self._data / "postgresql.conf").write_text("".join(lines))
 
     def allow(self, *rules: str) -> None:
@@ -297,6 +283,11 @@ class Database:
         self.version = server.version
         self._connections: list[asyncpg.Connection] = []
 
+    @property
+    def psql(self) -> str:
+        """The client program, of this server's installation where it is one of ours."""
+        return self.cluster.program("psql")
+
     async def connect(self, **settings: Any) -> asyncpg.Connection:
         """Return a connection, closed at the end of the test."""
         connection = await asyncpg.connect(self.dsn, **{"timeout": 30, **settings})
@@ -310,123 +301,3 @@ class Database:
                 connection.terminate()
         self._connections.clear()
         await asyncio.sleep(0)  # lets the transports close their sockets
-
-
-class Servers:
-    """The servers of one test run: what there is, what was left out and why, what was used."""
-
-    def __init__(self) -> None:
-        self.left_out: dict[str, str] = {}
-        self.used: dict[str, tuple[Server, int]] = {}
-        self._found: dict[str, programs.Programs] = {}
-        self._shared: dict[str, Server] = {}
-        self._root: Path | None = None
-        self._janitor: subprocess.Popen[bytes] | None = None
-        self._run_as: tuple[int, int] | None = None
-        self._private = 0
-        self._external = os.environ.get(EXTERNAL, "")
-        for flavour, found in (("postgresql", programs.embedded()), ("timescaledb", programs.with_timescaledb())):
-            if isinstance(found, programs.Programs):
-                self._found[flavour] = found
-            elif flavour != "timescaledb" or not self._external:
-                self.left_out[flavour] = found
-
-    @property
-    def available(self) -> list[str]:
-        """The flavours that tests run on."""
-        return [flavour for flavour in ("postgresql", "timescaledb") if flavour not in self.left_out]
-
-    def shared(self, flavour: str) -> Server:
-        """Return the server that all tests share, started at the first call; skips the test when there is none."""
-        self._require(flavour)
-        if flavour not in self._shared:
-            try:
-                self._shared[flavour] = self._start(flavour)
-            except Exception as exc:
-                self.left_out[flavour] = f"it does not start: {str(exc).strip().splitlines()[-1]}"
-                raise
-            if flavour == "timescaledb":
-                self._demand_full_licence(self._shared[flavour])
-        self._note(self._shared[flavour])
-        return self._shared[flavour]
-
-    def private(self, flavour: str, settings: Mapping[str, str] | None = None) -> Cluster:
-        """Start a server for one test; it may be stopped, or have settings of its own."""
-        self._require(flavour)
-        if flavour not in self._found:
-            import pytest
-
-            pytest.skip(f"{flavour}: no server programs to start one of our own ({EXTERNAL} is used)")
-        cluster = self._cluster(flavour, settings or {})
-        self._note(cluster)
-        return cluster
-
-    def close(self) -> None:
-        """End all servers and remove their folder."""
-        for server in self._shared.values():
-            if server.whose == EXTERNAL:
-                server.forget()
-        if self._janitor is not None:
-            assert self._janitor.stdin is not None
-            self._janitor.stdin.close()
-            self._janitor.wait()
-            self._janitor = None
-
-    def summary(self) -> Iterable[str]:
-        """Say on what the tests ran, line by line."""
-        for flavour in ("postgresql", "timescaledb"):
-            if flavour in self.used:
-                server, tests = self.used[flavour]
-                yield f"{flavour}: {server.version} ({server.whose}), asked for {tests} times"
-            if flavour in self.left_out:
-                yield f"{flavour}: LEFT OUT, {self.left_out[flavour]}"
-
-    def _require(self, flavour: str) -> None:
-        if flavour in self.left_out:
-            import pytest
-
-            pytest.skip(f"{flavour}: {self.left_out[flavour]}")
-
-    def _start(self, flavour: str) -> Server:
-        if flavour == "timescaledb" and self._external:
-            return Server(flavour, self._external, EXTERNAL)
-        return self._cluster(flavour, {})
-
-    def _cluster(self, flavour: str, settings: Mapping[str, str]) -> Cluster:
-        root = self._folder()
-        self._private += 1
-        found = programs.reachable(self._found[flavour], self._run_as, root)
-        self._found[flavour] = found
-        return Cluster(flavour, found, root / f"{flavour}-{self._private}", self._run_as, settings)
-
-    def _folder(self) -> Path:
-        if self._root is None:
-            self._run_as = programs.account()
-            self._root = Path(tempfile.mkdtemp(prefix="asgi-analytics-"))
-            self._root.chmod(0o755)
-            self._janitor = subprocess.Popen(
-                [sys.executable, "-c", JANITOR, str(self._root)], stdin=subprocess.PIPE, start_new_session=True
-            )
-        return self._root
-
-    def _note(self, server: Server) -> None:
-        assert server.version  # asked while it runs
-        first, tests = self.used.get(server.flavour, (server, 0))
-        self.used[server.flavour] = (first, tests + 1)
-
-    def _demand_full_licence(self, server: Server) -> None:
-        name = server.create()
-        licence = run(_licence(server.dsn(name)))
-        server.drop(name)
-        if licence != "timescale":
-            self.left_out["timescaledb"] = f"{server.version} has the licence {licence}: no continuous aggregates"
-            self._require("timescaledb")
-
-
-async def _licence(dsn: str) -> str:
-    connection = await asyncpg.connect(dsn, timeout=30)
-    try:
-        await connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-        return str(await connection.fetchval("SELECT current_setting('timescaledb.license')"))
-    finally:
-        await connection.close()

@@ -43,8 +43,8 @@ def embedded() -> Programs | str:
 
 def with_timescaledb() -> Programs | str:
     """Return the newest installed programs whose extension folder holds TimescaleDB, or why there are none."""
-    on_path = shutil.which("pg_config")
-    folders = [Path(on_path).parent] if on_path else []
+    named = (os.environ.get("PG_CONFIG"), shutil.which("pg_config"))
+    folders = [Path(found).parent for found in named if found]
     for pattern in USUAL_FOLDERS:
         folders += sorted((Path(found) for found in glob.glob(pattern)), reverse=True)
     looked: list[str] = []

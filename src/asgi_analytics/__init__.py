@@ -2,18 +2,20 @@
 
 from asgi_analytics import errors, events
 from asgi_analytics._context import set_session, set_user
+from asgi_analytics._version import __version__ as __version__
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.events import EnrichedEvent, Event
+from asgi_analytics.frameworks import known_frameworks
 from asgi_analytics.hosting import ThreadHost
+from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
 from asgi_analytics.sinks.timescale import TimescaleSink
 from asgi_analytics.worker import AnalyticsWorker
 
-__version__ = "0.1.0"
-
 __all__ = [
     "AnalyticsClient",
+    "AnalyticsMiddleware",
     "AnalyticsWorker",
     "EnrichedEvent",
     "Event",
@@ -27,3 +29,4 @@ __all__ = [
 ]
 
 AnalyticsClient.host_for_url = ThreadHost
+AnalyticsMiddleware.known_frameworks = known_frameworks()

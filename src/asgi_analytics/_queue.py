@@ -25,7 +25,7 @@ DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed")
 CAPTURED_SHARE = 0.8
 """Captured events are refused from this share of the bounds, so that explicit ones get through."""
 
-WAKE_BYTES = 1024 * 1024
+WAKE_BYTES = 512 * 1024
 """So many waiting bytes wake the worker, however few events they are."""
 
 _NEVER = 1 << 62

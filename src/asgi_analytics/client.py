@@ -20,6 +20,7 @@ from asgi_analytics import _metrics
 from asgi_analytics._context import current
 from asgi_analytics._log import log
 from asgi_analytics._queue import EventQueue, Stats
+from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
 from asgi_analytics.events.base import decode_envelope
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from asgi_analytics._context import RequestContext
     from asgi_analytics.events.base import Event
+    from asgi_analytics.events.captured import ApplicationError
 
 
 class Host(Protocol):
@@ -192,6 +194,38 @@ class AnalyticsClient:
             return self._track(event, queue.captured_size, queue.captured_bytes)
         except EventNotAccepted:
             return False
+
+    def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
+        """Report an exception that the application has handled, as an `ApplicationError` with ``handled`` true.
+
+        Each exception object is reported once: False for the second time, inside an excluded request, and where
+        `track` would drop it. Never raises, unless ``strict`` is set. ``context`` is stored beside the stack.
+        """
+        event = self._describe(exc, handled=True, context=context)
+        return event is not None and self.track(event)
+
+    def track_unhandled(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
+        """Report an exception that nobody handles, with ``handled`` false: for the middleware, decorators and hooks.
+
+        As `track_error`, but refused from 80 % full, and never raising.
+        """
+        event = self._describe(exc, handled=False, context=context)
+        return event is not None and self.track_captured(event)
+
+    def _describe(
+        self, exc: BaseException, *, handled: bool, context: dict[str, Any] | None
+    ) -> ApplicationError | None:
+        """Return the event for an exception; None when it was reported before, or belongs to an excluded request."""
+        try:
+            exc = unwrapped(exc)
+            request = current.get()
+            if (request is not None and request.excluded) or not _reported(exc, self, request):
+                return None
+            endpoint = None if request is None else request.endpoint
+            return describe(exc, handled=handled, endpoint=endpoint, context=context)
+        except Exception as error:  # an exception whose class misbehaves
+            self._queue.drop("invalid", f"{type(error).__name__} while describing a {type(exc).__name__}")
+            return None
 
     def _track(self, event: Event, size: int, max_bytes: int) -> bool:
         queue = self._queue
@@ -358,6 +392,30 @@ class AnalyticsClient:
         if self._host is not None:
             self._host.after_fork()
             self._queue.idle(self._host.start, wake_at=1)
+
+
+_MARK = "__asgi_analytics__"
+
+
+def _reported(exc: BaseException, client: AnalyticsClient, request: RequestContext | None) -> bool:
+    """Take note of an exception; False when it, or all that it groups, was reported before.
+
+    A request remembers what was reported in it: an exception object that a module raises again and again is reported
+    for each request. Outside of one the exception itself bears the mark.
+    """
+    new = False
+    for one in {id(one): one for one in (exc, *leaves(exc))}.values():
+        if request is None:
+            marks: set[int] = one.__dict__.setdefault(_MARK, set())
+            unknown = id(client) not in marks
+            marks.add(id(client))
+        else:
+            seen = request.seen_errors
+            unknown = seen is None or all(other is not one for other in seen)
+            if unknown:
+                request.seen_errors = [*(seen or ())[-8:], one]
+        new = new or (unknown and not isinstance(one, BaseExceptionGroup))
+    return new
 
 
 def _facts(request: RequestContext | None, trace: Context) -> Facts:

@@ -95,6 +95,15 @@ def event_types() -> dict[str, type[Event]]:
     return dict(_types)
 
 
+def event_class(name: str) -> type[Event] | None:
+    """Return the event class with a tag, or else of that class name; None where there is none, or not one alone."""
+    known = _types.get(name)
+    if known is not None or name.islower():  # a class name has a capital
+        return known
+    named = [cls for cls in _types.values() if cls.__name__ == name]
+    return named[0] if len(named) == 1 else None
+
+
 def event_type_of(cls: type[Event]) -> str:
     """Return the tag of an event class, the ``event_type`` of its rows."""
     tag = cls.__struct_config__.tag

@@ -1,0 +1,54 @@
+"""README and docs say what the code does: nothing public is missing, and the reference is made from the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import asgi_analytics
+from asgi_analytics._queue import DROP_REASONS
+from asgi_analytics.config import VARIABLES
+from asgi_analytics.events.base import event_types
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def make_reference() -> Any:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert written == make_reference().pages(), "run python docs/make_reference.py"
+
+
+def test_every_event_setting_figure_variable_and_reason_is_documented() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    ours = [tag for tag, cls in event_types().items() if cls.__module__.startswith("asgi_analytics.")]
+    assert len(ours) == 29
+    words = [*ours, *VARIABLES, *DROP_REASONS, *asgi_analytics.__all__]
+    missing = [word for word in words if not re.search(rf"\b{re.escape(word)}\b", text)]
+    assert not missing, f"not in README or docs: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_changelog_has_the_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{asgi_analytics.__version__}]" in text or "## [Unreleased]" in text
