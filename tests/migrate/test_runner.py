@@ -331,7 +331,7 @@ async def test_a_server_that_says_nothing_is_given_up(
     monkeypatch.setattr("asgi_analytics.migrate.connection.ANSWER_WITHIN", 0.2)
     proxy = make_proxy(empty_database)
     proxy.stall()
-    with pytest.raises(NoConnection, match="no answer from .* in time"):
+    with pytest.raises(NoConnection, match=r"no answer from .* in time"):
         await migrate(proxy.dsn, folder=folder)
 
 
