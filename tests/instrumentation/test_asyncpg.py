@@ -22,7 +22,8 @@ from asgi_analytics._context import RequestContext, current
 from asgi_analytics.events import EnrichedEvent
 from asgi_analytics.instrumentation.asyncpg import instrument_asyncpg
 from asgi_analytics.testing import CapturedEvents, capture_events
-from tests.databases import Servers, query
+from tests.databases import query
+from tests.servers import Servers
 
 Step = Callable[[Any], Awaitable[Any]]
 
