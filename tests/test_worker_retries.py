@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, events
+from asgi_analytics import AnalyticsClient, AnalyticsWorker, events
 from asgi_analytics import worker as worker_module
 from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
@@ -18,10 +18,6 @@ from tests.fakes import BrokenSink, FakeSink, eventually
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
-
-
-class Parcel(Event):
-    text: str = ""
 
 
 @pytest.fixture
