@@ -1,21 +1,9 @@
 -- Tell which ranges of the continuous aggregates are behind the events, and refresh them
 -- for: timescaledb
 
--- How long raw events are kept: what the retention policy says; null without one.
-CREATE FUNCTION analytics_raw_retention() RETURNS interval
-    LANGUAGE sql STABLE
-    SET search_path FROM CURRENT
-    AS $$
-    SELECT min((j.config ->> 'drop_after')::interval)
-    FROM timescaledb_information.jobs AS j
-    WHERE j.proc_name = 'policy_retention'
-        AND j.hypertable_schema = current_schema()
-        AND j.hypertable_name = 'analytics_events'
-    $$;
-
 -- The ranges of complete buckets that events were written to since they were materialised, from `since` up to `until`.
 --
--- A range whose chunk is gone, or within a day of being dropped, is not among them: to refresh it would empty the
+-- Days whose events are gone, or within a day of being dropped, are not among them: to refresh them would empty the
 -- aggregate, which outlives the events. Nor is anything after now, for an event of the year 2099 would make the
 -- aggregate end there, and leave nothing to be computed in real time. `all_history` is for the first time, when no
 -- event was dropped yet.
@@ -40,9 +28,7 @@ CREATE FUNCTION analytics_pending(
             a.*,
             greatest(
                 date_bin(a.step, since, '2000-01-01 00:00:00+00'),
-                CASE WHEN NOT all_history THEN
-                    date_bin('1 day', now() - analytics_raw_retention(), '2000-01-01 00:00:00+00') + INTERVAL '1 day'
-                END,
+                CASE WHEN NOT all_history THEN analytics_refreshable_from() END,
                 '2000-01-01 00:00:00+00'
             ) AS lower,
             least(
@@ -51,18 +37,22 @@ CREATE FUNCTION analytics_pending(
             ) AS upper
         FROM aggregates AS a
     ),
-    chunks AS (
-        SELECT
-            b.mat_hypertable_id,
-            range_agg(tstzrange(
-                date_bin(b.step, c.range_start, '2000-01-01 00:00:00+00'),
-                date_bin(b.step, c.range_end + b.step - INTERVAL '1 microsecond', '2000-01-01 00:00:00+00')
-            )) AS ranges
-        FROM bounds AS b
-        JOIN timescaledb_information.chunks AS c
-            ON c.hypertable_schema = current_schema() AND c.hypertable_name = 'analytics_events'
-            AND c.range_end > b.lower AND c.range_start < b.upper
-        GROUP BY b.mat_hypertable_id
+    days AS (
+        SELECT range_agg(tstzrange(d.day, d.day + INTERVAL '1 day')) AS ranges
+        FROM (
+            SELECT DISTINCT g.day
+            FROM timescaledb_information.chunks AS c
+            CROSS JOIN generate_series(
+                date_bin('1 day', c.range_start, '2000-01-01 00:00:00+00'),
+                c.range_end - INTERVAL '1 microsecond',
+                INTERVAL '1 day'
+            ) AS g (day)
+            WHERE c.hypertable_schema = current_schema()
+                AND c.hypertable_name = 'analytics_events'
+                AND c.range_end > (SELECT min(b.lower) FROM bounds AS b)
+                AND c.range_start < (SELECT max(b.upper) FROM bounds AS b)
+        ) AS d
+        WHERE analytics_has_events(d.day)
     ),
     -- What TimescaleDB noted as changed and has not refreshed: for each aggregate, and for all before it is shared out.
     -- Both bounds are inclusive, in microseconds, with the ends of bigint for "since ever" and "for ever".
@@ -98,12 +88,9 @@ CREATE FUNCTION analytics_pending(
     )
     SELECT b.user_view_name::text, lower(w), upper(w)
     FROM bounds AS b
-    JOIN chunks AS k USING (mat_hypertable_id)
-    JOIN changed AS d USING (mat_hypertable_id)
-    CROSS JOIN unnest(
-        k.ranges * d.ranges
-        * tstzmultirange(tstzrange(b.lower, greatest(b.lower, b.upper)))
-    ) AS w
+    JOIN changed AS c USING (mat_hypertable_id)
+    CROSS JOIN days AS d
+    CROSS JOIN unnest(c.ranges * d.ranges * tstzmultirange(tstzrange(b.lower, greatest(b.lower, b.upper)))) AS w
     ORDER BY lower(w), b.user_view_name
     $$;
 
@@ -126,6 +113,7 @@ DECLARE
     starts timestamptz[];
     ends timestamptz[];
 BEGIN
+    PERFORM %1$I.analytics_note_gone_days();
     -- Into arrays, for an open cursor would have to be kept over each of the commits.
     SELECT array_agg(p.view_name), array_agg(p.window_start), array_agg(p.window_end)
     INTO views, starts, ends

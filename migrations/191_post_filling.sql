@@ -1,23 +1,11 @@
 -- Tell which buckets of the filled tables are behind the events, and fill them
 -- for: postgresql
 
--- Whether the partition of that time is gone: there are younger ones, but not this. What is younger than all partitions
--- waits in the default one.
-CREATE FUNCTION analytics_is_dropped(at timestamptz) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path FROM CURRENT
-    AS $$
-    SELECT coalesce(
-        max(p.day) > at AND NOT coalesce(bool_or(p.day = date_bin('1 day', at, '2000-01-01 00:00:00+00')), false), false
-    )
-    FROM analytics_partitions() AS p
-    $$;
-
 -- The ranges of complete buckets to fill, from `since` up to `until`, at most a day of hours or a week of days long.
 --
--- A day whose partition is gone, or within a day of being dropped, is not among them: to fill it would empty the
+-- Days whose events are gone, or within a day of being dropped, are not among them: to fill them would empty the
 -- aggregate, which outlives the events. Nor is anything after now. `all_history` is for the first time, when no event
--- was dropped yet and what is older than every partition waits in the default one.
+-- was dropped yet.
 CREATE FUNCTION analytics_pending(
     since timestamptz DEFAULT NULL,
     until timestamptz DEFAULT NULL,
@@ -45,13 +33,12 @@ CREATE FUNCTION analytics_pending(
         WHERE s.bucket + f.step <= now()
             AND (since IS NULL OR s.bucket + f.step > since)
             AND (until IS NULL OR s.bucket < until)
-            AND (
-                all_history
-                OR analytics_raw_retention() IS NULL
-                OR s.bucket >= date_bin('1 day', now() - analytics_raw_retention(), '2000-01-01 00:00:00+00')
-                    + INTERVAL '1 day'
+            AND (all_history OR s.bucket >= analytics_refreshable_from())
+            AND date_bin('1 day', s.bucket, '2000-01-01 00:00:00+00') IN (
+                SELECT d.day
+                FROM (SELECT DISTINCT date_bin('1 day', t.bucket, '2000-01-01 00:00:00+00') AS day FROM stale AS t) AS d
+                WHERE analytics_has_events(d.day)
             )
-            AND (all_history OR NOT analytics_is_dropped(s.bucket))
     ),
     numbered AS (
         -- What follows each other without a hole has one difference to its number.
@@ -86,9 +73,13 @@ BEGIN
     IF all_history THEN
         RETURN;
     END IF;
+    PERFORM analytics_note_gone_days();
     DELETE FROM analytics_stale AS s
-    WHERE s.bucket < date_bin('1 day', now() - analytics_raw_retention(), '2000-01-01 00:00:00+00') + INTERVAL '1 day'
-        OR analytics_is_dropped(s.bucket);
+    WHERE s.bucket < analytics_refreshable_from() OR s.bucket IN (
+        SELECT b.bucket
+        FROM analytics_gone_days AS g
+        JOIN analytics_stale AS b ON b.bucket >= g.day AND b.bucket < g.day + INTERVAL '1 day'
+    );
 END
 $$;
 
