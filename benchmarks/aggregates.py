@@ -33,8 +33,9 @@ SETTINGS = {
 
 DAYS = 60
 
-# Four in ten are requests, and four events share a request and its trace; a user comes for a session of about thirty events; users and endpoints follow a power law;
-# ids are random, as real ones are. Time falls evenly over the days: the worst case for aggregates.
+# Four in ten are requests, and four events share a request and its trace; a user comes for a session of about thirty
+# events; users and endpoints follow a power law; ids are random, as real ones are. Time falls evenly over the days: the
+# worst case for aggregates.
 FILL = """
 INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data, context)
 SELECT
