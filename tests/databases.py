@@ -32,6 +32,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
+    "max_wal_size": "256MB",
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -135,12 +136,18 @@ class Server:
             parts = parts._replace(netloc=f"{quote(user, safe='')}:{secret}@{host}")
         return with_database(urlunsplit(parts), dbname)
 
+    def program(self, name: str) -> str:
+        """Return the path of one of PostgreSQL's programs."""
+        return shutil.which(name) or name
+
     def create(self, template: str | None = None) -> str:
         """Make a database, a clone of the template when one is named, and return its name."""
         self._count += 1
         name = f"asgi_analytics_test_{os.getpid()}_{self._count}"
         query(self.dsn(), f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
         self._mine.append(name)
+        if self.whose == EXTERNAL:
+            query(self.dsn(), f"ALTER DATABASE \"{name}\" SET timezone TO '{TIME_ZONE}'")
         return name
 
     def drop(self, name: str) -> None:
@@ -194,7 +201,7 @@ class Cluster(Server):
         self._data = folder / "data"
         self._log = folder / "log"
         self._run_as = run_as
-        self._settings = {**SETTINGS, **(TIMESCALE if flavour == "timescaledb" else {}), **settings}
+        self.settings = {**SETTINGS, **(TIMESCALE if flavour == "timescaledb" else {}), **settings}
         self._initialise()
         self.start()
 
@@ -205,6 +212,10 @@ class Cluster(Server):
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: ``fast`` tells every session (57P01), ``immediate`` is a crash."""
         self._call("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self._data))
+
+    def program(self, name: str) -> str:
+        """Return the path of one of the programs that came with this server."""
+        return self._programs / name
 
     def restart(self, mode: str = "fast") -> None:
         """Stop and start."""
@@ -219,8 +230,8 @@ class Cluster(Server):
 
     def configure(self, settings: Mapping[str, str]) -> None:
         """Change settings of the configuration file; they hold from the next start."""
-        self._settings.update(settings)
-        lines = [f"{name} = '{value}'\n" for name, value in {**self._settings, "port": str(self.port)}.items()]
+        self.settings.update(settings)
+        lines = [f"{name} = '{value}'\n" for name, value in {**self.settings, "port": str(self.port)}.items()]
         (self._data / "postgresql.conf").write_text("".join(lines))
 
     def allow(self, *rules: str) -> None:
@@ -273,6 +284,11 @@ class Database:
         self.flavour = server.flavour
         self.version = server.version
         self._connections: list[asyncpg.Connection] = []
+
+    @property
+    def psql(self) -> str:
+        """The client program, of this server's installation where it is one of ours."""
+        return self.cluster.program("psql")
 
     async def connect(self, **settings: Any) -> asyncpg.Connection:
         """Return a connection, closed at the end of the test."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 
@@ -16,20 +17,24 @@ _MOST_PROBLEMS = 200
 _last: OrderedDict[object, tuple[float, int]] = OrderedDict()
 
 
-def log_problem(key: object, message: str, *args: object, level: int = logging.WARNING) -> bool:
+def log_problem(key: object, message: str, *args: object, level: int = logging.WARNING) -> None:
     """Log a problem unless it was logged less than `QUIET_SECONDS` ago; the next line says how often it came back."""
+    _, unsaid = _last.get(key, (0.0, 0))
+    if is_due(key):
+        if unsaid:
+            message, args = message + " (and %d times more before)", (*args, unsaid)
+        log.log(level, message, *args)
+
+
+def is_due(key: object) -> bool:
+    """Tell whether a problem is to be logged now, and note that it came up; the caller logs it then."""
     now = time.monotonic()
-    then, unsaid = _last.pop(key, (-QUIET_SECONDS, 0))
+    then, unsaid = _last.pop(key, (-math.inf, 0))
     quiet = now - then < QUIET_SECONDS
     _last[key] = (then, unsaid + 1) if quiet else (now, 0)
-    if len(_last) > _MOST_PROBLEMS:
+    while len(_last) > _MOST_PROBLEMS:
         _last.popitem(last=False)
-    if quiet:
-        return False
-    if unsaid:
-        message, args = message + " (and %d times more before)", (*args, unsaid)
-    log.log(level, message, *args)
-    return True
+    return not quiet
 
 
 def solved(key: object) -> None:

@@ -6,13 +6,16 @@ no lock. Everything else happens under a lock that producers never take.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter, deque
+from itertools import islice, repeat
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import is_due, log
 from asgi_analytics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,24 +73,22 @@ class Stats(msgspec.Struct, frozen=True):
         return {name: dict(v) if isinstance(v := self[name], Counter) else v for name in self.__struct_fields__}
 
 
-class ShardedCounter:
-    """Counts by reason, exactly, from any thread and without a lock: each thread writes only cells of its own."""
+class LockFreeCounter:
+    """Counts by reason, exactly, from any thread and from a signal handler that interrupts one, without a lock.
+
+    One step of an iterator cannot be interrupted, where ``+= 1`` can; how many steps are left tells how many were made.
+    """
 
     def __init__(self, reasons: Iterable[str]) -> None:
-        self._reasons = tuple(reasons)
-        self._cells: dict[tuple[str, int], int] = {}
+        self._left = {reason: repeat(None, sys.maxsize) for reason in reasons}
 
     def add(self, reason: str) -> None:
         """Count one more."""
-        cell = (reason, threading.get_ident())
-        self._cells[cell] = self._cells.get(cell, 0) + 1
+        next(self._left[reason])
 
     def read(self) -> Counter[str]:
-        """Return the sums; every known reason is there, at zero if need be."""
-        sums = Counter(dict.fromkeys(self._reasons, 0))
-        for (reason, _), number in list(self._cells.items()):
-            sums[reason] += number
-        return sums
+        """Return the counts; every reason is there, at zero if need be."""
+        return Counter({reason: sys.maxsize - length_hint(left) for reason, left in self._left.items()})
 
 
 class EventQueue:
@@ -99,6 +100,7 @@ class EventQueue:
         self.captured_size = max(1, int(size * CAPTURED_SHARE))
         self.captured_bytes = int(max_bytes * CAPTURED_SHARE)
         self._wake_at_when_idle = wake_at
+        self._problem = object()  # this queue's own in the log; an id() could be another one's later
         self.reset()
 
     def reset(self) -> None:
@@ -108,18 +110,19 @@ class EventQueue:
         self.bytes_in = 0
         self.bytes_out = 0
         self.in_flight: list[bytes] = []
-        self.dropped = ShardedCounter(DROP_REASONS)
-        self.taken = 0
+        self.dropped = LockFreeCounter(DROP_REASONS)
         self.stored = self.duplicates = self.abandoned = self.retries = self.batches = 0
         self.rejected: Counter[str] = Counter()
         self.last_error: str | None = None
         self.closed = False
+        self.ended = False
         self._drop_details: dict[str, str] = {}
         self._drops_reported: Counter[str] = Counter()
         self._waiters: list[tuple[int, Callable[[], None]]] = []
         # Read by producers at each event: the length, and the bytes, from which one of them wakes the worker.
         self.busy()
         self._waker: Callable[[], object] | None = None
+        self.owner: object = None
         self.worker_thread: int | None = None
         self._alive: Callable[[], bool] = bool
         self.flushing = False
@@ -130,10 +133,11 @@ class EventQueue:
         """Append an event unless that would pass a bound; False when it is full."""
         items = self.items
         length = len(items)
-        waiting = self.bytes_in - self.bytes_out + len(line)
+        bytes_more = len(line)
+        waiting = self.bytes_in - self.bytes_out + bytes_more
         if length >= size or waiting > max_bytes or self.closed:
             return False
-        self.bytes_in += len(line)
+        self.bytes_in += bytes_more  # no call in this line: between two calls no other thread can come in
         items.append(line)
         if length >= self.wake_after or waiting >= self.wake_bytes:
             self.wake()
@@ -141,79 +145,88 @@ class EventQueue:
 
     def wake(self) -> None:
         """Wake the worker, once until it idles again."""
+        if self.ended:
+            self.abandon()  # what slipped in while a close was ending
         self.busy()
         if (waker := self._waker) is not None:
             waker()
 
     def drop(self, reason: str, detail: str) -> None:
-        """Count an event that is not accepted; the worker logs the detail of the latest one of each reason."""
-        self._drop_details[reason] = detail
+        """Count an event that is not accepted; the worker logs the latest detail of each reason, if there is one."""
         self.dropped.add(reason)
+        if detail:
+            self._drop_details[reason] = detail
 
     # -- the worker
 
     def idle(self, waker: Callable[[], object], wake_at: int | None = None) -> None:
         """Say how to wake the worker, which is going to sleep now, and at which length (``batch_size``)."""
         self._waker = waker
-        self.wake_after = (self._wake_at_when_idle if wake_at is None else wake_at) - 1
-        self.wake_bytes = WAKE_BYTES
+        if not self.ended:
+            self.wake_after = (self._wake_at_when_idle if wake_at is None else wake_at) - 1
+            self.wake_bytes = WAKE_BYTES
 
     def busy(self) -> None:
         """Say that nobody need wake the worker: it looks at the queue by itself."""
-        self.wake_after = self.wake_bytes = _NEVER
+        self.wake_after = self.wake_bytes = -1 if self.ended else _NEVER
 
     def is_worth_a_write(self) -> bool:
         """Tell whether so much waits that the worker would be woken for it."""
         return len(self.items) >= self._wake_at_when_idle or self.bytes_in - self.bytes_out >= WAKE_BYTES
 
     def attach(self, waker: Callable[[], object], alive: Callable[[], bool]) -> None:
-        """Make the calling thread the worker's; raises `ConfigError` while another worker is at it.
+        """Make the owner of ``waker`` the worker, in the calling thread; `ConfigError` while another one is at it.
 
         ``alive`` tells whether the worker's loop still runs: one whose loop has died is replaced, and what it had in
         flight waits again.
         """
-        if self.worker_thread is not None and self._alive():
-            raise ConfigError("this client has a worker already: one client, one worker")
-        self.put_back()
-        self._alive = alive
-        self._waker = waker
-        self.busy()
-        self.worker_thread = threading.get_ident()
+        with self.lock:
+            if self.owner is not None and self._alive():
+                raise ConfigError("this client has a worker already: one client, one worker")
+            self.put_back()
+            self._alive = alive
+            self._waker = self.owner = waker
+            self.worker_thread = threading.get_ident()
+            self.busy()
 
-    def detach(self) -> None:
-        """End the worker's time; what is in flight waits again."""
-        self.put_back()
-        self._waker = None
-        self.busy()
-        self.worker_thread = None
+    def detach(self, waker: Callable[[], object]) -> None:
+        """End a worker's time, unless another one has replaced it; what is in flight waits again."""
+        with self.lock:
+            if self.owner is not waker:
+                return
+            self.put_back()
+            self._waker = self.owner = None
+            self.worker_thread = None
+            self.busy()
 
     def has_worker(self) -> bool:
         """Tell whether somebody takes events out, or would if woken."""
-        return self._waker is not None and (self.worker_thread is None or self._alive())
+        return self._waker is not None and (self.owner is None or self._alive())
 
     def report_drops(self) -> None:
-        """Log what was dropped since the last report, one line a reason."""
+        """Log what was dropped since the last word about it, one line a reason."""
         dropped = self.dropped.read()
-        for reason, number in (dropped - self._drops_reported).items():
-            detail = self._drop_details.get(reason, "")
-            log_problem(reason, "%d events dropped (%s), the last one: %s", number, reason, detail)
-        self._drops_reported = dropped
+        for reason, detail in list(self._drop_details.items()):
+            number = dropped[reason] - self._drops_reported[reason]
+            if number and is_due((self._problem, reason)):
+                log.warning("%d events dropped (%s), the last one: %s", number, reason, detail)
+                self._drops_reported[reason] = dropped[reason]
 
     def take(self, max_count: int, max_bytes: int) -> list[bytes]:
         """Move waiting events into flight, oldest first, within the limits (one event always fits)."""
         with self.lock:
-            batch: list[bytes] = []
-            size = 0
             items = self.items
-            for _ in range(min(max_count, len(items))):
-                size += len(items[0])
-                if batch and size > max_bytes:
-                    size -= len(items[0])
+            number = size = 0
+            while number < min(max_count, len(items)):
+                line = items[number]  # by its place: producers append meanwhile, which ends an iterator
+                if number and size + len(line) > max_bytes:
                     break
-                batch.append(items.popleft())
-            self.bytes_out += size
-            self.taken += len(batch)
+                number += 1
+                size += len(line)
+            batch: list[bytes] = []
             self.in_flight = batch
+            batch.extend(islice(iter(items.popleft, None), number))  # one step: a signal handler sees all or nothing
+            self.bytes_out += size
             return batch
 
     def settle(self, batch: list[bytes], *, duplicates: int, rejected: Collection[str]) -> None:
@@ -247,7 +260,6 @@ class EventQueue:
             batch, self.in_flight = self.in_flight, []
             self.items.extendleft(reversed(batch))
             self.bytes_out -= sum(map(len, batch))
-            self.taken -= len(batch)
 
     def abandon(self) -> int:
         """Give up all that is left, and return how many events that were."""
@@ -256,11 +268,16 @@ class EventQueue:
             self.in_flight = []
             while self.items:
                 self.bytes_out += len(self.items.popleft())
-                self.taken += 1
                 left += 1
             self.abandoned += left
         self._notify()
         return left
+
+    def end(self) -> int:
+        """Give up all that is left, and what may still slip in, and return how many events were left."""
+        self.ended = True
+        self.busy()
+        return self.abandon()
 
     # -- flushes
 
@@ -275,7 +292,7 @@ class EventQueue:
     def ticket(self) -> int:
         """Return the number that `settled` has to reach for everything accepted until now to be settled."""
         with self.lock:
-            return self.taken + len(self.items)
+            return self.settled() + len(self.in_flight) + len(self.items)
 
     def when_settled(self, ticket: int, call: Callable[[], None]) -> bool:
         """Call back once the ticket is reached, from the thread that settles; True when it is reached already."""
@@ -319,7 +336,7 @@ class EventQueue:
         with self.lock:
             queued = len(self.items)
             return Stats(
-                accepted=self.taken + queued,
+                accepted=self.settled() + len(self.in_flight) + queued,
                 dropped=self.dropped.read(),
                 stored=self.stored,
                 duplicates=self.duplicates,

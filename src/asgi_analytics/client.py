@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from opentelemetry.context import get_current as otel_context
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
@@ -20,6 +20,7 @@ from asgi_analytics import _metrics
 from asgi_analytics._context import current
 from asgi_analytics._log import log
 from asgi_analytics._queue import EventQueue, Stats
+from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
 from asgi_analytics.events.base import decode_envelope
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
     from asgi_analytics._context import RequestContext
     from asgi_analytics.events.base import Event
+    from asgi_analytics.events.captured import ApplicationError
+
+
+_T = TypeVar("_T")
 
 
 class Host(Protocol):
@@ -114,7 +119,7 @@ class AnalyticsClient:
 
     def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
-        self._clock = clock
+        self._mints_itself = clock is None and new_id is None
         self._encoder = EventEncoder(
             service=self.settings.service,
             environment=self.settings.environment,
@@ -194,8 +199,58 @@ class AnalyticsClient:
         except EventNotAccepted:
             return False
 
-    def _track(self, event: Event, size: int, max_bytes: int) -> bool:
+    def track_captured_line(self, line: bytes) -> bool:
+        """Accept a captured event that is encoded already, by what `request_lines` has made."""
         queue = self._queue
+        size, max_bytes = queue.captured_size, queue.captured_bytes
+        try:
+            # Another call would be seen in every request.
+            return (len(line) <= self._max_event_bytes and queue.put(line, size, max_bytes)) or self._refuse(line)
+        except EventNotAccepted:
+            return False
+
+    def request_lines(self, make: Callable[[str, str | None, str | None], _T]) -> _T | None:
+        """Return what writes lines for this client; None where each event must be an object, or has a fixed identity.
+
+        ``make(service, hostname, environment)`` makes it.
+        """
+        if not self._plain or not self._mints_itself:
+            return None
+        return make(self.settings.service, socket.gethostname(), self.settings.environment)
+
+    def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
+        """Report an exception that the application has handled, as an `ApplicationError` with ``handled`` true.
+
+        Each exception object is reported once: False for the second time, inside an excluded request, and where
+        `track` would drop it. Never raises, unless ``strict`` is set. ``context`` is stored beside the stack.
+        """
+        event = self._describe(exc, handled=True, context=context)
+        return event is not None and self.track(event)
+
+    def track_unhandled(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
+        """Report an exception that nobody handles, with ``handled`` false: for the middleware, decorators and hooks.
+
+        As `track_error`, but refused from 80 % full, and never raising.
+        """
+        event = self._describe(exc, handled=False, context=context)
+        return event is not None and self.track_captured(event)
+
+    def _describe(
+        self, exc: BaseException, *, handled: bool, context: dict[str, Any] | None
+    ) -> ApplicationError | None:
+        """Return the event for an exception; None when it was reported before, or belongs to an excluded request."""
+        try:
+            exc = unwrapped(exc)
+            request = current.get()
+            if (request is not None and request.excluded) or not _reported(exc, self, request):
+                return None
+            endpoint = None if request is None else request.endpoint
+            return describe(exc, handled=handled, endpoint=endpoint, context=context)
+        except Exception as error:  # an exception whose class misbehaves
+            self._queue.drop("invalid", f"{type(error).__name__} while describing a {type(exc).__name__}")
+            return None
+
+    def _track(self, event: Event, size: int, max_bytes: int) -> bool:
         try:
             request = current.get()
             trace = otel_context()
@@ -214,12 +269,16 @@ class AnalyticsClient:
             raise
         except Exception as error:  # whatever it is, the application must not see it
             return self._drop("invalid", f"{type(error).__name__} while encoding", error)
-        if queue.closed:
-            return self._drop("closed", "the client is closed")
+        if len(line) <= self._max_event_bytes and self._queue.put(line, size, max_bytes):
+            return True
+        return self._refuse(line)
+
+    def _refuse(self, line: bytes) -> bool:
+        queue = self._queue
         if len(line) > self._max_event_bytes:
             return self._drop("oversize", f"{len(line)} bytes encoded; max_event_bytes is {self._max_event_bytes}")
-        if queue.put(line, size, max_bytes):
-            return True
+        if queue.closed:
+            return self._drop("closed", "the client is closed")
         return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
 
     def _filtered(self, event: Event) -> Event | None:
@@ -232,7 +291,7 @@ class AnalyticsClient:
             self._drop("before_track", f"before_track raised {type(error).__name__}", error)
             return None
         if result is None:
-            self._queue.drop("before_track", "refused by before_track")  # on purpose: nothing for strict to raise
+            self._queue.drop("before_track", "")  # on purpose: nothing to log, and nothing for strict to raise
         return result
 
     def _drop(self, reason: str, detail: str, cause: BaseException | None = None) -> bool:
@@ -249,7 +308,7 @@ class AnalyticsClient:
         """Return what became of the events until now; may be read from any thread."""
         age = 0.0
         if (line := self._queue.oldest()) is not None:
-            now = self._clock() if self._clock else datetime.now(UTC)
+            now = self._encoder.clock() if self._encoder.clock else datetime.now(UTC)
             age = max(0.0, (now - decode_envelope(line).timestamp).total_seconds())
         return self._queue.read(age)
 
@@ -265,7 +324,7 @@ class AnalyticsClient:
         if self._ask(done.set):
             return True
         if self._queue.worker_thread != threading.get_ident():
-            done.wait(max(0.0, self._seconds(timeout)))
+            done.wait(self._seconds(timeout))
         self._queue.forget(done.set)
         return done.is_set()
 
@@ -281,7 +340,7 @@ class AnalyticsClient:
         if self._ask(call):
             return True
         try:
-            await asyncio.wait_for(done.wait(), max(0.0, self._seconds(timeout)))
+            await asyncio.wait_for(done.wait(), self._seconds(timeout))
         except TimeoutError:
             return False
         finally:
@@ -291,29 +350,38 @@ class AnalyticsClient:
     def close(self, timeout: float | None = None) -> bool:
         """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
 
-        What is left then is counted as abandoned; False says so. A second call does nothing and returns True.
+        What is left then is counted as abandoned; False says so. In the worker's own thread nothing can be waited
+        for: the worker writes what is left after this call, and ends. A call after the end does nothing and returns
+        True.
         """
-        if self._queue.closed:
+        queue = self._queue
+        if queue.ended:
             return True
-        self._queue.closed = True
-        deadline = time.monotonic() + self._seconds(timeout)
-        if self._host is not None and not self._queue.is_settled() and not self._host.start():
-            self._host.finish(self._seconds(timeout))
-        elif self._queue.has_worker():
-            self.flush(deadline - time.monotonic())
+        queue.closed = True
+        seconds = self._seconds(timeout)
+        deadline = time.monotonic() + seconds
+        if seconds > 0 and queue.worker_thread == threading.get_ident() and queue.has_worker():
+            queue.wake()
+            return queue.is_settled()
+        if self._host is not None and not queue.is_settled() and not self._host.start():
+            self._host.finish(seconds)
+        elif queue.has_worker():
+            self.flush(seconds)
         left = self._abandon()
         while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:
             time.sleep(0.002)
         return not left
 
     async def aclose(self, timeout: float | None = None) -> bool:
-        """Do what `close` does without blocking the loop."""
-        if self._queue.closed:
+        """Do what `close` does without blocking the loop, and wait for a worker on this loop too."""
+        queue = self._queue
+        if queue.ended:
             return True
-        self._queue.closed = True
-        deadline = time.monotonic() + self._seconds(timeout)
+        queue.closed = True
+        seconds = self._seconds(timeout)
+        deadline = time.monotonic() + seconds
         await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
-        if self._queue.has_worker():
+        if queue.has_worker():
             await self.aflush(deadline - time.monotonic())
         left = self._abandon()
         while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -321,7 +389,8 @@ class AnalyticsClient:
         return not left
 
     def _seconds(self, timeout: float | None) -> float:
-        return self.settings.close_timeout if timeout is None else timeout
+        seconds = self.settings.close_timeout if timeout is None else timeout
+        return min(max(0.0, seconds), threading.TIMEOUT_MAX)
 
     def _ask(self, call: Callable[[], None]) -> bool:
         """Ask the worker to write all that is accepted now, and to call back then; True when there is nothing."""
@@ -330,10 +399,10 @@ class AnalyticsClient:
         return self._queue.when_settled(self._queue.ticket(), call)
 
     def _abandon(self) -> int:
-        left = self._queue.abandon()
-        self._queue.wake()  # a worker of the application's own returns now
+        left = self._queue.end()
         if self._host is not None:
             self._host.stop()
+        self._queue.wake()  # a worker of the application's own returns now
         self._queue.report_drops()
         if left:
             log.warning(
@@ -349,6 +418,30 @@ class AnalyticsClient:
         if self._host is not None:
             self._host.after_fork()
             self._queue.idle(self._host.start, wake_at=1)
+
+
+_MARK = "__asgi_analytics__"
+
+
+def _reported(exc: BaseException, client: AnalyticsClient, request: RequestContext | None) -> bool:
+    """Take note of an exception; False when it, or all that it groups, was reported before.
+
+    A request remembers what was reported in it: an exception object that a module raises again and again is reported
+    for each request. Outside of one the exception itself bears the mark.
+    """
+    new = False
+    for one in {id(one): one for one in (exc, *leaves(exc))}.values():
+        if request is None:
+            marks: set[int] = one.__dict__.setdefault(_MARK, set())
+            unknown = id(client) not in marks
+            marks.add(id(client))
+        else:
+            seen = request.seen_errors
+            unknown = seen is None or all(other is not one for other in seen)
+            if unknown:
+                request.seen_errors = [*(seen or ())[-8:], one]
+        new = new or (unknown and not isinstance(one, BaseExceptionGroup))
+    return new
 
 
 def _facts(request: RequestContext | None, trace: Context) -> Facts:

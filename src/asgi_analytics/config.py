@@ -87,6 +87,19 @@ def _size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _count(text: str) -> int:
+    if re.fullmatch(r"\s*\d+\s*", text) is None:
+        raise ValueError("use a whole number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("use seconds, 0.5 or 10") from None
+
+
 def _flag(text: str) -> bool:
     lowered = text.strip().lower()
     if lowered in ("1", "true", "yes", "on"):
@@ -103,12 +116,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANALYTICS_ENVIRONMENT": ("environment", str),
     "ANALYTICS_HASH_KEY": ("hash_key", str),
     "ANALYTICS_KEEP_PERSONAL_DATA": ("keep_personal_data", _flag),
-    "ANALYTICS_BATCH_SIZE": ("batch_size", int),
-    "ANALYTICS_FLUSH_INTERVAL": ("flush_interval", float),
-    "ANALYTICS_QUEUE_SIZE": ("queue_size", int),
+    "ANALYTICS_BATCH_SIZE": ("batch_size", _count),
+    "ANALYTICS_FLUSH_INTERVAL": ("flush_interval", _seconds),
+    "ANALYTICS_QUEUE_SIZE": ("queue_size", _count),
     "ANALYTICS_QUEUE_BYTES": ("queue_bytes", _size),
     "ANALYTICS_MAX_EVENT_BYTES": ("max_event_bytes", _size),
-    "ANALYTICS_CLOSE_TIMEOUT": ("close_timeout", float),
+    "ANALYTICS_CLOSE_TIMEOUT": ("close_timeout", _seconds),
     "ANALYTICS_ENABLED": ("enabled", _flag),
     "ANALYTICS_STRICT": ("strict", _flag),
 }

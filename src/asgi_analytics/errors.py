@@ -59,7 +59,14 @@ class SinkError(AnalyticsError):
 
 
 class TransientError(SinkError):
-    """The sink is away or busy; the worker sends the same batch again, with jitter, until it is stored."""
+    """The sink is away or busy; the worker sends the same batch again, with jitter, until it is stored.
+
+    ``retry_after``: seconds for which the sink asked to be left alone, where it said so.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class OperatorError(SinkError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import socket
@@ -42,76 +43,83 @@ class ThreadHost:
         self._token = token
         self.sink: Sink = sink_from_url(url, token=token)
         self._inherited: list[object] = []
+        self._problem = object()  # this host's own in the log
         self._begin()
 
     def _begin(self) -> None:
         self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._running = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = False
 
     def start(self) -> bool:
         """Start the thread unless it runs; False where no thread can be started any more."""
-        thread = self._thread
-        if thread is not None and thread.is_alive():
+        if self._running:
             return True
         # Another thread, or the code that this call interrupted, is starting it already: never wait for that here.
-        if not self._starting.acquire(blocking=False):
-            return True
+        if self._stop or not self._starting.acquire(blocking=False):
+            return not self._stop
         try:
-            if self._stop:
-                return False
-            self._thread = threading.Thread(target=self._run, name="asgi-analytics worker", daemon=True)
-            self._thread.start()
-            _finish_in_multiprocessing_children(self._client)
+            if not self._running:
+                self._running = True
+                # Not threading.Thread, whose start() takes a lock that the code under this signal handler may hold.
+                _thread.start_new_thread(self._run, ())
+                _finish_in_multiprocessing_children(self._client)
             return True
         except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
-            self._thread = None
+            self._ended()
             return False
         finally:
             self._starting.release()
 
     def _run(self) -> None:
         try:
+            threading.current_thread().name = "asgi-analytics worker"
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve())
-        except Exception as error:
-            # Not expected: what the sink raises is the worker's to handle. The next event starts a new thread.
-            log_problem("host", "the worker's thread ended by %s: %s", type(error).__name__, error)
-            client = self._client()
-            if client is not None and not self._stop:
-                client._queue.idle(self.start)
+        except BaseException as error:
+            # Not expected: what the sink raises is the worker's to handle.
+            log_problem((self._problem, "ended"), "the worker's thread ended by %s: %s", type(error).__name__, error)
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        """Let the next event start the thread again, unless it was told to end."""
+        self._loop = self._task = None
+        self._running = False
+        client = self._client()
+        if client is not None and not self._stop and not client._queue.has_worker():
+            client._queue.idle(self.start, wake_at=1)
 
     async def _serve(self) -> None:
         client = self._client()
         if client is None:
             return
-        worker = AnalyticsWorker(client, self.sink)
-        self._task = asyncio.ensure_future(worker.run())
+        self._task = asyncio.ensure_future(AnalyticsWorker(client, self.sink).run())
         del client
-        try:
-            if not self._stop:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self._task
-        finally:
+        if self._stop:
             self._task.cancel()
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self.sink.aclose(), 2.0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     def finish(self, timeout: float) -> None:
         """Write what is left within ``timeout`` seconds, on a loop in the calling thread."""
         client = self._client()
-        if client is None or self._stop:
+        if client is None or self._stop or asyncio._get_running_loop() is not None:
             return
 
         async def flush() -> None:
-            async with AnalyticsWorker(client, self.sink) as worker:
-                await worker.aclose(timeout)
+            worker = AnalyticsWorker(client, self.sink)
+            await worker.__aenter__()
+            await worker.aclose(timeout)
 
-        with asyncio.Runner(loop_factory=_Loop) as runner:
-            runner.run(flush())
+        try:
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                runner.run(flush())
+        except Exception as error:
+            log_problem((self._problem, "ended"), "the last flush ended by %s: %s", type(error).__name__, error)
 
     def stop(self) -> None:
         """Tell the worker to end; returns at once."""
@@ -123,7 +131,7 @@ class ThreadHost:
 
     def stopped(self) -> bool:
         """Tell whether the thread has ended, or never began."""
-        return self._thread is None or not self._thread.is_alive()
+        return not self._running
 
     def after_fork(self) -> None:
         """Begin anew in the child of a fork.
@@ -131,7 +139,7 @@ class ThreadHost:
         The parent's loop, sink and connections are kept, untouched and unused, as long as the child lives: to finalise
         them would close sockets in the middle of the parent's talk, or take them out of the epoll set that both share.
         """
-        self._inherited += [self.sink, self._thread, self._loop, self._task]
+        self._inherited += [self.sink, self._loop, self._task]
         self.sink = sink_from_url(self._url, token=self._token)
         self._begin()
 

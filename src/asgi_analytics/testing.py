@@ -39,7 +39,6 @@ class _KeepingQueue(EventQueue):
             return False
         self.kept.append(line)
         with self.lock:
-            self.taken += 1
             self.stored += 1
         return True
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from asgi_analytics._context import suppress
+from asgi_analytics._context import suppressed
 from asgi_analytics._log import log, log_problem, solved
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.sinks.base import Sink
@@ -29,8 +29,15 @@ half a mebibyte on the allocator returns the joined bytes to the system each tim
 
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 30.0
+LONGEST_RETRY_AFTER = 300.0
+"""The most that is waited because a sink asked for it, in seconds, on top of the backoff."""
+
 OPERATOR_BACKOFF = 5.0
 LAST_OPERATOR_BACKOFF = 60.0
+IDLE_SECONDS = 10.0
+"""How often a worker looks up when ``flush_interval`` is zero: then each event wakes it."""
+ENDING_SECONDS = 1.0
+"""What connections get to close in, beyond the time of a flush."""
 FIRST_UPKEEP_SECONDS = 60.0
 UPKEEP_SECONDS = 3600.0
 
@@ -52,8 +59,9 @@ class AnalyticsWorker:
         self._wakened = asyncio.Event()
         self._stopping = False
         self._running = False
-        self._failing = False
         self._task: asyncio.Task[None] | None = None
+        self._problem = object()  # this worker's own in the log
+        self._problems: set[object] = set()
 
     async def __aenter__(self) -> Self:
         """Start the worker on the running loop."""
@@ -76,12 +84,12 @@ class AnalyticsWorker:
         """
         settled = await self.client.aflush(timeout) if self._running else self._queue.is_settled()
         self._stopping = True
-        self._queue.wake()
+        self._wakened.set()
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self.sink.aclose()
+            await asyncio.wait({self._task}, timeout=2 * ENDING_SECONDS)  # a sink may not care for a cancellation
+        elif not self._running:
+            await self._close_sink()
         return settled
 
     async def run(self) -> None:
@@ -100,33 +108,40 @@ class AnalyticsWorker:
         queue = self._queue
         queue.attach(wake, loop.is_running)
         self._stopping, self._running = False, True
-        with suppress():  # what the sink does is no query of the application
-            chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
-            try:
-                await self._serve(wake)
-            except asyncio.CancelledError:
-                if not self._stopping and not queue.is_settled():
-                    await self._last_flush()
-                raise
-            finally:
-                self._running = False
+        muted = suppressed.set(True)  # what the sink does is no query of the application
+        chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
+        try:
+            await self._serve(wake)
+        except asyncio.CancelledError:
+            if not self._stopping and not queue.is_settled():
+                await self._last_flush()
+            raise
+        finally:
+            queue.detach(wake)
+            queue.report_drops()
+            self._running = False
+            if loop.is_running():  # else the coroutine is being thrown away: nothing can be awaited, or reset
                 chores.cancel()
-                queue.detach()
-                queue.report_drops()
+                await self._close_sink()
+                suppressed.reset(muted)
 
     async def _serve(self, wake: Callable[[], None]) -> None:
-        queue, interval = self._queue, self.client.settings.flush_interval
+        queue, interval = self._queue, self.client.settings.flush_interval or IDLE_SECONDS
         due = time.monotonic() + interval
-        while not self._stopping:
+        # A worker whose loop stood still may have been replaced meanwhile.
+        while queue.owner is wake and not self._stopping:
             if not self._is_ready():
                 queue.idle(wake)
                 if not self._is_ready():  # nobody could wake us for what came before we said how
                     await self._sleep(due - time.monotonic())
+                if queue.owner is not wake:
+                    return
                 queue.busy()
             if self._is_ready() or time.monotonic() >= due:
                 due = time.monotonic() + interval
                 if queue.items:
                     await self._write_one()
+                    await asyncio.sleep(0)  # a sink that never waits must not starve the loop
                 elif queue.closed:
                     return
                 queue.report_drops()
@@ -165,18 +180,19 @@ class AnalyticsWorker:
                 return
             except TransientError as error:
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
+                delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
                 queue.failed(str(error))
-                log_problem((id(self.sink), "away"), "events wait, the sink is away: %s", error)
-            except Exception as error:
+                self._log_problem("away", "events wait, the sink is away: %s", error)
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise
                 longest = min(LAST_OPERATOR_BACKOFF, OPERATOR_BACKOFF * 2**attempt)
                 delay = random.uniform(longest / 2, longest)  # noqa: S311  # jitter
                 said = str(error) if isinstance(error, SinkError) else f"{type(error).__name__}: {error}"
                 queue.failed(said)
-                message = "events wait until somebody acts: %s"
-                log_problem((id(self.sink), said), message, said, level=logging.ERROR)
-            self._failing = True
-            if queue.in_flight is not batch:
-                return  # a close gave it up meanwhile
+                self._log_problem(said, "events wait until somebody acts: %s", said, level=logging.ERROR)
+            if queue.in_flight is not batch or self._stopping:
+                return  # a close gave it up meanwhile, or it waits for the next worker
             queue.report_drops()
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
 
@@ -185,12 +201,25 @@ class AnalyticsWorker:
         if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > len(batch):
             raise SinkError(f"{type(self.sink).__name__} answered for more events than it was given")
         self._queue.settle(batch, duplicates=receipt.duplicates, rejected=[one.reason for one in rejected])
-        if self._failing:
+        if self._problems:
             log.info("events are stored again")
-            self._failing = False
-        solved((id(self.sink), "away"))
+            for key in self._problems:
+                solved(key)
+            self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
-            log_problem((id(self.sink), reason), "%d events were rejected by the sink: %s", number, reason)
+            log_problem((self._problem, "rejected", reason), "%d events were rejected by the sink: %s", number, reason)
+
+    def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:
+        key = (self._problem, problem)
+        self._problems.add(key)
+        log_problem(key, message, *args, level=level)
+
+    async def _close_sink(self) -> None:
+        try:
+            async with asyncio.timeout(ENDING_SECONDS):
+                await self.sink.aclose()
+        except Exception as error:
+            log_problem((self._problem, "aclose"), "the sink was not closed: %s", type(error).__name__)
 
     async def _chores(self) -> None:
         """Call the sink's hourly upkeep, where it has one; the first time soon after the start."""
@@ -202,5 +231,11 @@ class AnalyticsWorker:
             try:
                 await upkeep()
             except Exception as error:
-                log_problem((id(self.sink), "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
+                log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
             await asyncio.sleep(UPKEEP_SECONDS)
+
+
+def _is_cancelled() -> bool:
+    """Tell whether this task was cancelled: a sink may raise CancelledError for a reason of its own."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

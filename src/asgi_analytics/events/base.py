@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, dataclass_transform
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -95,6 +95,15 @@ def event_types() -> dict[str, type[Event]]:
     return dict(_types)
 
 
+def event_class(name: str) -> type[Event] | None:
+    """Return the event class with a tag, or else of that class name; None where there is none, or not one alone."""
+    known = _types.get(name)
+    if known is not None or name.islower():  # a class name has a capital
+        return known
+    named = [cls for cls in _types.values() if cls.__name__ == name]
+    return named[0] if len(named) == 1 else None
+
+
 def event_type_of(cls: type[Event]) -> str:
     """Return the tag of an event class, the ``event_type`` of its rows."""
     tag = cls.__struct_config__.tag
@@ -135,9 +144,8 @@ class EnrichedEvent(msgspec.Struct, frozen=True):
         """Decode one event from its JSON; raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
         event = _decode_enriched(line)
         known = _types.get(event.event_type)
-        if known is None:
-            return event
-        return msgspec.structs.replace(event, data=_Data(event.data, known))
+        data = event.data if known is None else _Data(event.data, known)
+        return msgspec.structs.replace(event, data=data, timestamp=event.timestamp.astimezone(UTC))
 
     def to_json(self) -> bytes:
         """Encode to the JSON that is stored and sent."""

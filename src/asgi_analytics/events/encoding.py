@@ -8,7 +8,8 @@ way: values are converted, cleaned and validated, or the event is refused with t
 from __future__ import annotations
 
 import types
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from uuid import UUID
 
@@ -25,6 +26,7 @@ MAX_DEPTH = 100
 """How deep values may be nested. PostgreSQL's own parser gives up at some thousands."""
 
 _json = msgspec.json.Encoder()
+_now = datetime.now  # bound here: what freezes datetime in a test gives a class that cannot be encoded
 _NUL = b"\\u0000"
 
 
@@ -67,11 +69,14 @@ class Shape:
     """The fields of one event class: its stored row, and how to check it. Made once a class."""
 
     def __init__(self, cls: type[Event]) -> None:
-        self.event_type = event_type_of(cls)
+        self.event_type = clean_text(event_type_of(cls))
         fields = msgspec.structs.fields(cls)
         self.has_user = any(field.name == "user_id" for field in fields)
         rows = [field for field in fields if field.name != "user_id"]
         self.personal = {field.name for field in rows if _is_personal(field.type)}
+        for field in rows:
+            if _hides_personal(msgspec.inspect.type_info(field.type)):
+                raise ValueError(f"{field.name} has a Personal field inside, which only an event itself can have")
         # Required fields first: defstruct wants them so. None is the only default that may be left out of the JSON;
         # another default is a value of its own, and must not change meaning when the class does.
         rows.sort(key=lambda field: field.default is None)
@@ -93,8 +98,26 @@ def _is_personal(annotation: Any) -> bool:
     return any(_is_personal(part) for part in get_args(annotation))
 
 
+def _hides_personal(info: Any, inside: bool = False, seen: frozenset[Any] = frozenset()) -> bool:
+    """Tell whether a type has a personal field within a structure, where nobody would hide it."""
+    if isinstance(info, msgspec.inspect.Metadata) and (info.extra or {}).get(PERSONAL):
+        return inside
+    if isinstance(info, list | tuple):
+        return any(_hides_personal(one, inside, seen) for one in info)
+    if isinstance(info, msgspec.inspect.Field):
+        return _hides_personal(info.type, True, seen)
+    if not isinstance(info, msgspec.inspect.Type) or (cls := getattr(info, "cls", None)) in seen:
+        return False
+    seen = seen | {cls} if cls is not None else seen
+    return any(
+        _hides_personal(getattr(info, name), inside, seen)
+        for name in info.__struct_fields__
+        if name in ("type", "types", "item_type", "item_types", "key_type", "value_type", "fields")
+    )
+
+
 _EXACT = {
-    UUID: "type({v}) is UUID",
+    UUID: "(type({v}) is UUID or isinstance({v}, UUID))",  # asyncpg has a UUID class of its own
     str: "type({v}) is str",
     int: "type({v}) is int",
     float: "(type({v}) is float or type({v}) is int)",
@@ -132,7 +155,8 @@ class EventEncoder:
         self._hostname = hostname and clean_text(hostname)
         self._environment = environment and clean_text(environment)
         self._hide = personal_hash(hash_key, keep_personal_data)
-        self._clock = clock
+        self._keep_personal_data = keep_personal_data
+        self.clock = None if clock is None else lambda: _clock_time(clock())
         self._new_id = new_id
         self._plain_context = self._context(NO_FACTS, None)
         self._shapes: dict[type[Event], Shape] = {}
@@ -148,7 +172,11 @@ class EventEncoder:
             else:
                 user, key = (None, None) if facts.user_id is None else user_uuid(facts.user_id)
                 context = self._context(facts, key)
-                line = self._functions[type(event)](event, user, facts.session_id, context, facts)
+                session = facts.session_id
+                if session is None or type(session) is str:
+                    line = self._functions[type(event)](event, user, session, context, facts)
+                else:
+                    line = None
             if line is not None:
                 return line
         except (TypeError, ValueError, OverflowError, KeyError):
@@ -165,7 +193,7 @@ class EventEncoder:
                 shape = Shape(cls)
                 self.plain[cls] = self._write_function(shape, "")
                 self._functions[cls] = self._write_function(shape, ", user, session, context, facts")
-            except (TypeError, NameError) as error:
+            except (TypeError, NameError, ValueError) as error:
                 raise InvalidEvent(f"the fields of {cls.__qualname__} cannot be read: {error}") from None
             self._shapes[cls] = shape
         return shape
@@ -202,7 +230,7 @@ class EventEncoder:
             "hide": self._hide,
             "identify": self._identify,
             "new_id": self._new_id,
-            "now": self._clock or datetime.now,
+            "now": self.clock or _now,
             "UTC": UTC,
             "TYPE": shape.event_type,
             "SERVICE": self.service,
@@ -219,7 +247,7 @@ class EventEncoder:
         if shape.has_user:
             body += [
                 "u = event.user_id",
-                "if type(u) is not UUID:",
+                "if type(u) is not UUID and not isinstance(u, UUID):",
                 f"    if u is None: u = {user}",
                 "    else: u, context = identify(u, facts)",
             ]
@@ -229,7 +257,7 @@ class EventEncoder:
             f"v_{f.name} if v_{f.name} is None else hide(v_{f.name})" if f.name in shape.personal else f"v_{f.name}"
             for f in shape.fields
         )
-        now = "now()" if self._clock else "now(UTC)"
+        now = "now()" if self.clock else "now(UTC)"
         session = "session" if arguments else "None"
         body += [
             f"line = encode(Line(event_id, TYPE, {now}, SERVICE, {user}, {session}, Row({row}), context))",
@@ -249,7 +277,7 @@ class EventEncoder:
             row = msgspec.convert(values, shape.row)
             for f in shape.fields:  # once more: a string has become what the field declares, a naive datetime maybe
                 value = _clean(getattr(row, f.name), f.encode_name, 0)
-                setattr(row, f.name, self._hide(value) if f.name in shape.personal and value is not None else value)
+                setattr(row, f.name, self._hidden(value) if f.name in shape.personal else value)
             user_id = getattr(event, "user_id", None) if shape.has_user else None
             user, key = None, None
             if (chosen := facts.user_id if user_id is None else user_id) is not None:
@@ -259,7 +287,7 @@ class EventEncoder:
             line = _Line(
                 self._new_id() if self._new_id else mint(),
                 shape.event_type,
-                self._clock() if self._clock else datetime.now(UTC),
+                self.clock() if self.clock else _now(UTC),
                 self.service,
                 user,
                 session_id,
@@ -271,38 +299,74 @@ class EventEncoder:
             raise
         except RecursionError:
             raise InvalidEvent(f"{shape.event_type} is nested too deeply") from None
-        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-            raise InvalidEvent(f"{shape.event_type}: {error}") from None
+        except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:
+            raise InvalidEvent(f"{shape.event_type}: {_said(error)}") from None
+
+    def _hidden(self, value: Any) -> Any:
+        if value is None or self._keep_personal_data:
+            return value
+        return self._hide(value if isinstance(value, str) else _json.encode(value).decode())
 
 
 def _clean(value: Any, where: str, depth: int) -> Any:
     """Return a value that JSON and PostgreSQL can hold: text cleaned, structures made of dict and list."""
-    if isinstance(value, str) and type(value) is str:
+    kind = type(value)
+    if kind is str:
         return clean_text(value)
-    if value is None or isinstance(value, bool | int | float | UUID):
+    if value is None or kind in (bool, int, float) or isinstance(value, UUID):
         return value
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
             raise InvalidEvent(f"{where} is a naive datetime: give it a time zone, datetime.now(UTC)")
-        return value
+        return value if kind is datetime else _exact_datetime(value)
     if depth >= MAX_DEPTH:
         raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
         return {_clean_key(key, where): _clean(item, where, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(item, where, depth + 1) for item in value]
-    # Enums, Decimals, bytes, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
+    if isinstance(value, Enum):
+        return _clean(value.value, where, depth + 1)
+    # Text, numbers and dates with a class of their own (numpy's, markupsafe's, freezegun's) are what they are.
+    if isinstance(value, str):
+        return clean_text(str.__str__(value))
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    # Decimals, bytes, times, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
     try:
         converted = msgspec.to_builtins(value, builtin_types=(datetime, UUID), str_keys=True)
     except (TypeError, ValueError) as error:
-        raise InvalidEvent(f"{where}: {error}") from None
-    if type(converted) is type(value):
-        return converted
+        raise InvalidEvent(f"{where}: {_said(error)}") from None
     return _clean(converted, where, depth + 1)
 
 
 def _clean_key(key: Any, where: str) -> str:
-    if isinstance(key, str):
-        return clean_text(key)
+    if isinstance(key, str) and not isinstance(key, Enum):
+        return clean_text(str.__str__(key))
     plain = msgspec.to_builtins({key: None}, str_keys=True)
     return clean_text(next(iter(plain)))
+
+
+def _exact_datetime(value: datetime) -> datetime:
+    return datetime.combine(value.date(), value.timetz())
+
+
+def _clock_time(now: datetime) -> datetime:
+    if now.tzinfo is None:
+        raise ValueError("the clock gives a naive datetime: give it a time zone, datetime.now(UTC)")
+    return _exact_datetime(now.astimezone(UTC))
+
+
+def _said(error: Exception) -> str:
+    """Return the message of a refusal, without the values that some of them quote."""
+    if isinstance(error, UnicodeError):
+        return "text that cannot be encoded"
+    if isinstance(error, msgspec.ValidationError):
+        what, _, where = str(error).partition(" - at ")
+        what = what if what.startswith(("Expected", "Object missing")) else "a value is refused"
+        return f"{what} at {where}" if where else what
+    return str(error)

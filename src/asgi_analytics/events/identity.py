@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from functools import lru_cache
 from itertools import count
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 USER_NAMESPACE = UUID("6d2f5a5e-3f43-5d0c-9b5a-0d1c6b7f6a10")
 """Namespace of the UUIDv5 (RFC 9562, 5.5) that stands for a user id which is no UUID: ``uuid5(it, str(user_id))``."""
+
+_SPELLS_A_UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 
 _COUNTER_BITS = 48
 
@@ -84,11 +87,8 @@ mint = _write_mint()
 
 @lru_cache(maxsize=4096)
 def _mapped(user_id: str) -> tuple[UUID, str | None]:
-    if len(user_id) in (32, 36):
-        try:
-            return UUID(user_id), None
-        except ValueError:
-            pass
+    if _SPELLS_A_UUID(user_id):
+        return UUID(user_id), None
     return uuid5(USER_NAMESPACE, user_id), user_id
 
 
@@ -103,13 +103,15 @@ def user_uuid(user_id: object) -> tuple[UUID, str | None]:
         return user_id, None
     if isinstance(user_id, bool) or not isinstance(user_id, str | int):
         raise TypeError(f"a user_id is a UUID, a str or an int, not {type(user_id).__name__}")
-    return _mapped(clean_text(str(user_id)))
+    return _mapped(clean_text(str.__str__(user_id) if isinstance(user_id, str) else int.__repr__(user_id)))
 
 
 def clean_text(text: str) -> str:
     """Return the text with NUL and lone surrogates, which PostgreSQL cannot hold, replaced by U+FFFD."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
+    elif text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -126,6 +128,6 @@ def personal_hash(hash_key: bytes | None, keep: bool) -> Callable[[str], str]:
         return lambda text: "***"
 
     def keyed(text: str) -> str:
-        return hmac.digest(hash_key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+        return hmac.digest(hash_key, clean_text(text).encode(), "sha256").hex()
 
     return keyed

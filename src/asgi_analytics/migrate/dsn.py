@@ -59,9 +59,8 @@ class DatabaseUrl(msgspec.Struct, frozen=True):
 
     def hide(self, text: str) -> str:
         """Return a text with every form of the password in it replaced by ``***``."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+        forms = "|".join(map(re.escape, self.secrets))  # the longest first
+        return re.sub(forms, "***", text) if forms else text
 
 
 def read_dsn(text: str) -> DatabaseUrl:
@@ -105,4 +104,6 @@ def read_dsn(text: str) -> DatabaseUrl:
     place += f' as "{user}"' if user else ""
     query = f"?{urlencode(kept)}" if kept else ""  # asyncpg reads + as a blank, as urlencode writes it
     dsn = f"postgresql://{parts.netloc}{parts.path}{query}"
-    return DatabaseUrl(dsn, place, tuple(sorted(filter(None, secrets), key=len, reverse=True)))
+    # a password that is the user's or the database's name as well would only make messages unreadable
+    hidden = sorted((secret for secret in secrets if secret and secret not in place), key=len, reverse=True)
+    return DatabaseUrl(dsn, place, tuple(hidden))

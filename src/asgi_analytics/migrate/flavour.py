@@ -28,7 +28,7 @@ SELECT split_part(current_setting('server_version'), ' ', 1) AS server,
        current_setting('timescaledb.license', true) AS licence
 """
 CREATE = "CREATE EXTENSION timescaledb SCHEMA public"
-CREATE_ANYWHERE = "CREATE EXTENSION timescaledb"
+CREATE_WITHOUT_PUBLIC = "CREATE SCHEMA IF NOT EXISTS {schema};\nCREATE EXTENSION timescaledb SCHEMA {schema}"
 
 INSTALL = "TimescaleDB is not installed on this server: install it to have compression and continuous aggregates"
 PRELOAD = (
@@ -44,6 +44,11 @@ RIGHTS = (
 )
 
 
+def quoted(name: str) -> str:
+    """Return an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A database as it is now."""
 
@@ -53,7 +58,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     timescaledb: str | None
     """TimescaleDB's version, when it can be used."""
     extension_schema: str | None = None
-    """Where the extension lives, when it is installed in this database."""
+    """Where the extension lives, or would."""
     create_sql: str | None = None
     """What would install the extension, when it is not there yet and may be."""
     warning: str | None = None
@@ -62,14 +67,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """``TimescaleDB 2.29.2 on PostgreSQL 18.6``, or ``PostgreSQL 18.6``."""
-        return (
-            f"TimescaleDB {self.timescaledb} on PostgreSQL {self.server}"
-            if self.timescaledb
-            else (f"PostgreSQL {self.server}")
-        )
+        server = f"PostgreSQL {self.server}"
+        return f"TimescaleDB {self.timescaledb} on {server}" if self.timescaledb else server
 
 
-async def look(connection: Any) -> Found:
+async def look(connection: Any, schema: str) -> Found:
     """Say what the database is, without trying anything: a preloaded extension that is not created counts as usable."""
     facts = await connection.fetchrow(FACTS)
     server, version = facts["server"], facts["installed"] or facts["available"]
@@ -89,39 +91,42 @@ async def look(connection: Any) -> Found:
         return plain(PRELOAD)
     if facts["installed"] and facts["licence"] != "timescale":
         return plain(LICENCE.format(version=version, licence=facts["licence"]))
+    create_sql, home = None, facts["extension_schema"]
+    if not facts["installed"]:
+        create_sql, home = CREATE, "public"
+        if not facts["has_public"]:
+            create_sql, home = CREATE_WITHOUT_PUBLIC.format(schema=quoted(schema)), schema
     return Found(
-        flavour="timescaledb",
-        server=server,
-        timescaledb=version,
-        extension_schema=facts["extension_schema"],
-        create_sql=None if facts["installed"] else CREATE if facts["has_public"] else CREATE_ANYWHERE,
+        flavour="timescaledb", server=server, timescaledb=version, extension_schema=home, create_sql=create_sql
     )
 
 
-async def probe(connection: Any, second: Callable[[], Awaitable[Any]], *, keep: bool) -> Found:
+async def probe(connection: Any, schema: str, second: Callable[[], Awaitable[Any]], *, keep: bool) -> Found:
     """Say what the database is, by creating the extension where that has to be tried.
 
     ``second`` opens another connection for the attempt: a server that was not told to preload the library answers with
     FATAL. With ``keep`` the extension stays when its licence is the full one; without, all is rolled back.
     """
-    found = await look(connection)
+    found = await look(connection, schema)
     if found.create_sql is None:
         return found
     trial = await second()
     try:
         transaction = trial.transaction()
         await transaction.start()
-        warning, lost = await _try(trial, found)
-        if lost:
-            return await look(connection)
-        if not trial.is_closed():
-            await (transaction.commit() if keep and warning is None else transaction.rollback())
+        commit = False
+        try:
+            warning, lost = await _try(trial, found)
+            commit = keep and warning is None and not lost
+        finally:
+            if not trial.is_closed():
+                await (transaction.commit() if commit else transaction.rollback())
     finally:
         if trial is not connection:
             await trial.close()
     if warning is not None:
-        return msgspec.structs.replace(found, flavour="postgresql", timescaledb=None, create_sql=None, warning=warning)
-    return await look(connection) if keep else found
+        return Found(flavour="postgresql", server=found.server, timescaledb=None, warning=warning)
+    return await look(connection, schema) if keep or lost else found
 
 
 async def _try(trial: Any, found: Found) -> tuple[str | None, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_analytics.migrate import ledger
-from asgi_analytics.migrate.session import quoted
+from asgi_analytics.migrate.flavour import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,7 @@ def write(
         parts.append(f"CREATE SCHEMA IF NOT EXISTS {quoted(session.schema)};")
     if found.create_sql is not None:
         parts.append(f"{found.create_sql};")
-    extension_schema = found.extension_schema or ("public" if found.create_sql else None)
-    parts.append(f"SET search_path TO {session.search_path(extension_schema)};\nSET timezone TO 'UTC';")
+    parts.append(f"SET search_path TO {session.search_path(found.extension_schema)};\nSET timezone TO 'UTC';")
     if not session.has_ledger or session.is_new:
         parts.append(f"BEGIN;\n{ledger.create_sql().rstrip()}\n{ledger.MARKS[flavour]};\nCOMMIT;")
     for file in steps:

@@ -13,7 +13,7 @@ from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate import ledger
 from asgi_analytics.migrate.connection import connect, explain
 from asgi_analytics.migrate.dsn import DatabaseUrl, read_dsn
-from asgi_analytics.migrate.flavour import look, probe
+from asgi_analytics.migrate.flavour import look, probe, quoted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -64,8 +64,8 @@ class Session:
     async def find(self, *, keep: bool) -> Found:
         """Say what the database is; a new installation with ``keep`` creates TimescaleDB's extension."""
         if self.is_new:
-            return await probe(self.connection, self.second, keep=keep)
-        return await look(self.connection)
+            return await probe(self.connection, self.schema, self.second, keep=keep)
+        return await look(self.connection, self.schema)
 
     def judge(self, found: Found, require_timescaledb: bool) -> tuple[Flavour, tuple[str, ...], tuple[str, ...]]:
         """Return the kind of installation, warnings and notes. What an installation was made for never changes."""
@@ -83,7 +83,7 @@ class Session:
             return "postgresql", (), (note,)
         if found.flavour == "postgresql" and require_timescaledb:
             raise TimescaleRequired(f"{found.warning} (--require-timescaledb refuses plain PostgreSQL)")
-        plain = f"{found.warning}; until then the schema is installed for plain PostgreSQL, and stays so"
+        plain = f"{found.warning}; without it the schema is installed for plain PostgreSQL, and stays so"
         return found.flavour, ((plain,) if found.warning else ()), ()
 
     def demand(self, flavour: Flavour, found: Found, steps: Sequence[MigrationFile]) -> None:
@@ -112,11 +112,6 @@ class Session:
     async def second(self) -> Any:
         """Return another connection to the same database, or this one when it was handed in and no URL is known."""
         return self.connection if self.url is None else await connect(self.url, None, lambda _: None)
-
-
-def quoted(name: str) -> str:
-    """Return an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from asgi_analytics.errors import ConfigError
 
@@ -29,14 +28,12 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
                 if scheme in schemes:
                     sink: Sink = candidate.from_url(url, token=token)  # type: ignore[attr-defined]  # has schemes
                     return sink
-    if not scheme:
+    if not scheme.replace("+", "").isalnum():
         raise ConfigError("the URL has no scheme: use postgresql://user:password@host/database or http://host:8094")
     choice = ", ".join(f"{one}://" for one in sorted(set(known)))
     raise ConfigError(f"no sink for a URL that starts with {scheme}: use one of {choice}")
 
 
 def _scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme.lower()
-    except ValueError:
-        return ""
+    # What stands before another colon may be anything, a user's name or a password too.
+    return url.partition("://")[0].lower() if "://" in url else ""

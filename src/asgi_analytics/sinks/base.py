@@ -26,6 +26,8 @@ class Receipt(msgspec.Struct, frozen=True):
 
     duplicates: int = 0
     rejected: Sequence[Rejected] = ()
+    duplicate_at: Sequence[int] | None = None
+    """The places of the duplicates, from 0, where the sink was made to tell them; None: only their number is known."""
 
 
 @runtime_checkable

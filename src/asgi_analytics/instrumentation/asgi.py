@@ -1,0 +1,256 @@
+"""AnalyticsMiddleware: one ``ApiRequest`` for each request, and nothing changed for the application or the client."""
+
+from __future__ import annotations
+
+from sys import exception
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from opentelemetry.context import get_current as otel_context
+
+from asgi_analytics._context import current, suppressed
+from asgi_analytics._log import log_problem
+from asgi_analytics.client import AnalyticsClient
+from asgi_analytics.errors import ConfigError
+from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
+from asgi_analytics.instrumentation.request_lines import RequestLines
+from asgi_analytics.instrumentation.websockets import WebSocketConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from uuid import UUID
+
+    from asgi_analytics.instrumentation.framework import Framework
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_METHODS = {m: m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
+
+
+class AnalyticsMiddleware:
+    """Captures each request of an ASGI application as an `ApiRequest`, and what it raises as an `ApplicationError`.
+
+    Wrap the application, or add it in the framework's own way; more than once does no harm. ``exclude`` holds paths,
+    exact ones and ``prefix/*`` for all that is below the prefix, without ``root_path``. ``user_id``, ``session_id``
+    and ``endpoint`` are functions of the scope; what they raise is logged and changes nothing. ``capture_errors=False``
+    leaves errors out, ``capture_websockets=False`` WebSocket connections. Raises `ConfigError` for a wrong option.
+    """
+
+    # Set by the package: what is known of single frameworks. The middleware itself knows plain ASGI.
+    known_frameworks: ClassVar[Iterable[type[Framework]]] = ()
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        client: AnalyticsClient,
+        exclude: Iterable[str] = (),
+        user_id: Callable[[Scope], UUID | str | int | None] | None = None,
+        session_id: Callable[[Scope], str | None] | None = None,
+        endpoint: Callable[[Scope], str | None] | None = None,
+        capture_errors: bool = True,
+        capture_websockets: bool = True,
+    ) -> None:
+        if not isinstance(client, AnalyticsClient):
+            raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient")
+        for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
+            if option is not None and not callable(option):
+                raise ConfigError(f"{name} is no function: use a function of the scope")
+        self.app = app
+        self.client = client
+        self.user_id = user_id
+        self.session_id = session_id
+        self.endpoint = endpoint
+        self.capture_errors = capture_errors
+        self.capture_websockets = capture_websockets
+        self._excluded_paths, self._excluded_prefixes = _read_exclude(exclude)
+        self._has_excluded = bool(self._excluded_paths or self._excluded_prefixes)
+        self._enabled = client.settings.enabled
+        self._has_seen_a_request = False
+        self.lines = client.request_lines(RequestLines)
+        self.find_frameworks()
+
+    def find_frameworks(self) -> None:
+        """Look which frameworks the application uses: at construction, and once more at the first request."""
+        found = [framework for known in self.known_frameworks if (framework := known.found()) is not None]
+        self.frameworks: tuple[Framework, ...] = tuple(found)
+        self.knows_users = self.user_id is not None or any(framework.knows_users for framework in found)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application; whatever it raises goes on unchanged."""
+        kind = scope["type"]
+        request: CapturedRequest
+        if kind == "http" and self._captures(scope):
+            request = HttpRequest(self, scope, receive, send)
+        elif kind == "websocket" and self.capture_websockets and self._captures(scope):
+            request = connection = WebSocketConnection(self, scope, receive, send)
+            receive = connection.receive
+        else:
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                if kind == "lifespan":
+                    await self._flush()
+            return
+        outer = scope.get(REQUEST_KEY)
+        if outer is not None:
+            request.outer = outer
+        if self._has_excluded and self._is_excluded(scope):
+            request.excluded = True
+        scope[REQUEST_KEY] = request
+        token = current.set(request)
+        try:
+            await self.app(scope, receive, request.send)
+        except BaseException as exc:
+            request.failed(exc)
+            raise
+        finally:
+            request.finish()
+            try:
+                current.reset(token)
+            except ValueError:  # somebody runs the application in one context and ends it in another
+                current.set(None)
+            if outer is None:
+                scope.pop(REQUEST_KEY, None)
+            else:
+                scope[REQUEST_KEY] = outer
+
+    def _captures(self, scope: Scope) -> bool:
+        """Tell whether this middleware captures the request: not when one of the same client does already."""
+        if not self._enabled or suppressed.get():
+            return False
+        outer: CapturedRequest | None = scope.get(REQUEST_KEY)
+        while outer is not None:
+            if outer.middleware.client is self.client:
+                return False
+            outer = outer.outer
+        if not self._has_seen_a_request:
+            self._has_seen_a_request = True
+            self.find_frameworks()
+        return True
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        """Tell whether a request's path, without ``root_path``, is among the excluded ones."""
+        path: str = scope["path"]
+        root_path: str = scope.get("root_path") or ""
+        if root_path and path.startswith(root_path) and path[len(root_path) :][:1] in ("", "/"):
+            path = path[len(root_path) :]
+        return path in self._excluded_paths or path.startswith(self._excluded_prefixes)
+
+    async def _flush(self) -> None:
+        """Wait, within ``close_timeout``, until what was tracked is settled."""
+        client = self.client
+        try:
+            if client.sink is not None:
+                # The worker has a thread of its own, and this blocks the loop on purpose: uvicorn raises the signal
+                # that ended it, which kills the process, as soon as the loop turns after the application's shutdown.
+                client.flush()
+            elif client._queue.has_worker():
+                await client.aflush()
+        except Exception as error:
+            log_problem("flush", "the flush at lifespan shutdown failed: %s: %s", type(error).__name__, error)
+
+
+class HttpRequest(CapturedRequest):
+    """One HTTP request: what was sent of its response, and when."""
+
+    __slots__ = ("_has_trailers", "_receive", "_send")
+
+    def __init__(self, middleware: AnalyticsMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(middleware, scope, _METHODS.get(scope["method"], "_OTHER"))
+        self._has_trailers = False
+        self._receive = receive
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, and take note of it when it is sent."""
+        try:
+            await self._send(message)
+        except OSError as error:
+            self.send_error = error
+            raise
+        try:
+            kind = message["type"]
+            if kind == "http.response.body":
+                if self.response_bytes is not None:
+                    self.response_bytes += len(message.get("body", b""))
+                if self.ended is None and not (message.get("more_body") or self._has_trailers):
+                    self.ended = perf_counter_ns()
+            elif kind == "http.response.start":
+                if self.status is None:
+                    self.ttfb = perf_counter_ns() - self.started
+                    self.status = int(message["status"])
+                    self.response_bytes = 0
+                    if message.get("trailers"):
+                        self._has_trailers = True
+                    # An error handler answers from within its except block: what is raised again is not raised anew.
+                    if (answering := exception()) is not None:
+                        self.answering = answering
+                    if trace := otel_context():  # a span inside of this middleware is over at the end
+                        self.take_trace(trace)
+            else:
+                self._note_extension(kind, message)
+        except Exception as error:
+            log_problem("send", "a message of a response was not captured: %s: %s", type(error).__name__, error)
+
+    def _complete(self) -> None:
+        if self.ended is None:
+            self.ended = perf_counter_ns()
+
+    def _note_extension(self, kind: str, message: Message) -> None:
+        if kind == "http.response.trailers":
+            if not message.get("more_trailers", False):
+                self._complete()
+        elif kind == "http.response.pathsend":
+            self.response_bytes = None  # the server reads the file; looking at its size would be I/O
+            self._complete()
+        elif kind == "http.response.zerocopysend":
+            number = message.get("count")
+            if number is None:
+                self.response_bytes = None
+            elif self.response_bytes is not None:
+                self.response_bytes += number
+            if not message.get("more_body", False) and not self._has_trailers:
+                self._complete()
+
+    def answered(self) -> int:
+        """Return the status that the client got; the outcome is settled here too."""
+        status = self.status
+        if status is None:
+            return self._unanswered()
+        if self.ended is None and self.outcome == "ok":
+            self.outcome = "disconnected"
+        if self.method == "HEAD":
+            self.response_bytes = 0  # the server sends no body, whatever the application gives it
+        return status
+
+    def _unanswered(self) -> int:
+        """Return the status of a request for which the application has sent nothing."""
+        if self.outcome == "error":
+            return 500
+        if self.outcome == "ok":
+            # The application returned. uvicorn knows whether the client has left, or waits: then it sends a 500.
+            if getattr(getattr(self._receive, "__self__", None), "disconnected", None) is False:
+                self.outcome = "error"
+                return 500
+            self.outcome = "disconnected"
+        return 499
+
+
+def _read_exclude(exclude: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the exact paths and the prefixes, each with its slash, of the option ``exclude``."""
+    if isinstance(exclude, str):
+        raise ConfigError(f"exclude is the str {exclude!r}: use a list, exclude=[{exclude!r}]")
+    exact, prefixes = [], []
+    for path in exclude:
+        if not isinstance(path, str) or not path.startswith("/") or "*" in path.removesuffix("/*"):
+            raise ConfigError(f"exclude holds {path!r}: use paths, '/health', or 'prefix/*', '/static/*'")
+        if path.endswith("/*"):
+            prefixes.append(path[:-1])
+        else:
+            exact.append(path)
+    return frozenset(exact), tuple(prefixes)

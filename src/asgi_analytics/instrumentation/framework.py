@@ -1,0 +1,74 @@
+"""The seam to one framework: what its routes are called, who its user is, and which exceptions it keeps to itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from asgi_analytics._context import current
+from asgi_analytics._log import log_problem
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from asgi_analytics.instrumentation.request import CapturedRequest
+
+
+class Template(NamedTuple):
+    """A route as the framework writes it."""
+
+    text: str
+    """The template, ``/tasks/{id}``."""
+    prefix: str | None = None
+    """Where the route is a mount of an application that routes by itself: what stands before that one's templates."""
+
+    def below(self, mount: Template) -> Template:
+        """Return the whole of a template that was found below a mount."""
+        start = mount.prefix or ""
+        return Template(start + self.text, None if self.prefix is None else start + self.prefix)
+
+
+class Framework:
+    """What one framework needs beyond plain ASGI. A subclass in a file of ``frameworks/`` is found by itself.
+
+    ``module`` names what the application must have imported for this framework to be there; its own file imports
+    nothing of it before. Each middleware has an instance of its own, for what it remembers of its application.
+    """
+
+    module: ClassVar[str]
+    knows_users: ClassVar[bool] = False
+    """Whether `user` may know what ``scope["user"]`` does not."""
+    _connected: ClassVar[bool] = False
+
+    @classmethod
+    def found(cls) -> Self | None:
+        """Return an instance where the application uses this framework; its hooks are set the first time."""
+        if cls.module not in sys.modules:
+            return None
+        if not cls._connected:
+            cls._connected = True
+            try:
+                cls.connect()
+            except Exception as error:  # a release we do not know: requests are captured all the same
+                log_problem((cls, "connect"), "%s has other insides than expected: %s", cls.module, error)
+        return cls()
+
+    @classmethod
+    def connect(cls) -> None:
+        """Set the hooks that the framework needs; called once a process."""
+
+    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+        """Return the route that was matched; None when this framework has matched none."""
+        return None
+
+    def user(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> object:
+        """Return who asks, where the framework keeps that outside of ``scope["user"]``; costs no I/O."""
+        return None
+
+
+def captured_request() -> CapturedRequest | None:
+    """Return the request that is being captured here, for a hook; None outside of one."""
+    from asgi_analytics.instrumentation.request import CapturedRequest
+
+    request = current.get()
+    return request if isinstance(request, CapturedRequest) else None

@@ -1,0 +1,117 @@
+"""The server that the command runs: uvicorn, which leaves in peace and does not wait for ever for a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+from asgi_analytics.errors import ConfigError, MissingExtra
+
+try:
+    import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+except ImportError:
+    raise MissingExtra("uvicorn", "server") from None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from starlette.types import ASGIApp
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: longer than the clients keep theirs, so that they are the ones to end it."""
+
+HEADER_TIMEOUT = 20.0
+"""Seconds for a connection to bring the headers of a request, once it is open or has begun to send them."""
+
+BACKLOG = 2048
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises `ConfigError` where that is impossible."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # With the protocol named: asyncio switches Nagle's algorithm off only where it reads TCP there.
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)  # from now on who connects waits instead of being refused
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+class Server(uvicorn.Server):
+    """Ends on SIGTERM and SIGINT without dying of them: what was taken is finished, and the exit code is 0."""
+
+    def __init__(self, app: ASGIApp, *, graceful_timeout: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Patient,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=max(1, round(graceful_timeout)),
+            )
+        )
+        # From now on, not only once it serves: a signal that comes earlier ends it as peacefully.
+        for number in SIGNALS:
+            signal.signal(number, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.handle_exit(number, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals as they are: uvicorn would raise them once more at the end, and die of that."""
+        yield
+
+
+class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes
+    """Closes a connection that does not bring the headers of a request in time; uvicorn alone waits for ever."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget()
+        elif self._deadline is None:  # the beginning of a request, or a body that was answered before its end
+            self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _await_request(self) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(HEADER_TIMEOUT, self._give_up)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()

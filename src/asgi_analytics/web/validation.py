@@ -1,0 +1,259 @@
+"""What is stored, what is refused and why: each element against the envelope and against the type it names."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from asgi_analytics.events.base import event_class, event_type_of
+from asgi_analytics.events.encoding import MAX_DEPTH, Shape
+from asgi_analytics.events.identity import user_uuid
+from asgi_analytics.sinks.base import Rejected
+from asgi_analytics.web.elements import depth_exceeds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from asgi_analytics.events.base import Event
+
+RETENTION = timedelta(days=90)
+"""How old an event may be: as old as the raw rows are kept."""
+
+MAX_AHEAD = timedelta(hours=24)
+"""How far ahead of this clock an event may be."""
+
+_LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_AWARE = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Object(msgspec.Struct):
+    """Any JSON object."""
+
+
+class _Exact(msgspec.Struct, gc=False):
+    """An envelope that can be stored as it came."""
+
+    event_id: UUID
+    event_type: str
+    timestamp: _AWARE
+    service: str
+    data: msgspec.Raw
+    user_id: UUID | None = None
+    session_id: str | None = None
+    context: _Object | None = None
+
+
+class _Loose(msgspec.Struct):
+    """An envelope that may need mending, and is encoded again then."""
+
+    event_id: UUID
+    event_type: str
+    timestamp: _AWARE
+    service: str
+    data: msgspec.Raw
+    user_id: str | int | None = None
+    session_id: str | None = None
+    context: dict[str, msgspec.Raw] | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_exact = msgspec.json.Decoder(_Exact).decode
+_decode_loose = msgspec.json.Decoder(_Loose).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Invalid(Exception):
+    """An element is refused; ``reason`` is short and stable, and holds nothing of the element."""
+
+    def __init__(self, reason: str, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+
+
+class _Known:
+    """How the data of one event type are checked."""
+
+    def __init__(self, cls: type[Event]) -> None:
+        shape = Shape(cls)
+        self.event_type = event_type_of(cls)
+        self.has_user = shape.has_user
+        self.needs_user = shape.has_user and "user_id" in {
+            field.name for field in msgspec.structs.fields(cls) if field.required
+        }
+        # Only required or not matters: nothing is filled in, the bytes are stored as they came.
+        fields: list[Any] = [
+            (f.name, _storable(f.type)) if f.required else (f.name, _storable(f.type), None) for f in shape.fields
+        ]
+        if shape.has_user:  # belongs to the envelope; where it stands in data it is lifted out
+            fields.append(("user_id", Any, msgspec.UNSET))
+        row = msgspec.defstruct(
+            f"{cls.__name__}Data", fields, rename={f.name: f.encode_name for f in shape.fields}, kw_only=True
+        )
+        self.decode: Callable[[msgspec.Raw], Any] = msgspec.json.Decoder(row).decode
+
+
+def _storable(annotation: Any) -> Any:
+    """Return the type with its whole numbers held to 64 bits: the views compute with them."""
+    if annotation is int:
+        return _LONG
+    if get_origin(annotation) is UnionType or type(annotation) is UnionType:
+        parts = [_storable(part) for part in get_args(annotation)]
+        union: Any = parts[0]
+        for part in parts[1:]:
+            union |= part
+        return union
+    return annotation
+
+
+class Validator:
+    """Checks batches. Known types are checked by their fields, others stored as they are unless ``strict_types``."""
+
+    def __init__(
+        self,
+        *,
+        strict_types: bool = False,
+        retention: timedelta = RETENTION,
+        max_ahead: timedelta = MAX_AHEAD,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self.strict_types = strict_types
+        self.retention = retention
+        self.max_ahead = max_ahead
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._known: dict[str, _Known] = {}
+
+    def check(self, lines: Sequence[bytes | None]) -> tuple[list[bytes], list[int], list[Rejected]]:
+        """Return the lines to store, the places they had, and what is refused."""
+        now = self._clock()
+        oldest, newest = now - self.retention, now + self.max_ahead
+        known = self._known
+        good: list[bytes] = []
+        places: list[int] = []
+        refused: list[Rejected] = []
+        for place, line in enumerate(lines):
+            try:
+                if line is None:
+                    raise Invalid("not UTF-8")
+                # Nearly every event takes this way: two decodings in C, and the bytes stay as they came.
+                event = _decode_exact(line)
+                types = known[event.event_type]
+                data = types.decode(event.data)
+                if not (
+                    oldest <= event.timestamp <= newest
+                    and event.service
+                    and (event.user_id is not None or not types.needs_user)
+                    and (not types.has_user or data.user_id is msgspec.UNSET)
+                ) or depth_exceeds(line, MAX_DEPTH):
+                    line = self._thorough(line, oldest, newest)
+            except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                try:
+                    line = self._thorough(line, oldest, newest)  # type: ignore[arg-type]  # None raised Invalid
+                except Invalid as error:
+                    refused.append(Rejected(place, error.reason, error.field))
+                    continue
+            except Invalid as error:
+                refused.append(Rejected(place, error.reason, error.field))
+                continue
+            good.append(line)
+            places.append(place)
+        return good, places, refused
+
+    def _thorough(self, line: bytes, oldest: datetime, newest: datetime) -> bytes:
+        """Return the line, mended where that is needed; raises `Invalid` with the reason and the field."""
+        if depth_exceeds(line, MAX_DEPTH):
+            raise Invalid(f"nested deeper than {MAX_DEPTH} levels")
+        try:
+            event = _decode_loose(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _explained(error, "") from None
+        for name in ("event_type", "service"):
+            if not getattr(event, name).strip():
+                raise Invalid("empty", name)
+        if event.timestamp > newest:
+            raise Invalid(f"more than {_span(self.max_ahead)} ahead", "timestamp")
+        if event.timestamp < oldest:
+            raise Invalid(f"older than {_span(self.retention)}", "timestamp")
+        types = self._type(event.event_type)
+        if types is None and self.strict_types:
+            raise Invalid("unknown event type", "event_type")
+        try:
+            data = (_decode_object if types is None else types.decode)(event.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _explained(error, "data") from None
+        return self._mended(line, event, types, data)
+
+    def _mended(self, line: bytes, event: _Loose, types: _Known | None, data: Any) -> bytes:
+        changed = False
+        if types is not None and event.event_type != types.event_type:
+            event.event_type, changed = types.event_type, True
+        if types is not None and types.has_user and data.user_id is not msgspec.UNSET:
+            fields = _decode_fields(event.data)
+            del fields["user_id"]
+            event.data, changed = msgspec.Raw(_encode(fields)), True
+            if event.user_id is None:
+                event.user_id = data.user_id
+        if event.user_id is None:
+            if types is not None and types.needs_user:
+                raise Invalid("missing", "user_id")
+        else:
+            try:
+                user, key = user_uuid(event.user_id)
+            except TypeError:
+                raise Invalid("expected str, got another type", "user_id") from None
+            if key is not None:
+                event.context = (event.context or {}) | {"user_key": msgspec.Raw(_encode(key))}
+                changed = True
+            event.user_id = str(user)
+        return _encode(event) if changed else line
+
+    def _type(self, name: str) -> _Known | None:
+        types = self._known.get(name)
+        if types is None and (cls := event_class(name)) is not None:
+            types = _Known(cls)
+            if types.event_type == name:  # a class name is no tag: each event that has one is mended
+                self._known[name] = types
+        return types
+
+
+def _span(span: timedelta) -> str:
+    hours = round(span.total_seconds() / 3600)
+    return f"{hours // 24} days" if hours % 24 == 0 and hours > 24 else f"{hours} h"
+
+
+_AT = re.compile(r" - at `(?:key in )?\$?(.*)`$")
+_NAMED: Iterable[tuple[str, str]] = (
+    (r"Object missing required field", "missing"),
+    (r"Expected `datetime` with a timezone", "no time zone"),
+    (r"Expected `(?:int|float)` [<>]|Number out of range|Integer value out of range", "number out of range"),
+    (r"Invalid UUID", "not a UUID"),
+    (r"Invalid RFC3339", "not a timestamp"),
+    (r"Invalid enum", "invalid enum value"),
+    (r"JSON is malformed|Input data was truncated", "not JSON"),
+)
+
+
+def _explained(error: Exception, prefix: str) -> Invalid:
+    """Return what is wrong, from what msgspec says of it; never with a value in it."""
+    said = str(error)
+    found = _AT.search(said)
+    path = (found[1] if found else "").lstrip(".")
+    if isinstance(error, UnicodeDecodeError):
+        return Invalid("not UTF-8")
+    if missing := re.match(r"Object missing required field `([^`]*)`", said):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+    where = f"{prefix}.{path}" if prefix and path and not path.startswith("[") else prefix + path
+    for pattern, reason in _NAMED:
+        if re.match(pattern, said):
+            return Invalid(reason, where or None)
+    if types := re.match(r"Expected `([^`]*)`, got `([^`]*)`", said):
+        if not where and types[1] == "object":
+            return Invalid("not an object")
+        return Invalid(f"expected {types[1].replace(' | ', ' or ')}, got {types[2]}", where or None)
+    return Invalid("invalid value", where or None)

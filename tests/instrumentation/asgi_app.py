@@ -1,0 +1,81 @@
+"""A server and a few applications of three lines, for tests that speak ASGI by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def http_scope(path: str = "/", method: str = "GET", **more: Any) -> dict[str, Any]:
+    """Return the scope of a request as a server makes it."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"testserver")],
+        "client": ("127.0.0.1", 1234),
+        "server": ("testserver", 80),
+        "state": {},
+    } | more
+
+
+def websocket_scope(path: str = "/", **more: Any) -> dict[str, Any]:
+    """Return the scope of a WebSocket connection."""
+    scope = http_scope(path) | {"type": "websocket", "scheme": "ws", "subprotocols": []} | more
+    del scope["method"]
+    return scope
+
+
+class Server:
+    """Gives messages to an application and keeps what it sends; from then on it waits, as a server does."""
+
+    def __init__(self, incoming: Iterable[Message] = ()) -> None:
+        self.incoming = list(incoming) or [{"type": "http.request", "body": b"", "more_body": False}]
+        self.sent: list[Message] = []
+
+    async def receive(self) -> Message:
+        if self.incoming:
+            return self.incoming.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+async def run(app: App, scope: Scope, incoming: Iterable[Message] = ()) -> list[Message]:
+    """Run one request through an application and return what it sent."""
+    server = Server(incoming)
+    await app(scope, server.receive, server.send)
+    return server.sent
+
+
+async def get(app: App, path: str = "/", **more: Any) -> list[Message]:
+    """Run a GET through an application and return what it sent."""
+    return await run(app, http_scope(path, **more))
+
+
+def start(status: int = 200, **more: Any) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": [], **more}
+
+
+def body(data: bytes = b"hello", more_body: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more_body}
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start())
+    await send(body())
