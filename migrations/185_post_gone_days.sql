@@ -34,15 +34,20 @@ CREATE FUNCTION analytics_note_gone_days() RETURNS void
     AS $$
 DECLARE
     kept_from constant timestamptz := analytics_refreshable_from();
-    oldest timestamptz;
+    empty timestamptz[];
 BEGIN
     DELETE FROM analytics_gone_days AS g WHERE g.day < kept_from;
-    SELECT min(u.day) INTO oldest FROM analytics_user_days AS u WHERE u.day >= kept_from;
-    INSERT INTO analytics_gone_days (day)
-    SELECT d.day
-    FROM generate_series(oldest, now() - INTERVAL '1 day', INTERVAL '1 day') AS d (day)
-    WHERE NOT analytics_has_events(d.day)
-        AND EXISTS (SELECT FROM analytics_user_days AS u WHERE u.day = d.day)
-    ON CONFLICT DO NOTHING;
+    SELECT array_agg(d.day) INTO empty
+    FROM generate_series(
+        greatest(kept_from, date_bin('1 day', now() - INTERVAL '3 years', '2000-01-01 00:00:00+00')),
+        now() - INTERVAL '1 day',
+        INTERVAL '1 day'
+    ) AS d (day)
+    WHERE NOT analytics_has_events(d.day);
+    IF empty IS NOT NULL THEN
+        INSERT INTO analytics_gone_days (day)
+        SELECT DISTINCT u.day FROM analytics_user_days AS u WHERE u.day = ANY (empty)
+        ON CONFLICT DO NOTHING;
+    END IF;
 END
 $$;

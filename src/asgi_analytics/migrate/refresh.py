@@ -46,8 +46,7 @@ async def refresh(connection: Any, since: datetime | None = None, until: datetim
     if connection.is_in_transaction():
         raise ConfigError("the connection is inside a transaction: a refresh has to commit range by range")
     filled = await connection.fetchval(IS_FILLED)
-    if filled:
-        await connection.execute("SELECT analytics_collect()")
+    await connection.execute("SELECT analytics_collect()" if filled else "SELECT analytics_note_gone_days()")
     refreshed = []
     for view, start, end in await connection.fetch(PENDING, since, until):
         started = time.perf_counter()
