@@ -281,13 +281,14 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
     tags = tap.tags
 
     @functools.wraps(original)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self not in tags or kwargs.get("return_status"):
-            return original(self, *args, **kwargs)
-        return with_tag(self, args, kwargs)
+    def wrapper(self: Any, query: Any, args: Any, limit: Any, timeout: Any, **kwargs: Any) -> Any:
+        if not tags or self not in tags or kwargs.get("return_status"):
+            return original(self, query, args, limit, timeout, **kwargs)
+        return with_tag(self, query, args, limit, timeout, kwargs)
 
-    async def with_tag(self: Any, args: Any, kwargs: Any) -> Any:
-        answer = await original(self, *args, **{**kwargs, "return_status": True})
+    async def with_tag(self: Any, query: Any, args: Any, limit: Any, timeout: Any, kwargs: Any) -> Any:
+        kwargs["return_status"] = True
+        answer = await original(self, query, args, limit, timeout, **kwargs)
         if type(answer) is not tuple:
             return answer
         tags[self] = answer[1]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _OpenCursor:
     """What is known of a cursor that is not at its end; asyncpg's own objects have no room for it."""
 
-    __slots__ = ("context", "duration_ms", "recorder", "request", "rows", "started", "statement")
+    __slots__ = ("context", "duration", "recorder", "request", "rows", "started", "statement")
 
     def __init__(self, recorder: QueryRecorder, statement: Statement) -> None:
         self.recorder = recorder
@@ -30,24 +30,22 @@ class _OpenCursor:
         # The event belongs to the request that opened the cursor, wherever the garbage collector ends it.
         self.context: Context = copy_context()
         self.started = perf_counter_ns()
-        self.duration_ms = 0.0
+        self.duration = 0
         self.rows = 0
         if self.request is not None:
             count(self.request, statement.fingerprint)
 
     def spend(self, started: int) -> None:
-        duration_ms = (perf_counter_ns() - started) // 1000 / 1000
-        self.duration_ms += duration_ms
+        duration = (perf_counter_ns() - started) // 1000
+        self.duration += duration
         if self.request is not None:
-            self.request.db_duration_ms += duration_ms
+            self.request.db_duration_ms += duration / 1000
 
     def end(self, error: BaseException | None) -> None:
-        endpoint = self.request.endpoint if self.request is not None else None
-        facts = (self.statement, self.duration_ms, self.rows, endpoint)
         if error is None:
-            self.context.run(self.recorder.keep, *facts)
+            self.context.run(self.recorder.ended, self.statement, self.duration, self.rows)
         else:
-            self.context.run(self.recorder.keep_failed, *facts, error)
+            self.context.run(self.recorder.keep_failed, self.statement, self.duration, self.rows, error)
 
 
 class CursorTap:
