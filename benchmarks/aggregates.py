@@ -33,8 +33,8 @@ SETTINGS = {
 
 DAYS = 60
 
-# Two thirds are requests, as with a real application; users and endpoints follow a power law; ids are random, as real
-# ones are. Time falls evenly over the days: the worst case for aggregates.
+# Four in ten are requests; a user comes for a session of about thirty events; users and endpoints follow a power law;
+# ids are random, as real ones are. Time falls evenly over the days: the worst case for aggregates.
 FILL = """
 INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data, context)
 SELECT
@@ -69,7 +69,8 @@ SELECT
         'trace_id', md5(random()::text), 'span_id', left(md5(i::text), 16), 'request_id', md5((i / 4)::text),
         'hostname', 'web-' || i % 4, 'environment', 'production')
 FROM (
-    SELECT i, random() AS r, (power(random(), 3) * 20000)::int AS usr, (power(random(), 2) * 60)::int AS endpoint,
+    SELECT i, random() AS r, (power(random(), 2) * 60)::int AS endpoint,
+        (power(abs(hashint8(i / 30)) / 2147483648.0, 3) * 20000)::int AS usr,
         (ARRAY['api_request', 'api_request', 'api_request', 'api_request', 'database_query', 'database_query',
                'task_completed', 'auth_login_attempt', 'integration_used', 'cocoon_disconnected'])[1 + i % 10] AS usual
     FROM generate_series($3::bigint, $4::bigint - 1) AS i
