@@ -102,7 +102,7 @@ class _RequestCall(Call):
                 outcome=outcome,
                 error_type=error_type,
                 db_queries=queries or None,
-                db_duration_ms=request.db_duration_ms if queries else None,
+                db_duration_ms=round(request.db_duration_ms, 3) if queries else None,
                 db_repeats=request.db_repeats(),
             )
         )
@@ -126,7 +126,7 @@ class _QueryCall(Call):
         self._query_type = query_type
         self._table = table
         self._fingerprint = fingerprint
-        self._duration_ms = 0.0
+        self._duration = 0
         self._entered = 0
 
     @classmethod
@@ -143,11 +143,11 @@ class _QueryCall(Call):
         self._entered = perf_counter_ns()
 
     def left(self) -> None:
-        duration_ms = (perf_counter_ns() - self._entered) // 1000 / 1000
-        self._duration_ms += duration_ms
+        duration = (perf_counter_ns() - self._entered) // 1000
+        self._duration += duration
         request = current.get()
         if request is not None:
-            request.db_duration_ms += duration_ms
+            request.db_duration_ms += duration / 1000
 
     def returned(self, result: Any) -> None:
         rows = getattr(result, "rowcount", None)
@@ -165,7 +165,7 @@ class _QueryCall(Call):
                 query_type=self._query_type,
                 table=self._table,
                 fingerprint=self._fingerprint,
-                duration_ms=self._duration_ms,
+                duration_ms=self._duration / 1000,
                 rows_affected=rows,
                 outcome=outcome,
                 error_type=error_type,
