@@ -105,3 +105,5 @@ async def test_sqlalchemy(sqlalchemy_app: ModuleType, database: Database) -> Non
         ("SELECT", "example_notes", None, 3),
         ("SELECT", "example_poems", "42P01", 1),
     ]
+    sinks_own = "SELECT count(*) FROM analytics_events WHERE data ->> 'statement' LIKE 'INSERT INTO analytics%'"
+    assert await connection.fetchval(sinks_own) == 0

@@ -74,7 +74,7 @@ class CursorTap:
             self._end(key, None)
 
     def _begin(self, cursor: Any) -> _OpenCursor | None:
-        if self.recorder is None or (statement := self.recorder.watch(cursor._query)) is None:
+        if self.recorder is None or (statement := self.recorder.watch(getattr(cursor, "_query", None))) is None:
             return None
         entry = self._open[id(cursor)] = _OpenCursor(self.recorder, statement)
         return entry
@@ -96,10 +96,13 @@ class CursorTap:
             self._end(id(cursor), error)
             raise
         entry.spend(started)
-        if brings_rows:
-            entry.rows += len(result)
-        if cursor._exhausted:
-            self._end(id(cursor), None)
+        try:
+            if brings_rows:
+                entry.rows += len(result)
+            if cursor._exhausted:
+                self._end(id(cursor), None)
+        except Exception as inner:  # another asyncpg
+            not_captured(inner)
         return result
 
     # -- replacements
@@ -109,7 +112,7 @@ class CursorTap:
 
         @functools.wraps(original)
         def wrapper(cursor: Any) -> Any:
-            if cursor._state is not None or self.recorder is None:
+            if getattr(cursor, "_state", True) is not None or self.recorder is None:
                 return original(cursor)
             return first_row(cursor, original(cursor))
 

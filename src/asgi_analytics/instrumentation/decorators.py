@@ -12,9 +12,10 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_analytics._context import RequestContext, current, suppressed
+from asgi_analytics._tracebacks import error_type
 from asgi_analytics.events.captured import ApiRequest, DatabaseQuery
 from asgi_analytics.instrumentation.calls import Call, observed
-from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of, type_name
+from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of
 from asgi_analytics.instrumentation.sql import fingerprint_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _RequestCall(Call):
         if outcome_of(error) == "cancelled":
             self._track(499, "cancelled", None)
         else:
-            self._track(500, "error", type_name(type(error)))
+            self._track(500, "error", error_type(error))
 
     def _track(self, status: int, outcome: str, error_type: str | None) -> None:
         request = self.request
@@ -154,7 +155,7 @@ class _QueryCall(Call):
         self._track("ok", rows=rows if type(rows) is int and rows >= 0 else None)
 
     def raised(self, error: BaseException) -> None:
-        self._track(outcome_of(error), error_type=type_name(type(error)), sqlstate=sqlstate_of(error))
+        self._track(outcome_of(error), error_type=error_type(error), sqlstate=sqlstate_of(error))
 
     def _track(
         self, outcome: str, *, rows: int | None = None, error_type: str | None = None, sqlstate: str | None = None

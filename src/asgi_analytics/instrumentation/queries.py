@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import log_problem
+from asgi_analytics._tracebacks import error_type
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import DatabaseQuery
 from asgi_analytics.instrumentation.query_lines import QueryLines
 from asgi_analytics.instrumentation.sql import Statement, normalise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_analytics._context import RequestContext
     from asgi_analytics.client import AnalyticsClient
 
@@ -55,8 +58,13 @@ class QueryRecorder:
             return None
         return None if statement.is_control else statement
 
-    def succeeded(self, statement: Statement, started: int, rows: int | None) -> None:
-        """Record a query that went well, and its rows; ``started`` is the `perf_counter_ns` before it."""
+    def succeeded(
+        self, statement: Statement, started: int, rows_of: Callable[..., int | None], result: object, tag: object
+    ) -> None:
+        """Record a query that went well; ``started`` is the `perf_counter_ns` before it.
+
+        ``rows_of(result, statement, tag)`` returns its rows; ``tag`` is what brought the server's command tag.
+        """
         duration = (perf_counter_ns() - started) // 1000
         try:
             request = _current()
@@ -64,7 +72,7 @@ class QueryRecorder:
                 count(request, statement.fingerprint)
                 request.db_duration_ms += duration / 1000
             if self._keeps_all or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
-                self._keep(statement, duration, rows, request)
+                self._keep(statement, duration, rows_of(result, statement, tag), request)
         except Exception as error:
             not_captured(error)
 
@@ -105,7 +113,7 @@ class QueryRecorder:
                 duration,
                 rows,
                 outcome_of(error),
-                error_type=type_name(type(error)),
+                error_type=error_type(error),
                 sqlstate=sqlstate_of(error),
             )
         )
@@ -153,11 +161,6 @@ def sqlstate_of(error: BaseException) -> str | None:
     """Return the five characters that the server gave the error, as asyncpg and psycopg keep them."""
     sqlstate = getattr(error, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None
-
-
-def type_name(cls: type[BaseException]) -> str:
-    """Return ``ValueError`` for a builtin, else ``module.QualName``."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def not_captured(error: Exception) -> None:
