@@ -80,11 +80,11 @@ class _Tap:
 
     def __init__(self) -> None:
         self.recorder: QueryRecorder | None = None
-        # Command tags on their way from _execute to the public method that runs on the same connection. Nothing else
-        # runs between the two, not even another task, and the key is of one loop, so of one thread.
-        self.tags: dict[Any, bytes | None] = {}
-        # Connections that copy: asyncpg 0.31 prepares a statement of its own for that.
-        self.copying: set[Any] = set()
+        # Command tags on their way from _execute to the public method that runs on the same connection, by the id of
+        # the connection. Nothing else runs between the two, not even another task, and a connection has one thread.
+        self.tags: dict[int, bytes | None] = {}
+        # Connections that copy, by id: asyncpg 0.31 prepares a statement of its own for that.
+        self.copying: set[int] = set()
         self.cursors = CursorTap()
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
@@ -160,15 +160,15 @@ def _query(
             return await original(self, query, *args, **kwargs)
         tagged = tag and (always or not statement.is_read)
         if tagged:
-            tags[self] = None  # asks _execute for the tag
+            tags[id(self)] = None  # asks _execute for the tag
         started = perf_counter_ns()
         try:
             result = await original(self, query, *args, **kwargs)
         except BaseException as error:
-            tags.pop(self, None)
+            tags.pop(id(self), None)
             recorder.failed(statement, started, error)
             raise
-        recorder.succeeded(statement, started, rows_of(result, statement, tags.pop(self, None) if tagged else None))
+        recorder.succeeded(statement, started, rows_of, result, tags.pop(id(self), None) if tagged else None)
         return result
 
     return wrapper
@@ -197,7 +197,11 @@ def _prepare(tap: _Tap, original: Any) -> Any:
             return await original(self, query, *args, **kwargs)
         except BaseException as error:
             recorder = tap.recorder
-            if recorder is not None and self not in tap.copying and (statement := recorder.watch(query)) is not None:
+            if (
+                recorder is not None
+                and id(self) not in tap.copying
+                and (statement := recorder.watch(query)) is not None
+            ):
                 recorder.failed(statement, started, error)
             raise
 
@@ -212,11 +216,11 @@ def _copy(tap: _Tap, template: str, original: Any) -> Any:
         recorder = tap.recorder
         if recorder is None or (statement := recorder.watch(_copy_statement(template, args, kwargs))) is None:
             return await original(self, *args, **kwargs)
-        tap.copying.add(self)
+        tap.copying.add(id(self))
         try:
             return await _observe(recorder, statement, original(self, *args, **kwargs), _rows_of_copy, self)
         finally:
-            tap.copying.discard(self)
+            tap.copying.discard(id(self))
 
     return wrapper
 
@@ -234,7 +238,7 @@ def _prepared(tap: _Tap, rows_of: Callable[..., int | None], original: Any) -> A
     @functools.wraps(original)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder = tap.recorder
-        if recorder is None or (statement := recorder.watch(self._query)) is None:
+        if recorder is None or (statement := recorder.watch(getattr(self, "_query", None))) is None:
             return original(self, *args, **kwargs)
         try:
             pending = original(self, *args, **kwargs)
@@ -255,7 +259,7 @@ async def _observe(
     except BaseException as error:
         recorder.failed(statement, started, error)
         raise
-    recorder.succeeded(statement, started, rows_of(result, statement, owner))
+    recorder.succeeded(statement, started, rows_of, result, owner)
     return result
 
 
@@ -281,16 +285,17 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
     tags = tap.tags
 
     @functools.wraps(original)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self not in tags or kwargs.get("return_status"):
-            return original(self, *args, **kwargs)
-        return with_tag(self, args, kwargs)
+    def wrapper(self: Any, query: Any, args: Any, limit: Any, timeout: Any, **kwargs: Any) -> Any:
+        if not tags or id(self) not in tags or kwargs.get("return_status"):
+            return original(self, query, args, limit, timeout, **kwargs)
+        return with_tag(self, query, args, limit, timeout, kwargs)
 
-    async def with_tag(self: Any, args: Any, kwargs: Any) -> Any:
-        answer = await original(self, *args, **{**kwargs, "return_status": True})
+    async def with_tag(self: Any, query: Any, args: Any, limit: Any, timeout: Any, kwargs: Any) -> Any:
+        kwargs["return_status"] = True
+        answer = await original(self, query, args, limit, timeout, **kwargs)
         if type(answer) is not tuple:
             return answer
-        tags[self] = answer[1]
+        tags[id(self)] = answer[1]
         return answer[0]
 
     return wrapper
