@@ -300,7 +300,7 @@ class EventEncoder:
             raise
         except RecursionError:
             raise InvalidEvent(f"{shape.event_type} is nested too deeply") from None
-        except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, SystemError) as error:  # the last: msgspec 0.21
             raise InvalidEvent(f"{shape.event_type}: {_said(error)}") from None
 
     def _hidden(self, value: Any) -> Any:
