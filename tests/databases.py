@@ -146,6 +146,8 @@ class Server:
         name = f"asgi_analytics_test_{os.getpid()}_{self._count}"
         query(self.dsn(), f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
         self._mine.append(name)
+        if self.whose == EXTERNAL:
+            query(self.dsn(), f"ALTER DATABASE \"{name}\" SET timezone TO '{TIME_ZONE}'")
         return name
 
     def drop(self, name: str) -> None:

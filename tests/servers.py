@@ -106,6 +106,22 @@ class Servers:
             self._janitor.wait()
             self._janitor = None
 
+    def folders(self) -> tuple[Path, Path]:
+        """Return where the servers live, and where programs are copied to; made at the first call."""
+        if self._root is None or self._scratch is None:
+            self._run_as = programs.account()
+            self._root, self._scratch = (
+                Path(tempfile.mkdtemp(prefix="asgi-analytics-", dir=place)) for place in (roomy_memory(), None)
+            )
+            self._root.chmod(0o755)
+            self._scratch.chmod(0o755)
+            self._janitor = subprocess.Popen(
+                [sys.executable, "-c", JANITOR, self._root, self._scratch],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+        return self._root, self._scratch
+
     def summary(self) -> Iterable[str]:
         """Say on what the tests ran, line by line."""
         for flavour in ("postgresql", "timescaledb"):
@@ -125,26 +141,11 @@ class Servers:
         return self._cluster(flavour, {})
 
     def _cluster(self, flavour: str, settings: Mapping[str, str]) -> Cluster:
-        root, scratch = self._folders()
+        root, scratch = self.folders()
         self._private += 1
         found = programs.reachable(self._found[flavour], self._run_as, scratch)
         self._found[flavour] = found
         return Cluster(flavour, found, root / f"{flavour}-{self._private}", self._run_as, settings)
-
-    def _folders(self) -> tuple[Path, Path]:
-        if self._root is None or self._scratch is None:
-            self._run_as = programs.account()
-            self._root, self._scratch = (
-                Path(tempfile.mkdtemp(prefix="asgi-analytics-", dir=place)) for place in (roomy_memory(), None)
-            )
-            self._root.chmod(0o755)
-            self._scratch.chmod(0o755)
-            self._janitor = subprocess.Popen(
-                [sys.executable, "-c", JANITOR, self._root, self._scratch],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
-        return self._root, self._scratch
 
     def _note(self, server: Server) -> None:
         assert server.version  # asked while it runs

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -36,6 +41,7 @@ async def test_a_server_of_ones_own_stops_and_starts_on_its_port(make_cluster: C
     await connection.close()
 
 
+@pytest.mark.parametrize("empty_database", ["postgresql"], indirect=True)  # a server that is not ours may trust all
 async def test_a_wrong_password_is_refused(empty_database: Database) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(empty_database.cluster.dsn(user="postgres", password="wrong"))
@@ -97,3 +103,44 @@ async def test_a_lost_request_never_reaches_the_server(wire: Proxy, empty_databa
         await connection.execute("INSERT INTO t VALUES (1)")
     connection.terminate()
     assert await direct.fetchval("SELECT count(*) FROM t") == 0
+
+
+STARTED_AND_LEFT = """
+import time
+from tests.servers import Servers
+servers = Servers()
+servers.shared("postgresql")
+print(*servers.folders(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_server_and_no_folder_outlives_the_tests(how: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", STARTED_AND_LEFT],
+        cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=hear_sigint,
+    )
+    with process:
+        assert process.stdout is not None
+        folders = [Path(folder) for folder in process.stdout.readline().split()]
+        [pidfile] = [pidfile for folder in folders for pidfile in folder.glob("*/data/postmaster.pid")]
+        server = int(pidfile.read_text().split()[0])
+        process.send_signal(how)
+    while any(folder.exists() for folder in folders) or is_running(server):
+        time.sleep(0.02)
+
+
+def hear_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
+    except OSError:
+        return False

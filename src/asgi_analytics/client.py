@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from opentelemetry.context import get_current as otel_context
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from asgi_analytics._context import RequestContext
     from asgi_analytics.events.base import Event
     from asgi_analytics.events.captured import ApplicationError
+
+
+_T = TypeVar("_T")
 
 
 class Host(Protocol):
@@ -116,6 +119,7 @@ class AnalyticsClient:
 
     def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
+        self._mints_itself = clock is None and new_id is None
         self._encoder = EventEncoder(
             service=self.settings.service,
             environment=self.settings.environment,
@@ -195,6 +199,25 @@ class AnalyticsClient:
         except EventNotAccepted:
             return False
 
+    def track_captured_line(self, line: bytes) -> bool:
+        """Accept a captured event that is encoded already, by what `request_lines` has made."""
+        queue = self._queue
+        size, max_bytes = queue.captured_size, queue.captured_bytes
+        try:
+            # Another call would be seen in every request.
+            return (len(line) <= self._max_event_bytes and queue.put(line, size, max_bytes)) or self._refuse(line)
+        except EventNotAccepted:
+            return False
+
+    def request_lines(self, make: Callable[[str, str | None, str | None], _T]) -> _T | None:
+        """Return what writes lines for this client; None where each event must be an object, or has a fixed identity.
+
+        ``make(service, hostname, environment)`` makes it.
+        """
+        if not self._plain or not self._mints_itself:
+            return None
+        return make(self.settings.service, socket.gethostname(), self.settings.environment)
+
     def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
         """Report an exception that the application has handled, as an `ApplicationError` with ``handled`` true.
 
@@ -228,7 +251,6 @@ class AnalyticsClient:
             return None
 
     def _track(self, event: Event, size: int, max_bytes: int) -> bool:
-        queue = self._queue
         try:
             request = current.get()
             trace = otel_context()
@@ -247,10 +269,14 @@ class AnalyticsClient:
             raise
         except Exception as error:  # whatever it is, the application must not see it
             return self._drop("invalid", f"{type(error).__name__} while encoding", error)
+        if len(line) <= self._max_event_bytes and self._queue.put(line, size, max_bytes):
+            return True
+        return self._refuse(line)
+
+    def _refuse(self, line: bytes) -> bool:
+        queue = self._queue
         if len(line) > self._max_event_bytes:
             return self._drop("oversize", f"{len(line)} bytes encoded; max_event_bytes is {self._max_event_bytes}")
-        if queue.put(line, size, max_bytes):
-            return True
         if queue.closed:
             return self._drop("closed", "the client is closed")
         return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from asyncpg import connect_utils
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_analytics.errors import ConfigError
@@ -15,13 +16,13 @@ from asgi_analytics.migrate.dsn import read_dsn
 
 
 def as_asyncpg_reads_it(dsn: str) -> Any:
-    nothing = dict.fromkeys(
-        ("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile", "direct_tls",
-         "server_settings", "target_session_attrs", "krbsrvname", "gsslib")
-    )  # fmt: skip
-    return connect_utils._parse_connect_dsn_and_args(dsn=dsn, **nothing)
+    read = connect_utils._parse_connect_dsn_and_args
+    nothing = dict.fromkeys(inspect.signature(read).parameters)
+    return read(**{**nothing, "dsn": dsn})
 
 
+@example("*")
+@example("%25")
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20))
 def test_any_password_arrives_and_is_hidden(password: str) -> None:
     for url in (

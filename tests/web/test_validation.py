@@ -101,8 +101,10 @@ def test_an_element_of_no_text_is_refused() -> None:
 
 
 def test_a_number_that_no_float_holds_is_refused_in_known_and_unknown_types() -> None:
-    for changes in ({"event_type": "own"}, {"event_type": "task_completed"}):
-        line = json.dumps(at(**changes, data={"task_id": TASK, "exit_code": 0, "duration_ms": 5.5})).encode()
+    for event_type in ("own", "task_completed"):
+        line = json.dumps(
+            at(event_type=event_type, data={"task_id": TASK, "exit_code": 0, "duration_ms": 5.5})
+        ).encode()
         _, _, refused = Validator(clock=lambda: NOW).check([line.replace(b"5.5", b"1e400")])
         assert [one.reason for one in refused] == ["number out of range"]
 

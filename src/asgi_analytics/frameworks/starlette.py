@@ -34,4 +34,10 @@ class Starlette(Framework):
             if len(self._tables) >= _MOST_TABLES:  # an application makes routers as it goes
                 self._tables.clear()
             known = self._tables[id(root)] = (ref(root), RouteTable(root))
-        return known[1].find(scope)
+        table = known[1]
+        # What most requests of most applications are: below no mount, on a route of its own.
+        route = scope.get("route")
+        alone = table.alone.get(id(route))
+        if alone is None or alone[0] is not route or alone[1] is not scope.get("endpoint"):
+            return table.find(scope)
+        return table.find(scope) if "app_root_path" in scope or "fastapi" in scope else alone[2]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry.context import get_current as otel_context
 
-from asgi_analytics._context import suppressed
+from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import log_problem
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
+from asgi_analytics.instrumentation.request_lines import RequestLines
 from asgi_analytics.instrumentation.websockets import WebSocketConnection
 
 if TYPE_CHECKING:
@@ -67,68 +68,72 @@ class AnalyticsMiddleware:
         self.capture_errors = capture_errors
         self.capture_websockets = capture_websockets
         self._excluded_paths, self._excluded_prefixes = _read_exclude(exclude)
-        self.has_excluded = bool(self._excluded_paths or self._excluded_prefixes)
+        self._has_excluded = bool(self._excluded_paths or self._excluded_prefixes)
         self._enabled = client.settings.enabled
         self._has_seen_a_request = False
+        self.lines = client.request_lines(RequestLines)
         self.find_frameworks()
 
     def find_frameworks(self) -> None:
         """Look which frameworks the application uses: at construction, and once more at the first request."""
         found = [framework for known in self.known_frameworks if (framework := known.found()) is not None]
         self.frameworks: tuple[Framework, ...] = tuple(found)
-        self.knows_users = any(framework.knows_users for framework in found)
+        self.knows_users = self.user_id is not None or any(framework.knows_users for framework in found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application; whatever it raises goes on unchanged."""
         kind = scope["type"]
-        if kind == "http":
-            if self._is_captured(scope):
-                request = HttpRequest(self, scope, receive, send)
-                previous = request.enter(scope)
-                try:
-                    await self.app(scope, receive, request.send)
-                except BaseException as exc:
-                    request.failed(exc)
-                    raise
-                finally:
-                    request.leave(scope, previous)
-                return
-        elif kind == "websocket":
-            if self.capture_websockets and self._is_captured(scope):
-                connection = WebSocketConnection(self, scope, receive, send)
-                previous = connection.enter(scope)
-                try:
-                    await self.app(scope, connection.receive, connection.send)
-                except BaseException as exc:
-                    connection.failed(exc)
-                    raise
-                finally:
-                    connection.leave(scope, previous)
-                return
-        elif kind == "lifespan":
+        request: CapturedRequest
+        if kind == "http" and self._captures(scope):
+            request = HttpRequest(self, scope, receive, send)
+        elif kind == "websocket" and self.capture_websockets and self._captures(scope):
+            request = connection = WebSocketConnection(self, scope, receive, send)
+            receive = connection.receive
+        else:
             try:
                 await self.app(scope, receive, send)
             finally:
-                await self._flush()
+                if kind == "lifespan":
+                    await self._flush()
             return
-        await self.app(scope, receive, send)
+        outer = scope.get(REQUEST_KEY)
+        if outer is not None:
+            request.outer = outer
+        if self._has_excluded and self._is_excluded(scope):
+            request.excluded = True
+        scope[REQUEST_KEY] = request
+        token = current.set(request)
+        try:
+            await self.app(scope, receive, request.send)
+        except BaseException as exc:
+            request.failed(exc)
+            raise
+        finally:
+            request.finish()
+            try:
+                current.reset(token)
+            except ValueError:  # somebody runs the application in one context and ends it in another
+                current.set(None)
+            if outer is None:
+                scope.pop(REQUEST_KEY, None)
+            else:
+                scope[REQUEST_KEY] = outer
 
-    def _is_captured(self, scope: Scope) -> bool:
+    def _captures(self, scope: Scope) -> bool:
         """Tell whether this middleware captures the request: not when one of the same client does already."""
         if not self._enabled or suppressed.get():
             return False
-        if REQUEST_KEY in scope:
-            outer = scope[REQUEST_KEY]
-            while outer is not None:
-                if outer.middleware.client is self.client:
-                    return False
-                outer = outer.outer
+        outer: CapturedRequest | None = scope.get(REQUEST_KEY)
+        while outer is not None:
+            if outer.middleware.client is self.client:
+                return False
+            outer = outer.outer
         if not self._has_seen_a_request:
             self._has_seen_a_request = True
             self.find_frameworks()
         return True
 
-    def is_excluded(self, scope: Scope) -> bool:
+    def _is_excluded(self, scope: Scope) -> bool:
         """Tell whether a request's path, without ``root_path``, is among the excluded ones."""
         path: str = scope["path"]
         root_path: str = scope.get("root_path") or ""
@@ -153,14 +158,13 @@ class AnalyticsMiddleware:
 class HttpRequest(CapturedRequest):
     """One HTTP request: what was sent of its response, and when."""
 
-    __slots__ = ("_receive", "_send", "has_trailers")
+    __slots__ = ("_has_trailers", "_receive", "_send")
 
     def __init__(self, middleware: AnalyticsMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope)
-        self.method = _METHODS.get(scope["method"], "_OTHER")
+        super().__init__(middleware, scope, _METHODS.get(scope["method"], "_OTHER"))
+        self._has_trailers = False
         self._receive = receive
         self._send = send
-        self.has_trailers = False
 
     async def send(self, message: Message) -> None:
         """Pass a message on, and take note of it when it is sent."""
@@ -174,25 +178,24 @@ class HttpRequest(CapturedRequest):
             if kind == "http.response.body":
                 if self.response_bytes is not None:
                     self.response_bytes += len(message.get("body", b""))
-                if not message.get("more_body", False) and not self.has_trailers:
-                    self._complete()
+                if self.ended is None and not (message.get("more_body") or self._has_trailers):
+                    self.ended = perf_counter_ns()
             elif kind == "http.response.start":
                 if self.status is None:
-                    self._start(message)
+                    self.ttfb = perf_counter_ns() - self.started
+                    self.status = int(message["status"])
+                    self.response_bytes = 0
+                    if message.get("trailers"):
+                        self._has_trailers = True
+                    # An error handler answers from within its except block: what is raised again is not raised anew.
+                    if (answering := exception()) is not None:
+                        self.answering = answering
+                    if trace := otel_context():  # a span inside of this middleware is over at the end
+                        self.take_trace(trace)
             else:
                 self._note_extension(kind, message)
         except Exception as error:
             log_problem("send", "a message of a response was not captured: %s: %s", type(error).__name__, error)
-
-    def _start(self, message: Message) -> None:
-        self.ttfb = perf_counter_ns() - self.started
-        self.status = int(message["status"])
-        self.response_bytes = 0
-        self.has_trailers = bool(message.get("trailers", False))
-        # An error handler answers from within its except block: what it raises again is no background task's.
-        self.answering = exception()
-        if trace := otel_context():  # a span inside of this middleware is over when the event is tracked
-            self.take_trace(trace)
 
     def _complete(self) -> None:
         if self.ended is None:
@@ -211,7 +214,7 @@ class HttpRequest(CapturedRequest):
                 self.response_bytes = None
             elif self.response_bytes is not None:
                 self.response_bytes += number
-            if not message.get("more_body", False) and not self.has_trailers:
+            if not message.get("more_body", False) and not self._has_trailers:
                 self._complete()
 
     def answered(self) -> int:

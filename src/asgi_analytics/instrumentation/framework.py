@@ -22,6 +22,11 @@ class Template(NamedTuple):
     prefix: str | None = None
     """Where the route is a mount of an application that routes by itself: what stands before that one's templates."""
 
+    def below(self, mount: Template) -> Template:
+        """Return the whole of a template that was found below a mount."""
+        start = mount.prefix or ""
+        return Template(start + self.text, None if self.prefix is None else start + self.prefix)
+
 
 class Framework:
     """What one framework needs beyond plain ASGI. A subclass in a file of ``frameworks/`` is found by itself.

@@ -1,59 +1,42 @@
-"""One request while it lives: who asks, which route it takes, and how it ends."""
+"""One request while it lives: what is said of it, which route it takes, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-from itertools import count
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, TypeGuard
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
+from opentelemetry.context import get_current as otel_context
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
-from asgi_analytics._context import RequestContext, current
+from asgi_analytics._context import RequestContext
 from asgi_analytics._log import log_problem
 from asgi_analytics._tracebacks import error_type, leaves, unwrapped
 from asgi_analytics.events.captured import ApiRequest
+from asgi_analytics.instrumentation.identity import ask, identity_of, is_id, sent_request_id
+from asgi_analytics.instrumentation.request_lines import new_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping
+    from collections.abc import Iterator, MutableMapping
+    from uuid import UUID
 
     from opentelemetry.context import Context
 
     from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
     from asgi_analytics.instrumentation.framework import Template
 
+    Scope = MutableMapping[str, Any]
+
 REQUEST_KEY = "asgi_analytics.request"
 """Where the scope holds the request that is being captured, so that an inner middleware does not capture it again."""
 
-_UNSET: Any = object()
-_MAX_REQUEST_ID = 200
+_UNSAID: Any = object()
 
-# By their names: the frameworks that define them may not be installed.
+# By their names: the packages that define them may not be installed.
 _CANCELLATIONS = frozenset({"CancelledError", "Cancelled", "GeneratorExit", "KeyboardInterrupt"})
 _DISCONNECTS = frozenset(
     {"ClientDisconnect", "WebSocketDisconnect", "ClientDisconnected", "ClientDisconnectedError", "RequestAborted"}
 )
-# Where an application keeps the id of a user, most telling first; no address, no display name.
-_USER_FIELDS = ("user_id", "id", "pk", "uuid", "identity", "sub", "username")
-
-
-def _request_ids() -> Callable[[], int]:
-    return count(secrets.randbits(63) << 64 | 1).__next__
-
-
-_next_request_id = _request_ids()
-
-
-def _reseed() -> None:
-    global _next_request_id
-    _next_request_id = _request_ids()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reseed)
 
 
 class CapturedRequest(RequestContext):
@@ -68,6 +51,8 @@ class CapturedRequest(RequestContext):
         "close_code",
         "ended",
         "error_type",
+        "known_session",
+        "known_user",
         "middleware",
         "native",
         "outcome",
@@ -77,24 +62,24 @@ class CapturedRequest(RequestContext):
         "send_error",
         "started",
         "status",
+        "template",
         "ttfb",
     )
 
-    def __init__(self, middleware: AnalyticsMiddleware, scope: MutableMapping[str, Any]) -> None:
-        # All that RequestContext has, without its call: this runs for every request.
+    def __init__(self, middleware: AnalyticsMiddleware, scope: Scope, method: str) -> None:
+        # Every request pays for this: what RequestContext sets is set here, without a call of its own.
+        self.method = method
+        self.trace_id = self.span_id = self.fingerprints = self.seen_errors = None
+        self.excluded = False
         self.db_queries = 0
         self.db_duration_ms = 0.0
-        self.fingerprints = None
-        self.seen_errors = None
-        self.trace_id = None
-        self.span_id = None
-        self.excluded = False
+        self.middleware = middleware
+        self.scope: Scope | None = scope
+        # What was said: by set_user, by set_session, by a decorator.
+        self._user_id: Any = _UNSAID
+        self._session_id: Any = _UNSAID
         self._endpoint: str | None = None
         self._request_id: str | None = None
-        self._session_id: Any = _UNSET
-        self._user_id: Any = _UNSET
-        self.middleware = middleware
-        self.scope: MutableMapping[str, Any] | None = scope
         # The framework's own request object, where one of its hooks has left it here.
         self.native: Any = None
         # The same request as another client's middleware captures it.
@@ -107,62 +92,68 @@ class CapturedRequest(RequestContext):
         self.status: int | None = None
         self.response_bytes: int | None = None
         self.close_code: int | None = None
-        # Nanoseconds: when the response began, counted from the start, and when it was complete.
+        # Set when it ends: what the event says.
+        self.template: str | None = None
+        self.known_user: UUID | str | int | None = None
+        self.known_session: str | None = None
+        # Nanoseconds: from the start to the response's; and the clock at the start, and when all was sent.
         self.ttfb: int | None = None
         self.ended: int | None = None
         self.started = perf_counter_ns()
 
-    # -- who and where, asked when an event is tracked: authentication and routing may come late
+    # -- who and where, asked whenever an event is tracked: authentication and routing may come late
 
     @property
     def user_id(self) -> UUID | str | int | None:
         """Who asks: what ``set_user`` said, else the middleware's callable, else ``scope["user"]``."""
         user_id = self._user_id
-        return self._find_user() if user_id is _UNSET else user_id
+        if user_id is not _UNSAID:
+            return user_id  # type: ignore[no-any-return]
+        scope = self.scope
+        if scope is None:
+            return self.known_user
+        return self._find_user(scope) if self.middleware.knows_users or "user" in scope else None
 
     @user_id.setter
     def user_id(self, value: UUID | str | int | None) -> None:
-        if value is not None and not _is_id(value):
-            log_problem("set_user", "set_user() takes a UUID, a str or an int, not %s", type(value).__name__)
+        if value is not None and not is_id(value):
+            log_problem("set_user", "set_user() takes a UUID, a str or an int, not a %s", type(value).__name__)
             return
         self._user_id = value
         if self.outer is not None:
             self.outer.user_id = value
 
-    def _find_user(self) -> UUID | str | int | None:
-        scope = self.scope
-        if scope is None:
-            return None
+    def _find_user(self, scope: Scope) -> UUID | str | int | None:
         middleware = self.middleware
-        if middleware.user_id is None and "user" not in scope and not middleware.knows_users:
-            return None
         self._user_id = None  # meanwhile: a callable may track events itself
         try:
-            user = _checked(middleware.user_id, scope, "user_id")
-            if user is None and (known := scope.get("user")) is not None:
-                user = _identity(known)
+            user = ask(middleware.user_id, scope, "user_id")
+            if user is None:
+                user = identity_of(scope.get("user"))
             for framework in middleware.frameworks:
-                if user is None and (known := framework.user(scope, self)) is not None:
-                    user = _identity(known)
+                if user is None:
+                    user = identity_of(framework.user(scope, self))
             return user
         except Exception as error:
             log_problem("user", "the user of a request is not known: %s: %s", type(error).__name__, error)
             return None
         finally:
-            self._user_id = _UNSET
+            self._user_id = _UNSAID
 
     @property
     def session_id(self) -> str | None:
         """The session: what ``set_session`` said, else the middleware's callable."""
         session_id = self._session_id
-        if session_id is _UNSET:
-            if self.middleware.session_id is None or self.scope is None:
+        if session_id is _UNSAID:
+            if self.scope is None:
+                return self.known_session
+            if self.middleware.session_id is None:
                 return None
             self._session_id = None
             try:
-                session_id = _checked(self.middleware.session_id, self.scope, "session_id")
+                session_id = ask(self.middleware.session_id, self.scope, "session_id")
             finally:
-                self._session_id = _UNSET
+                self._session_id = _UNSAID
         return session_id if session_id is None or type(session_id) is str else str(session_id)
 
     @session_id.setter
@@ -172,32 +163,20 @@ class CapturedRequest(RequestContext):
             self.outer.session_id = value
 
     @property
-    def request_id(self) -> str | None:
+    def request_id(self) -> str:  # type: ignore[override]  # nobody has a reason to set it
         """The ``X-Request-ID`` of the request, else one that is made for it."""
-        if self._request_id is None:
-            self._request_id = self._find_request_id()
-        return self._request_id
-
-    @request_id.setter
-    def request_id(self, value: str | None) -> None:
-        self._request_id = value
-
-    def _find_request_id(self) -> str:
-        if self.scope is not None:
-            for name, value in self.scope.get("headers") or ():
-                if name == b"x-request-id" and value and len(value) <= _MAX_REQUEST_ID:
-                    text: str = value.decode("latin-1")
-                    if text.isascii() and text.isprintable():
-                        return text
-                    break
-        return f"{_next_request_id():032x}"
+        request_id = self._request_id
+        if request_id is None:
+            request_id = self._request_id = sent_request_id(self.scope) or new_request_id()
+        return request_id
 
     @property
     def endpoint(self) -> str | None:
         """The route template, as far as it is known now; a decorator's name for it wins."""
-        if self._endpoint is not None or self.scope is None:
+        if self._endpoint is not None:
             return self._endpoint
-        return self._find_endpoint(self.scope)
+        scope = self.scope
+        return self.template if scope is None else self._find_endpoint(scope)
 
     @endpoint.setter
     def endpoint(self, value: str | None) -> None:
@@ -205,23 +184,18 @@ class CapturedRequest(RequestContext):
         if self.outer is not None:
             self.outer.endpoint = value
 
-    def _find_endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
+    def _find_endpoint(self, scope: Scope) -> str | None:
         middleware = self.middleware
         try:
-            if middleware.endpoint is not None:
-                named = middleware.endpoint(scope)
-                if named is not None:
-                    return str(named)
+            if middleware.endpoint is not None and (named := middleware.endpoint(scope)) is not None:
+                return str(named)
             mount: Template | None = None
             for framework in middleware.frameworks:
                 found = framework.template(scope, self)
                 if found is None:
                     continue
-                if mount is not None and mount.prefix is not None:
-                    found = found._replace(
-                        text=mount.prefix + found.text,
-                        prefix=None if found.prefix is None else mount.prefix + found.prefix,
-                    )
+                if mount is not None:
+                    found = found.below(mount)
                 if found.prefix is None:
                     return found.text
                 mount = found
@@ -230,45 +204,25 @@ class CapturedRequest(RequestContext):
             log_problem("endpoint", "the endpoint of a request is not known: %s: %s", type(error).__name__, error)
             return None
 
-    # -- its life
-
-    def enter(self, scope: MutableMapping[str, Any]) -> RequestContext | None:
-        """Make this the current request, and return the one that was."""
-        self.outer = scope.get(REQUEST_KEY)
-        middleware = self.middleware
-        self.excluded = middleware.has_excluded and middleware.is_excluded(scope)
-        scope[REQUEST_KEY] = self
-        previous = current.get()
-        current.set(self)
-        return previous
-
-    def leave(self, scope: MutableMapping[str, Any], previous: RequestContext | None) -> None:
-        """Track the request's event and put back what was current; no token, which another context would refuse."""
-        outer = self.outer
-        self.finish()
-        if outer is None:
-            scope.pop(REQUEST_KEY, None)
-        else:
-            scope[REQUEST_KEY] = outer
-        current.set(previous)
-
     def take_trace(self, trace: Context) -> None:
-        """Remember the span that is current now, unless an outer one is known."""
+        """Remember the span that is current now."""
         span = get_current_span(trace).get_span_context()
         if span.is_valid:
             self.trace_id = format_trace_id(span.trace_id)
             self.span_id = format_span_id(span.span_id)
+
+    # -- its end
 
     def is_complete(self) -> bool:
         """Tell whether the client has got all of the response."""
         return self.ended is not None
 
     def failed(self, exc: BaseException) -> None:
-        """Take note of an exception that leaves the application."""
+        """Take note of an exception that leaves the application; never raises."""
         try:
             self.unhandled(exc)
         except Exception as error:
-            log_problem("failed", "an exception of the application was not captured: %s", error)
+            log_problem("failed", "an exception was not captured: %s: %s", type(error).__name__, error)
 
     def unhandled(self, exc: BaseException) -> None:
         """Take note of an exception that nobody handles: one that leaves the application, or that a framework answers.
@@ -284,62 +238,69 @@ class CapturedRequest(RequestContext):
             self.middleware.client.track_unhandled(exc)
 
     def _outcome_of(self, exc: BaseException) -> str:
-        kinds = {self._kind(one) for one in leaves(exc)}
+        kinds = {self._kind_of(one) for one in leaves(exc)}
         return "error" if "error" in kinds else "disconnected" if "disconnected" in kinds else "cancelled"
 
-    def _kind(self, exc: BaseException) -> str:
-        for one in _with_explicit_causes(exc):
-            if one is self.send_error:
-                return "disconnected"
+    def _kind_of(self, exc: BaseException) -> str:
         if isinstance(exc, asyncio.CancelledError):
             return "cancelled"
         names = {cls.__name__ for cls in type(exc).__mro__}
-        if names & _DISCONNECTS:
+        if names & _DISCONNECTS or any(one is self.send_error for one in _with_causes(exc)):
             return "disconnected"
         return "cancelled" if names & _CANCELLATIONS else "error"
 
     def finish(self) -> None:
         """Track the request's event, and let go of the application's objects: contexts may outlive the request."""
         try:
-            # From here on they are what they are now.
-            self._endpoint = self.endpoint
-            self._user_id = self.user_id
-            self._session_id = self.session_id
             if not self.excluded:
-                self.track()
+                self._track()
             if self.outer is not None:
                 self.outer.add_queries(self)
+                self.outer = None
         except Exception as error:
             log_problem("finish", "a request was not captured: %s: %s", type(error).__name__, error)
-        finally:
-            self.scope = self.native = self.outer = None
-            self.answering = self.send_error = self.seen_errors = None
+        self.scope = self.native = self.answering = self.send_error = self.seen_errors = None
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Pass a message on, and take note of it when it is sent."""
+        raise NotImplementedError
 
     def answered(self) -> int:
         """Return the status that the client got; the outcome is settled here too."""
         raise NotImplementedError
 
-    def track(self) -> None:
-        """Track the `ApiRequest`."""
-        ended = perf_counter_ns() if self.ended is None else self.ended
-        ttfb = self.ttfb
-        queries = self.db_queries
+    def _track(self) -> None:
+        ended = self.ended or perf_counter_ns()
         status = self.answered()
-        self.middleware.client.track_captured(
-            ApiRequest(
-                method=self.method or "_OTHER",
-                endpoint=self._endpoint,
-                status_code=status,
-                duration_ms=(ended - self.started) // 1000 / 1000,
-                ttfb_ms=None if ttfb is None else ttfb // 1000 / 1000,
-                response_bytes=self.response_bytes,
-                outcome=self.outcome,
-                error_type=self.error_type,
-                close_code=self.close_code,
-                db_queries=queries or None,
-                db_duration_ms=self.db_duration_ms if queries else None,
-                db_repeats=self.db_repeats() if queries else None,
-            )
+        scope, middleware = self.scope, self.middleware
+        # From here on they are what they are now.
+        self.template = self.endpoint if scope is None or self._endpoint is not None else self._find_endpoint(scope)
+        if self._user_id is not _UNSAID or middleware.knows_users or (scope is not None and "user" in scope):
+            self.known_user = self.user_id
+        if self._session_id is not _UNSAID or middleware.session_id is not None:
+            self.known_session = self.session_id
+        if (lines := middleware.lines) is None:
+            middleware.client.track_captured(self._event(status, ended))
+            return
+        if trace := otel_context():
+            self.take_trace(trace)
+        middleware.client.track_captured_line(lines.line(self, status, ended))
+
+    def _event(self, status: int, ended: int) -> ApiRequest:
+        queries = self.db_queries
+        return ApiRequest(
+            method=self.method or "_OTHER",
+            endpoint=self.template,
+            status_code=status,
+            duration_ms=(ended - self.started) // 1000 / 1000,
+            ttfb_ms=None if self.ttfb is None else self.ttfb // 1000 / 1000,
+            response_bytes=self.response_bytes,
+            outcome=self.outcome,
+            error_type=self.error_type,
+            close_code=self.close_code,
+            db_queries=queries or None,
+            db_duration_ms=self.db_duration_ms if queries else None,
+            db_repeats=self.db_repeats() if queries else None,
         )
 
     def add_queries(self, inner: RequestContext) -> None:
@@ -352,7 +313,7 @@ class CapturedRequest(RequestContext):
                 mine[fingerprint] = mine.get(fingerprint, 0) + number
 
 
-def _with_explicit_causes(exc: BaseException) -> Iterator[BaseException]:
+def _with_causes(exc: BaseException) -> Iterator[BaseException]:
     """Yield an exception and what it was raised from: frameworks dress up a server's OSError."""
     one: BaseException | None = exc
     for _ in range(5):
@@ -360,43 +321,3 @@ def _with_explicit_causes(exc: BaseException) -> Iterator[BaseException]:
             return
         yield one
         one = one.__cause__
-
-
-def _is_id(value: object) -> TypeGuard[UUID | str | int]:
-    return isinstance(value, UUID | str | int) and not isinstance(value, bool)
-
-
-def _checked(
-    callable_: Callable[[Any], Any] | None, scope: MutableMapping[str, Any], name: str
-) -> UUID | str | int | None:
-    """Return what a middleware's callable says of the scope; None when it raises or returns no id."""
-    if callable_ is None:
-        return None
-    try:
-        value: object = callable_(scope)
-    except Exception as error:
-        log_problem((name, callable_), "the middleware's %s raised %s: %s", name, type(error).__name__, error)
-        return None
-    if value is not None and not _is_id(value):
-        log_problem((name, callable_), "the middleware's %s returned a %s: no id", name, type(value).__name__)
-        return None
-    return value
-
-
-def _identity(user: object) -> UUID | str | int | None:
-    """Return the id of what authentication has left: an id, a mapping, or an object; None for nobody in particular."""
-    if _is_id(user):
-        return user
-    if isinstance(user, dict):
-        values = (user.get(field) for field in _USER_FIELDS)
-        return next((value for value in values if value != "" and _is_id(value)), None)
-    if getattr(user, "is_authenticated", True) is False:
-        return None
-    for field in _USER_FIELDS:
-        try:
-            value = getattr(user, field, None)
-        except Exception:  # noqa: S112  # Starlette's BaseUser raises NotImplementedError where there is no identity
-            continue
-        if value != "" and _is_id(value):
-            return value
-    return None

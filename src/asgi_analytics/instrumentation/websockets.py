@@ -29,14 +29,15 @@ class WebSocketConnection(CapturedRequest):
 
     __slots__ = ("_receive", "_send", "accepted", "client_left")
 
+    response_bytes: int
+
     def __init__(self, middleware: AnalyticsMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope)
-        self.method = "WEBSOCKET"
+        super().__init__(middleware, scope, "WEBSOCKET")
         self._receive = receive
         self._send = send
         self.accepted = False
         self.client_left = False
-        self.response_bytes: int = 0
+        self.response_bytes = 0
 
     async def receive(self) -> Message:
         """Hand on what the client sends, and take note of its leaving."""

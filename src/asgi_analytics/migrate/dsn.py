@@ -59,9 +59,8 @@ class DatabaseUrl(msgspec.Struct, frozen=True):
 
     def hide(self, text: str) -> str:
         """Return a text with every form of the password in it replaced by ``***``."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+        forms = "|".join(map(re.escape, self.secrets))  # the longest first
+        return re.sub(forms, "***", text) if forms else text
 
 
 def read_dsn(text: str) -> DatabaseUrl:

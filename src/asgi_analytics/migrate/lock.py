@@ -7,10 +7,13 @@ waiting statement holds a snapshot, and CREATE INDEX CONCURRENTLY by the holder 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+
+import asyncpg
 
 from asgi_analytics.errors import MigrationError
 
@@ -58,7 +61,8 @@ async def held(
     try:
         yield
     finally:
-        if not connection.is_closed():
+        # a connection that broke needs no unlocking, and what broke it is the error to be told
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             await connection.execute("SELECT pg_catalog.pg_advisory_unlock($1)", number)
 
 

@@ -83,7 +83,7 @@ class Session:
             return "postgresql", (), (note,)
         if found.flavour == "postgresql" and require_timescaledb:
             raise TimescaleRequired(f"{found.warning} (--require-timescaledb refuses plain PostgreSQL)")
-        plain = f"{found.warning}; until then the schema is installed for plain PostgreSQL, and stays so"
+        plain = f"{found.warning}; without it the schema is installed for plain PostgreSQL, and stays so"
         return found.flavour, ((plain,) if found.warning else ()), ()
 
     def demand(self, flavour: Flavour, found: Found, steps: Sequence[MigrationFile]) -> None:

@@ -1,0 +1,67 @@
+"""Who asks: what the middleware's callables and authentication say, without believing that they are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard
+from uuid import UUID
+
+from asgi_analytics._log import log_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+# Where an application keeps the id of a user, most telling first; no address, no display name.
+_USER_FIELDS = ("user_id", "id", "pk", "uuid", "identity", "sub", "username")
+_MAX_REQUEST_ID = 200
+
+
+def is_id(value: object) -> TypeGuard[UUID | str | int]:
+    """Tell whether a value can be a ``user_id``."""
+    return isinstance(value, UUID | str | int) and not isinstance(value, bool)
+
+
+def ask(
+    function: Callable[[Any], object] | None, scope: MutableMapping[str, Any], name: str
+) -> UUID | str | int | None:
+    """Return what a middleware's callable says of the scope; None when it raises or returns no id."""
+    if function is None:
+        return None
+    try:
+        value = function(scope)
+    except Exception as error:
+        log_problem((name, function), "the middleware's %s raised %s: %s", name, type(error).__name__, error)
+        return None
+    if value is not None and not is_id(value):
+        log_problem((name, function), "the middleware's %s returned a %s: no id", name, type(value).__name__)
+        return None
+    return value
+
+
+def identity_of(user: object) -> UUID | str | int | None:
+    """Return the id of what authentication has left: an id, a mapping, or an object; None for nobody in particular."""
+    if user is None or is_id(user):
+        return user
+    if isinstance(user, dict):
+        values = (user.get(field) for field in _USER_FIELDS)
+        return next((value for value in values if value != "" and is_id(value)), None)
+    if getattr(user, "is_authenticated", True) is False:
+        return None
+    for field in _USER_FIELDS:
+        try:
+            value = getattr(user, field, None)
+        except Exception:  # noqa: S112  # Starlette's BaseUser raises NotImplementedError where there is no identity
+            continue
+        if value != "" and is_id(value):
+            return value
+    return None
+
+
+def sent_request_id(scope: MutableMapping[str, Any] | None) -> str | None:
+    """Return the ``X-Request-ID`` that came with the request; None without one, or for one that nobody should store."""
+    for name, value in () if scope is None else scope.get("headers") or ():
+        if name == b"x-request-id":
+            if not 0 < len(value) <= _MAX_REQUEST_ID:
+                return None
+            text: str = value.decode("latin-1")
+            return text if text.isascii() and text.isprintable() else None
+    return None
