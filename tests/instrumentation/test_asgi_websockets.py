@@ -58,7 +58,11 @@ async def listening(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_accepted_and_closed_by_the_application(analytics: CapturedEvents) -> None:
-    sent = [ACCEPT, {"type": "websocket.send", "text": "grüß"}, {"type": "websocket.send", "bytes": b"abc"}]
+    sent: list[dict[str, Any]] = [
+        ACCEPT,
+        {"type": "websocket.send", "text": "grüß"},
+        {"type": "websocket.send", "bytes": b"abc"},
+    ]
     data = await connection(analytics, answering(*sent, {"type": "websocket.close", "code": 4001}))
 
     assert (data["status_code"], data["outcome"], data["close_code"]) == (101, "ok", 4001)
