@@ -205,7 +205,8 @@ async def test_what_goes_wrong_inside_never_reaches_the_client(
     monkeypatch.setattr(type(app.lines), "line", broken)
     assert await get(app) == [start(), body()]
 
-    odd: list[Any] = [
+    bad_status = {"type": "http.response.start", "status": "200", "headers": []}
+    odd: list[Any] = [bad_status, {"type": "http.response.body", "body": None}, body()]
         {"type": "http.response.start", "status": "200", "headers": []},
         {"type": "http.response.body", "body": None},
         body(),
