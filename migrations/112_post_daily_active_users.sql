@@ -15,46 +15,44 @@ CREATE FUNCTION analytics_active_users(since timestamptz, until timestamptz)
     )
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
-    WITH user_days AS (
-        SELECT d.day, d.user_id, d.events
-        FROM analytics_user_days AS d
-        WHERE d.day >= since - INTERVAL '720 hours' AND d.day < until
-    ),
-    spans AS (
-        SELECT
-            u.day,
-            u.day + INTERVAL '168 hours' AS week_ends,
-            u.day + INTERVAL '720 hours' AS month_ends,
-            lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day) AS next_day
-        FROM user_days AS u
-        WHERE u.user_id IS NOT NULL
+    WITH spans AS (
+        -- A row for each pair of a day and the end of a span that begins there: few, whatever the number of users.
+        SELECT d.day, d.ends, d.user_id IS NOT NULL AS known, count(*) AS users, sum(d.events) AS events
+        FROM (
+            SELECT
+                u.day,
+                u.user_id,
+                u.events,
+                least(
+                    u.day + INTERVAL '720 hours', lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day)
+                ) AS ends
+            FROM analytics_user_days AS u
+            WHERE u.day >= since - INTERVAL '720 hours' AND u.day < until
+        ) AS d
+        GROUP BY d.day, d.ends, d.user_id IS NOT NULL
     ),
     steps AS (
-        SELECT s.day, count(*) AS daily, count(*) AS weekly, count(*) AS monthly FROM spans AS s GROUP BY s.day
+        SELECT s.day, s.users AS daily, s.users AS weekly, s.users AS monthly, s.events FROM spans AS s WHERE s.known
         UNION ALL
-        SELECT least(s.week_ends, s.next_day), 0, -count(*), 0 FROM spans AS s GROUP BY 1
+        SELECT least(s.day + INTERVAL '168 hours', s.ends), 0, -s.users, 0, 0 FROM spans AS s WHERE s.known
         UNION ALL
-        SELECT least(s.month_ends, s.next_day), 0, 0, -count(*) FROM spans AS s GROUP BY 1
+        SELECT s.ends, 0, 0, -s.users, 0 FROM spans AS s WHERE s.known
         UNION ALL
-        -- So that a day with events of nobody is there as well.
-        SELECT u.day, 0, 0, 0 FROM user_days AS u GROUP BY u.day
+        SELECT s.day, 0, 0, 0, s.events FROM spans AS s WHERE NOT s.known
     ),
     sums AS (
         SELECT
             s.day,
             sum(s.daily)::bigint AS daily,
             (sum(sum(s.weekly)) OVER (ORDER BY s.day))::bigint AS weekly,
-            (sum(sum(s.monthly)) OVER (ORDER BY s.day))::bigint AS monthly
+            (sum(sum(s.monthly)) OVER (ORDER BY s.day))::bigint AS monthly,
+            sum(s.events)::bigint AS events
         FROM steps AS s
         GROUP BY s.day
-    ),
-    totals AS (
-        SELECT u.day, sum(u.events)::bigint AS events FROM user_days AS u GROUP BY u.day
     )
-    SELECT s.day, s.daily, s.weekly, s.monthly, t.events
+    SELECT s.day, s.daily, s.weekly, s.monthly, s.events
     FROM sums AS s
-    JOIN totals AS t ON t.day = s.day
-    WHERE s.day >= since
+    WHERE s.events > 0 AND s.day >= since
     ORDER BY s.day;
     END;
 

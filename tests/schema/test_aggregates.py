@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ analytics_cocoon_activity_daily: day, registrations, connections, disconnections
 avg_session_duration_seconds, unique_cocoons
 analytics_errors_hourly: hour, service, error_type, fingerprint, error_count, affected_users, sample_error_message
 """
+UNCLEAR: tuple[Any, ...] = (None, 1, "no", {})
 TEXTS = ("service", "endpoint", "method", "provider", "error_type", "fingerprint", "sample_error_message")
 
 
@@ -172,7 +174,7 @@ async def test_success_is_the_json_boolean(database: Database) -> None:
     connection = await database.connect()
     at = now() - 30 * DAY
     logins = [happened(random, at, "auth_login_attempt", user=i, success=s) for i, s in enumerate([True, True, False])]
-    unclear = [happened(random, at, "auth_login_attempt", user=9, success=s) for s in (None, 1, "no", {})]
+    unclear = [happened(random, at, "auth_login_attempt", user=9, success=value) for value in UNCLEAR]
     codes = [happened(random, at, "auth_code_verified", user=8, success=False)]
     await insert(connection, [*logins, *unclear, *codes])
     await refresh(connection)
