@@ -42,7 +42,7 @@ def endpoint_of(analytics: CapturedEvents) -> Ask:
     async def ask(app: App, path: str, method: str = "GET", **more: Any) -> str | None:
         if not isinstance(app, AnalyticsMiddleware):
             app = AnalyticsMiddleware(app, client=analytics.client)
-        found = []
+        found: list[str | None] = []
         for _ in range(3):
             analytics.clear()
             await run(app, http_scope(path, method, **more))

@@ -37,10 +37,10 @@ IMPLEMENTATIONS = [name for name in ("h11", "httptools") if importlib.util.find_
 class Uvicorn:
     """A server in a thread of its own."""
 
-    def __init__(self, app: Any, http: str) -> None:
+    def __init__(self, app: Any, http: Any) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.socket.getsockname()[1]
-        config = uvicorn.Config(app, http=http, log_config=None, lifespan="auto", timeout_graceful_shutdown=2)  # type: ignore[arg-type]
+        config = uvicorn.Config(app, http=http, log_config=None, lifespan="auto", timeout_graceful_shutdown=2)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
 
