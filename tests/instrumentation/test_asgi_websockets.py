@@ -58,8 +58,7 @@ async def listening(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_accepted_and_closed_by_the_application(analytics: CapturedEvents) -> None:
-    sent: list[Message] = [
-        ACCEPT,
+    words: list[Message] = [
         {"type": "websocket.send", "text": "grüß"},
         {"type": "websocket.send", "bytes": b"abc"},
     ]
