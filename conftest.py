@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 
 def _setup(namespace: dict[str, Any]) -> None:
-    # The blocks speak of a DATABASE_URL; nothing is tracked through it, so nothing connects.
-    os.environ.setdefault("DATABASE_URL", "postgresql://reader@localhost/docs")
+    """Give the blocks what they speak of: a database, an application, a task and a user."""
+    from starlette.applications import Starlette
+
+    os.environ["DATABASE_URL"] = "memory://docs"
+    namespace.update(app=Starlette(), task=SimpleNamespace(id=uuid4()), user=SimpleNamespace(id=uuid4()))
 
 
 pytest_collect_file = Sybil(

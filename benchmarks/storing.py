@@ -35,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from asgi_analytics import Event, TimescaleSink
 from asgi_analytics.events.encoding import EventEncoder
 from asgi_analytics.worker import WRITE_BYTES, WRITE_EVENTS
-from tests.databases import Servers, query
+from tests.databases import query
+from tests.servers import Servers
 
 COLUMNS = ["id", "timestamp", "event_type", "service", "user_id", "session_id", "data", "context"]
 # Durable, as a real server is: what the tests switch off for speed is on.

@@ -73,10 +73,11 @@ def setting_lines() -> Iterator[str]:
     docs = attribute_docs(Settings)
     variables = {name: variable for variable, (name, _) in VARIABLES.items()}
     yield "| setting | default | variable | meaning |\n|---|---|---|---|"
-    for field in msgspec.structs.fields(Settings):
-        default = "required" if field.default is msgspec.NODEFAULT else f"`{field.default!r}`"
-        variable = f"`{variables[field.name]}`" if field.name in variables else ""
-        yield f"| `{field.name}` | {default} | {variable} | {docs[field.name]} |"
+    required = len(Settings.__struct_fields__) - len(Settings.__struct_defaults__)
+    defaults = ["required"] * required + [f"`{default!r}`" for default in Settings.__struct_defaults__]
+    for name, default in zip(Settings.__struct_fields__, defaults, strict=True):
+        variable = f"`{variables[name]}`" if name in variables else ""
+        yield f"| `{name}` | {default} | {variable} | {docs[name]} |"
     yield "| | | `ANALYTICS_URL` | The URL of `AnalyticsClient.from_environ()`. |"
     yield "| | | `ANALYTICS_TOKEN` | The token that is sent to an ingestion service. |"
 

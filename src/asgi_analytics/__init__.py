@@ -8,6 +8,8 @@ from asgi_analytics.events import EnrichedEvent, Event
 from asgi_analytics.frameworks import known_frameworks
 from asgi_analytics.hosting import ThreadHost
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
+from asgi_analytics.instrumentation.asyncpg import instrument_asyncpg
+from asgi_analytics.instrumentation.decorators import capture_errors, capture_query, capture_request
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
 from asgi_analytics.sinks.timescale import TimescaleSink
@@ -22,8 +24,12 @@ __all__ = [
     "MemorySink",
     "Sink",
     "TimescaleSink",
+    "capture_errors",
+    "capture_query",
+    "capture_request",
     "errors",
     "events",
+    "instrument_asyncpg",
     "set_session",
     "set_user",
 ]

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from asgi_analytics._context import suppress
+from asgi_analytics._context import suppressed
 from asgi_analytics._log import log, log_problem, solved
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.sinks.base import Sink
@@ -108,21 +108,22 @@ class AnalyticsWorker:
         queue = self._queue
         queue.attach(wake, loop.is_running)
         self._stopping, self._running = False, True
-        with suppress():  # what the sink does is no query of the application
-            chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
-            try:
-                await self._serve(wake)
-            except asyncio.CancelledError:
-                if not self._stopping and not queue.is_settled():
-                    await self._last_flush()
-                raise
-            finally:
-                queue.detach(wake)
-                queue.report_drops()
-                self._running = False
-                if loop.is_running():  # else the coroutine is being thrown away, and nothing can be awaited
-                    chores.cancel()
-                    await self._close_sink()
+        muted = suppressed.set(True)  # what the sink does is no query of the application
+        chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
+        try:
+            await self._serve(wake)
+        except asyncio.CancelledError:
+            if not self._stopping and not queue.is_settled():
+                await self._last_flush()
+            raise
+        finally:
+            queue.detach(wake)
+            queue.report_drops()
+            self._running = False
+            if loop.is_running():  # else the coroutine is being thrown away: nothing can be awaited, or reset
+                chores.cancel()
+                await self._close_sink()
+                suppressed.reset(muted)
 
     async def _serve(self, wake: Callable[[], None]) -> None:
         queue, interval = self._queue, self.client.settings.flush_interval or IDLE_SECONDS

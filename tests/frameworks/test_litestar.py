@@ -21,7 +21,8 @@ class TestLitestar(FrameworkContract):
         return Litestar(handlers, logging_config=None, openapi_config=None, **options)
 
     def add(self, *routes: tuple[str, str]) -> Any:
-        return self.application(*routes, middleware=[DefineMiddleware(AnalyticsMiddleware, client=self.client)])
+        middleware: Any = AnalyticsMiddleware  # Litestar has types of its own for ASGI messages
+        return self.application(*routes, middleware=[DefineMiddleware(middleware, client=self.client)])
 
     def hello(self, path: str) -> Any:
         @get(path, media_type="text/plain")

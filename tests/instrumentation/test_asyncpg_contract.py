@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from asgi_analytics.instrumentation.asyncpg import AsyncpgInstrumentation, instrument_asyncpg
-from tests.databases import Servers, query
+from tests.databases import query
 from tests.instrumentation.driver_contract import DriverContract
+from tests.servers import Servers
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,17 @@ async def test_concurrent_runs_in_two_schemas_create_one_extension(empty_databas
     assert [len(report.applied) for report in reports] == [4, 4, 4]
 
 
+async def test_open_connections_that_race_for_the_extension_are_left_outside_a_transaction(
+    empty_database: Database, folder: Path
+) -> None:
+    connections = [await empty_database.connect() for _ in range(3)]
+    reports = await asyncio.gather(
+        *(migrate(connection, folder=folder, schema=f"s{n}") for n, connection in enumerate(connections))
+    )
+    assert {report.flavour for report in reports} == {empty_database.flavour}
+    assert not any(connection.is_in_transaction() for connection in connections)
+
+
 async def test_an_index_is_made_concurrently_while_another_run_waits(
     empty_database: Database, folder_of: Callable[..., Path]
 ) -> None:
@@ -312,6 +323,16 @@ async def test_a_connection_that_breaks_in_a_step_is_said_in_one_line(
         await migrate(proxy.dsn, folder=folder)
     assert "run again" in str(caught.value) or "run this again" in str(caught.value)
     assert len((await migrate(empty_database.dsn, folder=folder, wait=30)).applied) == 1
+
+
+async def test_a_server_that_says_nothing_is_given_up(
+    empty_database: Database, folder: Path, make_proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_analytics.migrate.connection.ANSWER_WITHIN", 0.2)
+    proxy = make_proxy(empty_database)
+    proxy.stall()
+    with pytest.raises(NoConnection, match=r"no answer from .* in time"):
+        await migrate(proxy.dsn, folder=folder)
 
 
 async def test_a_server_that_comes_later_is_waited_for(

@@ -87,8 +87,10 @@ class Process:
             )
         deadline = time.monotonic() + 30
         while (found := re.search(r"listening on http://\S+:(\d+)", self.log)) is None:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                told = self.log
+                self.__exit__()
+                raise AssertionError(told)
             time.sleep(0.02)
         self.port = int(found[1])
         self.url = f"http://127.0.0.1:{self.port}"

@@ -60,7 +60,11 @@ def make_parser() -> argparse.ArgumentParser:
     # SUPPRESS: what stands before the command would be overwritten by the defaults of the options behind it
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     shared.add_argument("--database-url", metavar="URL", help="postgresql://user:password@host:5432/database")
-    shared.add_argument("--schema", metavar="NAME", help="where the tables are; is made (default: search_path)")
+    shared.add_argument(
+        "--schema",
+        metavar="NAME",
+        help="schema of the tables, made when missing (default: the first of the search_path)",
+    )
     shared.add_argument("--json", action="store_true", help="print one JSON document on stdout, also for an error")
     shared.add_argument(
         "--wait",

@@ -37,10 +37,14 @@ async def connect(url: DatabaseUrl, deadline: float | None, tell: Callable[[str]
     pause = 0.1
     told = False
     while True:
-        left = ANSWER_WITHIN if deadline is None else min(ANSWER_WITHIN, max(0.5, deadline - time.monotonic()))
+        left = 0.0 if deadline is None else deadline - time.monotonic()
+        within = min(ANSWER_WITHIN, max(1.0, left)) if left > 0 else ANSWER_WITHIN  # the only attempt has all the time
         try:
             connection = await asyncpg.connect(
-                url.dsn, timeout=left, statement_cache_size=0, server_settings={"application_name": "analytics-migrate"}
+                url.dsn,
+                timeout=within,
+                statement_cache_size=0,
+                server_settings={"application_name": "analytics-migrate"},
             )
             break
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
@@ -123,6 +127,8 @@ def _remedy(exc: asyncpg.PostgresError) -> str:
         return ": this server is a read-only standby; use the URL of the primary"
     if exc.sqlstate == "42704" and "configuration parameter" in str(exc):
         return ": take that parameter out of the database URL"
+    if str(exc.sqlstate).startswith("57P"):
+        return ": run again; nothing half-done stays"
     if exc.sqlstate in ("53100", "53200"):
         return ": make room on the server, then run again"
     return ""

@@ -67,11 +67,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """``TimescaleDB 2.29.2 on PostgreSQL 18.6``, or ``PostgreSQL 18.6``."""
-        return (
-            f"TimescaleDB {self.timescaledb} on PostgreSQL {self.server}"
-            if self.timescaledb
-            else (f"PostgreSQL {self.server}")
-        )
+        server = f"PostgreSQL {self.server}"
+        return f"TimescaleDB {self.timescaledb} on {server}" if self.timescaledb else server
 
 
 async def look(connection: Any, schema: str) -> Found:
@@ -117,17 +114,19 @@ async def probe(connection: Any, schema: str, second: Callable[[], Awaitable[Any
     try:
         transaction = trial.transaction()
         await transaction.start()
-        warning, lost = await _try(trial, found)
-        if lost:
-            return await look(connection, schema)
-        if not trial.is_closed():
-            await (transaction.commit() if keep and warning is None else transaction.rollback())
+        commit = False
+        try:
+            warning, lost = await _try(trial, found)
+            commit = keep and warning is None and not lost
+        finally:
+            if not trial.is_closed():
+                await (transaction.commit() if commit else transaction.rollback())
     finally:
         if trial is not connection:
             await trial.close()
     if warning is not None:
         return Found(flavour="postgresql", server=found.server, timescaledb=None, warning=warning)
-    return await look(connection, schema) if keep else found
+    return await look(connection, schema) if keep or lost else found
 
 
 async def _try(trial: Any, found: Found) -> tuple[str | None, bool]:

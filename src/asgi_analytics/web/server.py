@@ -28,17 +28,22 @@ KEEP_ALIVE = 75
 HEADER_TIMEOUT = 20.0
 """Seconds for a connection to bring the headers of a request, once it is open or has begun to send them."""
 
+BACKLOG = 2048
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; raises `ConfigError` where that is impossible."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # With the protocol named: asyncio switches Nagle's algorithm off only where it reads TCP there.
+        listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            listener.listen(BACKLOG)  # from now on who connects waits instead of being refused
         except OSError:
             listener.close()
             raise
@@ -60,6 +65,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=max(1, round(graceful_timeout)),
             )

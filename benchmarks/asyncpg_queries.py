@@ -1,0 +1,235 @@
+"""What capturing a query costs: the client's CPU of ``SELECT 1`` over asyncpg, bare and instrumented.
+
+Each contestant is a process of its own with one connection; they take turns within each round, so that whatever else
+the machine does meets all of them. ``ours`` keeps its events in the queue, as the caller's thread sees it; ``ours,
+worker`` writes them to the same server, and is counted with its worker thread and without. The peers make their spans
+and throw them away; Sentry's belong to a transaction, as they must.
+
+Run: python benchmarks/asyncpg_queries.py [--rounds 61] [--queries 500]
+Needs: nothing for the first four; opentelemetry-instrumentation-asyncpg and opentelemetry-sdk, sentry-sdk for the peers
+Goal: ours at most 1.05 times the bare query.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+QUERY = "SELECT 1"
+
+Prepared = tuple[Callable[[], None], Callable[[], None]]
+"""What to do before each turn and after it."""
+
+
+def nothing() -> None:
+    pass
+
+
+def bare(url: str) -> Prepared:
+    return nothing, nothing
+
+
+def ours(url: str) -> Prepared:
+    from asgi_analytics import AnalyticsClient, instrument_asyncpg
+
+    client = AnalyticsClient(service="shop", environment="production", queue_size=100_000)
+    instrument_asyncpg(client)
+
+    def empty() -> None:
+        queue = client._queue
+        assert len(queue.items) > 100
+        queue.settle(queue.take(100_000, 1 << 40), duplicates=0, rejected=[])
+
+    return nothing, empty
+
+
+def ours_in_a_request(url: str) -> Prepared:
+    from asgi_analytics._context import RequestContext, current
+
+    def begin() -> None:
+        request = RequestContext()
+        request.method, request.endpoint, request.request_id = "GET", "/tasks/{id}", "0" * 32
+        current.set(request)
+
+    return begin, ours(url)[1]
+
+
+def ours_sampled(url: str) -> Prepared:
+    from asgi_analytics import AnalyticsClient, instrument_asyncpg
+
+    instrument_asyncpg(AnalyticsClient(service="shop"), sample_rate=0.0, slow_ms=100)
+    return nothing, nothing
+
+
+def ours_and_worker(url: str) -> Prepared:
+    from asgi_analytics import AnalyticsClient, instrument_asyncpg
+
+    client = AnalyticsClient.from_url(url, service="shop", environment="production", queue_size=100_000)
+    instrument_asyncpg(client)
+    return nothing, nothing
+
+
+def opentelemetry(url: str) -> Prepared:
+    from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    processor = BatchSpanProcessor(Nowhere(), max_queue_size=100_000, schedule_delay_millis=3_600_000)
+    provider.add_span_processor(processor)
+    AsyncPGInstrumentor().instrument(tracer_provider=provider)
+    return nothing, lambda: processor.force_flush() and None
+
+
+def sentry(url: str) -> Prepared:
+    import sentry_sdk
+    from sentry_sdk.integrations.asyncpg import AsyncPGIntegration
+    from sentry_sdk.transport import Transport
+
+    class Nowhere(Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            pass
+
+    sentry_sdk.init(
+        dsn="http://key@127.0.0.1/1", transport=Nowhere, traces_sample_rate=1.0, integrations=[AsyncPGIntegration()]
+    )
+    open_: list[Any] = []
+
+    def begin() -> None:
+        open_.append(sentry_sdk.start_transaction(name="turn"))
+        open_[-1].__enter__()
+
+    return begin, lambda: open_.pop().__exit__(None, None, None)
+
+
+CONTESTANTS: dict[str, tuple[Callable[[str], Prepared], str | None]] = {
+    "bare": (bare, None),
+    "ours": (ours, None),
+    "ours, in a request": (ours_in_a_request, None),
+    "ours, sample_rate 0": (ours_sampled, None),
+    "ours, worker": (ours_and_worker, None),
+    "OpenTelemetry": (opentelemetry, "opentelemetry.instrumentation.asyncpg"),
+    "Sentry": (sentry, "sentry_sdk"),
+}
+
+
+async def take_turns(name: str, url: str, queries: int) -> None:
+    """Run one contestant: a line in is a turn, a line out its figures."""
+    begin, end = CONTESTANTS[name][0](url)
+    connection = await asyncpg.connect(url)
+    while sys.stdin.readline():
+        begin()
+        for _ in range(queries // 10):  # caches, after the others' turns
+            await connection.fetch(QUERY)
+        process, thread = time.process_time_ns(), time.thread_time_ns()
+        for _ in range(queries):
+            await connection.fetch(QUERY)
+        thread, process = time.thread_time_ns() - thread, time.process_time_ns() - process
+        end()
+        print(json.dumps([process / queries / 1000, thread / queries / 1000]), flush=True)
+    await connection.close()
+
+
+def measure(url: str, rounds: int, queries: int) -> dict[str, list[tuple[float, float]]]:
+    contestants = {
+        name: subprocess.Popen(
+            [sys.executable, __file__, "--contestant", name, "--url", url, "--queries", str(queries)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name, (_, needs) in CONTESTANTS.items()
+        if needs is None or _is_there(needs)
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name in list(contestants)[:: 1 if number % 2 else -1]:
+            process = contestants[name]
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            figures = json.loads(process.stdout.readline())
+            if number:
+                times[name].append(figures)
+    for process in contestants.values():
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(20)
+    return times
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=61)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--url", help="a PostgreSQL with the analytics tables; an embedded one without it")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        warnings.simplefilter("ignore")
+        asyncio.run(take_turns(options.contestant, options.url, options.queries))
+        return
+    if options.url:
+        times = measure(options.url, options.rounds, options.queries)
+    else:
+        from tests.servers import Servers
+
+        servers = Servers()
+        try:
+            server = servers.shared("postgresql")
+            times = measure(server.dsn(server.create(server.template())), options.rounds, options.queries)
+        finally:
+            servers.close()
+    report(times)
+
+
+def report(times: dict[str, list[tuple[float, float]]]) -> None:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    print(f"CPython {python}, asyncpg {version('asyncpg')}, {QUERY}, {len(times['bare'])} rounds")
+    print()
+    print("| client's CPU of one query | process: median µs | fastest µs | × bare | thread: median µs | × bare |")
+    print("|---|---|---|---|---|---|")
+    medians = {
+        name: [statistics.median(figures) for figures in zip(*rows, strict=True)] for name, rows in times.items()
+    }
+    for name, (process, thread) in medians.items():
+        fastest = min(row[0] for row in times[name])
+        # Of the same round: what slows the machine down slows both.
+        ratios = [
+            statistics.median(row[at] / first[at] for row, first in zip(times[name], times["bare"], strict=True))
+            for at in (0, 1)
+        ]
+        print(f"| {name} | {process:.1f} | {fastest:.1f} | {ratios[0]:.3f} | {thread:.1f} | {ratios[1]:.3f} |")
+    print()
+    print("process: with the worker thread where there is one; thread: the caller's alone. Goal: ours at most 1.05.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+-- Aggregate tasks by day
+-- for: timescaledb
+CREATE MATERIALIZED VIEW analytics_task_stats_daily
+WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+SELECT
+    time_bucket('1 day', timestamp) AS day,
+    count(*) FILTER (WHERE event_type = 'task_created') AS created,
+    count(*) FILTER (WHERE event_type = 'task_started') AS started,
+    count(*) FILTER (WHERE event_type = 'task_completed') AS completed,
+    count(*) FILTER (WHERE event_type = 'task_failed') AS failed,
+    count(*) FILTER (WHERE event_type = 'task_cancelled') AS cancelled,
+    avg(analytics_amount(data -> 'duration_ms'))
+        FILTER (WHERE event_type = 'task_completed') AS avg_duration_ms,
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY analytics_amount(data -> 'duration_ms'))
+        FILTER (WHERE event_type = 'task_completed') AS p95_duration_ms
+FROM analytics_events
+WHERE event_type IN ('task_created', 'task_started', 'task_completed', 'task_failed', 'task_cancelled')
+GROUP BY day
+WITH NO DATA;

@@ -1,0 +1,18 @@
+-- Aggregate the use of integrations by day and provider
+-- for: timescaledb
+CREATE MATERIALIZED VIEW analytics_integration_health_daily
+WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+SELECT
+    time_bucket('1 day', timestamp) AS day,
+    data ->> 'provider' AS provider,
+    count(*) FILTER (WHERE event_type = 'integration_connected') AS connections,
+    count(*) FILTER (WHERE event_type = 'integration_disconnected') AS disconnections,
+    count(*) FILTER (WHERE event_type = 'integration_used') AS uses,
+    count(*) FILTER (WHERE event_type = 'integration_error') AS errors,
+    count(DISTINCT user_id) AS unique_users
+FROM analytics_events
+WHERE event_type IN (
+    'integration_connected', 'integration_disconnected', 'integration_used', 'integration_error'
+)
+GROUP BY day, provider
+WITH NO DATA;

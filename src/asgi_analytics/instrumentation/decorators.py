@@ -1,0 +1,185 @@
+"""Capture by hand: what the middleware and the instrumented drivers do not see, function by function.
+
+The decorators stay out of the way: signature, identity, return values, exceptions and what may be sent or thrown into a
+generator are those of the function. What is called is judged by what it is: a coroutine function is observed while it
+is awaited, a generator from its first step to its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asgi_analytics._context import RequestContext, current, suppressed
+from asgi_analytics._tracebacks import error_type
+from asgi_analytics.events.captured import ApiRequest, DatabaseQuery
+from asgi_analytics.instrumentation.calls import Call, observed
+from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of
+from asgi_analytics.instrumentation.sql import fingerprint_of
+
+if TYPE_CHECKING:
+    from asgi_analytics.client import AnalyticsClient
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"])
+
+
+def capture_request(client: AnalyticsClient, endpoint: str | None = None) -> Callable[[F], F]:
+    """Capture each call as an `ApiRequest`; below the middleware only name its endpoint.
+
+    Below the middleware, or another ``capture_request``, there is no second event: ``endpoint`` becomes the endpoint
+    of the one there is, and without a name the route's template stays. Alone the method is that of a request (or an
+    ASGI scope) among the arguments, else ``_OTHER``; the status that of the returned response, else 200, 500 when it
+    raised, 499 when it was cancelled; the endpoint ``endpoint``, else the function's qualified name.
+    """
+    return observed(lambda function, args, kwargs: _RequestCall.of(client, endpoint, function, args, kwargs))
+
+
+def capture_query(client: AnalyticsClient, query_type: str, table: str | None = None) -> Callable[[F], F]:
+    """Capture each call as a `DatabaseQuery`, for drivers that are not instrumented.
+
+    The call counts in its request like any query. ``rows_affected`` is the ``rowcount`` of a returned DB-API cursor;
+    of a generator the time counts that it spends itself, not its consumer's.
+    """
+    kind = query_type.upper()
+    return observed(lambda function, args, kwargs: _QueryCall.of(client, kind, table, function))
+
+
+def capture_errors(client: AnalyticsClient) -> Callable[[F], F]:
+    """Report each exception that leaves the function as an `ApplicationError`, and let it go on.
+
+    One exception object is one event, however many layers report it, the middleware among them. Cancellation, the end
+    of an iteration and the end of the program are no errors.
+    """
+    return observed(lambda function, args, kwargs: _ErrorCall(client))
+
+
+class _RequestCall(Call):
+    request: RequestContext
+
+    def __init__(self, client: AnalyticsClient, endpoint: str, method: str, ambient: RequestContext | None) -> None:
+        self._client = client
+        self._is_websocket = method == "WEBSOCKET"
+        self.request = request = RequestContext()
+        request.method, request.endpoint = method, endpoint
+        if ambient is not None:
+            request.user_id, request.session_id = ambient.user_id, ambient.session_id
+        self._started = perf_counter_ns()
+
+    @classmethod
+    def of(
+        cls, client: AnalyticsClient, endpoint: str | None, function: Any, args: Any, kwargs: Any
+    ) -> _RequestCall | None:
+        request = current.get()
+        if request is not None and request.method is not None:
+            if endpoint is not None:
+                request.endpoint = endpoint
+            return None
+        return cls(client, endpoint or function.__qualname__, _method_among(args, kwargs), request)
+
+    def returned(self, result: Any) -> None:
+        status = getattr(result, "status_code", None)
+        if not isinstance(status, int) or isinstance(status, bool):
+            status = 101 if self._is_websocket else 200
+        self._track(status, "ok", None)
+
+    def raised(self, error: BaseException) -> None:
+        if outcome_of(error) == "cancelled":
+            self._track(499, "cancelled", None)
+        else:
+            self._track(500, "error", error_type(error))
+
+    def _track(self, status: int, outcome: str, error_type: str | None) -> None:
+        request = self.request
+        queries = request.db_queries
+        self._client.track_captured(
+            ApiRequest(
+                method=request.method or "_OTHER",
+                endpoint=request.endpoint,
+                status_code=status,
+                duration_ms=(perf_counter_ns() - self._started) // 1000 / 1000,
+                outcome=outcome,
+                error_type=error_type,
+                db_queries=queries or None,
+                db_duration_ms=round(request.db_duration_ms, 3) if queries else None,
+                db_repeats=request.db_repeats(),
+            )
+        )
+
+
+def _method_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return the method of the first argument that looks like a request, a connection or an ASGI scope."""
+    for argument in (*args, *kwargs.values()):
+        scope = argument if type(argument) is dict else getattr(argument, "scope", None)
+        if isinstance(scope, dict) and scope.get("type") == "websocket":
+            return "WEBSOCKET"
+        method = scope.get("method") if isinstance(scope, dict) else getattr(argument, "method", None)
+        if isinstance(method, str) and method.upper() in _METHODS:
+            return method.upper()
+    return "_OTHER"
+
+
+class _QueryCall(Call):
+    def __init__(self, client: AnalyticsClient, query_type: str, table: str | None, fingerprint: str) -> None:
+        self._client = client
+        self._query_type = query_type
+        self._table = table
+        self._fingerprint = fingerprint
+        self._duration = 0
+        self._entered = 0
+
+    @classmethod
+    def of(cls, client: AnalyticsClient, query_type: str, table: str | None, function: Any) -> _QueryCall | None:
+        request = current.get()
+        if suppressed.get() or (request is not None and request.excluded):
+            return None
+        fingerprint = fingerprint_of(f"{query_type} {table or ''} {function.__qualname__}")
+        if request is not None:
+            count(request, fingerprint)
+        return cls(client, query_type, table, fingerprint)
+
+    def entered(self) -> None:
+        self._entered = perf_counter_ns()
+
+    def left(self) -> None:
+        duration = (perf_counter_ns() - self._entered) // 1000
+        self._duration += duration
+        request = current.get()
+        if request is not None:
+            request.db_duration_ms += duration / 1000
+
+    def returned(self, result: Any) -> None:
+        rows = getattr(result, "rowcount", None)
+        self._track("ok", rows=rows if type(rows) is int and rows >= 0 else None)
+
+    def raised(self, error: BaseException) -> None:
+        self._track(outcome_of(error), error_type=error_type(error), sqlstate=sqlstate_of(error))
+
+    def _track(
+        self, outcome: str, *, rows: int | None = None, error_type: str | None = None, sqlstate: str | None = None
+    ) -> None:
+        request = current.get()
+        self._client.track_captured(
+            DatabaseQuery(
+                query_type=self._query_type,
+                table=self._table,
+                fingerprint=self._fingerprint,
+                duration_ms=self._duration / 1000,
+                rows_affected=rows,
+                outcome=outcome,
+                error_type=error_type,
+                sqlstate=sqlstate,
+                endpoint=None if request is None else request.endpoint,
+            )
+        )
+
+
+class _ErrorCall(Call):
+    def __init__(self, client: AnalyticsClient) -> None:
+        self._client = client
+
+    def raised(self, error: BaseException) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+            self._client.track_unhandled(error)
