@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import entry_points
 from typing import Any
 from uuid import UUID
 
@@ -163,7 +164,9 @@ def test_the_fixture_is_the_same(pytester: pytest.Pytester, monkeypatch: pytest.
             assert analytics.events == []
         """
     )
-    pytester.runpytest_subprocess("-p", "asgi_analytics.testing").assert_outcomes(passed=2)
+    installed = any(point.value == "asgi_analytics.testing" for point in entry_points(group="pytest11"))
+    arguments = [] if installed else ["-p", "asgi_analytics.testing"]
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
 
 
 def test_what_is_captured_is_a_class_of_its_own() -> None:

@@ -129,13 +129,6 @@ def test_json_is_one_document_for_every_command(empty_database: Database, comman
         "applied_at": None,
         "duration_ms": done["applied"][0]["duration_ms"],
     }
-    query(
-        empty_database.dsn,
-        "CREATE FUNCTION analytics_pending(timestamptz, timestamptz) RETURNS TABLE "
-        "(view_name text, window_start timestamptz, window_end timestamptz) LANGUAGE sql "
-        "AS 'SELECT NULL::text, NULL::timestamptz, NULL::timestamptz WHERE false'",
-    )
-    assert command("refresh", *on).json["refreshed"] == []
 
 
 async def test_refresh_names_each_range_that_it_brought_up_to_date(database: Database) -> None:

@@ -23,6 +23,7 @@ import asyncpg.prepared_stmt
 import asyncpg.utils
 
 from asgi_analytics._context import suppressed
+from asgi_analytics.instrumentation import asyncpg_rows as rows
 from asgi_analytics.instrumentation.asyncpg_cursors import CursorTap
 from asgi_analytics.instrumentation.queries import QueryRecorder
 
@@ -125,11 +126,11 @@ def _targets(tap: _Tap) -> Iterable[tuple[Any, str, Callable[[Any], Any]]]:
     connection, prepared = asyncpg.connection.Connection, asyncpg.prepared_stmt.PreparedStatement
     return [
         (connection, "_execute", partial(_with_tag, tap)),
-        (connection, "execute", partial(_query, tap, _rows_of_status)),
-        (connection, "fetch", partial(_query, tap, _rows_of_list, tag=True)),
-        (connection, "fetchrow", partial(_query, tap, _rows_of_row, tag=True)),
-        (connection, "fetchval", partial(_query, tap, _rows_of_value, tag=True, always=True)),
-        (connection, "fetchmany", partial(_query, tap, _rows_of_many)),
+        (connection, "execute", partial(_query, tap, rows.of_status)),
+        (connection, "fetch", partial(_query, tap, rows.of_list, tag=True)),
+        (connection, "fetchrow", partial(_query, tap, rows.of_row, tag=True)),
+        (connection, "fetchval", partial(_query, tap, rows.of_value, tag=True, always=True)),
+        (connection, "fetchmany", partial(_query, tap, rows.of_many)),
         (connection, "executemany", partial(_command, tap)),
         (connection, "prepare", partial(_prepare, tap)),
         (connection, "copy_from_table", partial(_copy, tap, "COPY {} TO STDOUT")),
@@ -139,11 +140,11 @@ def _targets(tap: _Tap) -> Iterable[tuple[Any, str, Callable[[Any], Any]]]:
         (connection, "reset", _mute),
         (asyncpg.pool.PoolConnectionHolder, "release", _mute),  # runs a reset callback
         (asyncpg.utils, "_mogrify", _mute),  # copy_from_query has the server quote its arguments
-        (prepared, "fetch", partial(_prepared, tap, _rows_of_last_status)),
-        (prepared, "fetchrow", partial(_prepared, tap, _rows_of_last_status)),
-        (prepared, "fetchval", partial(_prepared, tap, _rows_of_last_status)),
-        (prepared, "fetchmany", partial(_prepared, tap, _rows_of_many)),
-        (prepared, "executemany", partial(_prepared, tap, _rows_unknown)),
+        (prepared, "fetch", partial(_prepared, tap, rows.of_last_status)),
+        (prepared, "fetchrow", partial(_prepared, tap, rows.of_last_status)),
+        (prepared, "fetchval", partial(_prepared, tap, rows.of_last_status)),
+        (prepared, "fetchmany", partial(_prepared, tap, rows.of_many)),
+        (prepared, "executemany", partial(_prepared, tap, rows.unknown)),
     ]
 
 
@@ -182,7 +183,7 @@ def _command(tap: _Tap, original: Any) -> Any:
         recorder = tap.recorder
         if recorder is None or (statement := recorder.watch(command)) is None:
             return await original(self, command, *args, **kwargs)
-        return await _observe(recorder, statement, original(self, command, *args, **kwargs), _rows_unknown, self)
+        return await _observe(recorder, statement, original(self, command, *args, **kwargs), rows.unknown, self)
 
     return wrapper
 
@@ -218,7 +219,7 @@ def _copy(tap: _Tap, template: str, original: Any) -> Any:
             return await original(self, *args, **kwargs)
         tap.copying.add(id(self))
         try:
-            return await _observe(recorder, statement, original(self, *args, **kwargs), _rows_of_copy, self)
+            return await _observe(recorder, statement, original(self, *args, **kwargs), rows.of_status, self)
         finally:
             tap.copying.discard(id(self))
 
@@ -299,47 +300,3 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
         return answer[0]
 
     return wrapper
-
-
-# -- rows, from the command tag wherever there is one
-
-
-@functools.lru_cache(maxsize=512)
-def rows_of_tag(tag: str | bytes) -> int | None:
-    """Return the number at the end of a command tag (``INSERT 0 3``); None for one without (``CREATE TABLE``)."""
-    text = tag.decode("utf-8", "replace") if isinstance(tag, bytes) else tag
-    number = text.rpartition(" ")[2]
-    return int(number) if number.isascii() and number.isdigit() else None
-
-
-def _rows_of_status(result: str, statement: Statement, tag: None) -> int | None:
-    return rows_of_tag(result) if result else None
-
-
-def _rows_of_list(result: list[Any], statement: Statement, tag: bytes | None) -> int | None:
-    return rows_of_tag(tag) if tag else len(result)
-
-
-def _rows_of_row(result: Any, statement: Statement, tag: bytes | None) -> int | None:
-    return rows_of_tag(tag) if tag else int(result is not None)
-
-
-def _rows_of_value(result: Any, statement: Statement, tag: bytes | None) -> int | None:
-    return rows_of_tag(tag) if tag else 1  # no tag: the server stopped after the one row that was asked for
-
-
-def _rows_of_many(result: list[Any], statement: Statement, owner: Any) -> int | None:
-    return len(result) if result or statement.is_read else None
-
-
-def _rows_of_last_status(result: Any, statement: Statement, owner: Any) -> int | None:
-    tag = owner._last_status
-    return rows_of_tag(tag) if tag else 1
-
-
-def _rows_of_copy(result: str, statement: Statement, owner: Any) -> int | None:
-    return rows_of_tag(result) if result else None
-
-
-def _rows_unknown(result: Any, statement: Statement, owner: Any) -> int | None:
-    return None

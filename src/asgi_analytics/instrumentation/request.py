@@ -229,11 +229,17 @@ class CapturedRequest(RequestContext):
 
         After the response it is none of the request's: a background task has raised.
         """
+        is_answered = exc is self.answering or (self.status or 0) >= 500
         exc = unwrapped(exc)
         outcome = self._outcome_of(exc)
-        if not self.is_complete() or exc is self.answering or (self.status or 0) >= 500:
+        for framework in self.middleware.frameworks:
+            exc = framework.original(exc)
+        if not self.is_complete() or is_answered:
             self.outcome = outcome
             self.error_type = error_type(exc) if outcome == "error" else None
+            if outcome != "error" and self.is_complete():
+                # An error handler has answered, but there was nobody left to hear it.
+                self.status = self.ttfb = self.response_bytes = None
         if outcome == "error" and self.middleware.capture_errors:
             self.middleware.client.track_unhandled(exc)
 

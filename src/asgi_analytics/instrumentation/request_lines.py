@@ -64,7 +64,7 @@ class RequestLines(Lines):
         number = hex(step[0]() | COUNTER_TOP)[3:]
         request_id = request._request_id
         if request_id is None:
-            request_id = sent_request_id(request.scope) or _request_ids[0] + number
+            request_id = request._request_id = sent_request_id(request.scope) or _request_ids[0] + number
         if not request_id.isalnum():
             request_id = json_text(request_id)[1:-1]
         # One expression and no format specification, each of which would cost a tenth of the whole: numbers are cut
