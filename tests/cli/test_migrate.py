@@ -19,6 +19,7 @@ from asgi_analytics import __version__
 from asgi_analytics.cli.migrate import COMMANDS, main, make_parser
 from asgi_analytics.migrate.lock import key
 from asgi_analytics.migrate.refresh import Refreshed
+from asgi_analytics.migrate.runner import refresh_views
 from tests.databases import PASSWORD, Cluster, Database, query
 
 SECRET = "hunter2/h@x"
@@ -128,7 +129,17 @@ def test_json_is_one_document_for_every_command(empty_database: Database, comman
         "applied_at": None,
         "duration_ms": done["applied"][0]["duration_ms"],
     }
-    assert command("refresh", *on).json["refreshed"] == []
+
+
+async def test_refresh_names_each_range_that_it_brought_up_to_date(database: Database) -> None:
+    connection = await database.connect()
+    await connection.execute(
+        "INSERT INTO analytics_events (id, timestamp, event_type, service, data) "
+        "SELECT gen_random_uuid(), now() - interval '2 days', 'task_created', 'shop', '{}'"
+    )
+    first = await refresh_views(database.dsn)
+    assert {"analytics_task_stats_daily", "analytics_user_days"} <= {one.view for one in first.refreshed}
+    assert (await refresh_views(database.dsn)).refreshed == ()
 
 
 def test_json_is_one_document_for_errors_too(empty_database: Database, command: Command, folder: Path) -> None:

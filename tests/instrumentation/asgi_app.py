@@ -40,20 +40,33 @@ def websocket_scope(path: str = "/", **more: Any) -> dict[str, Any]:
 
 
 class Server:
-    """Gives messages to an application and keeps what it sends; from then on it waits, as a server does."""
+    """Gives messages to an application and keeps what it sends; after the response it tells of the client's leaving."""
 
     def __init__(self, incoming: Iterable[Message] = ()) -> None:
         self.incoming = list(incoming) or [{"type": "http.request", "body": b"", "more_body": False}]
         self.sent: list[Message] = []
+        self.is_complete = asyncio.Event()
 
     async def receive(self) -> Message:
         if self.incoming:
             return self.incoming.pop(0)
-        await asyncio.Event().wait()
-        raise AssertionError("unreachable")
+        await self.is_complete.wait()
+        return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.is_complete.set()
+
+    @property
+    def status(self) -> int | None:
+        """The status that was sent; None without a response."""
+        return next((m["status"] for m in self.sent if m["type"] == "http.response.start"), None)
+
+    @property
+    def body(self) -> bytes:
+        """The whole body that was sent."""
+        return b"".join(m.get("body", b"") for m in self.sent if m["type"] == "http.response.body")
 
 
 async def run(app: App, scope: Scope, incoming: Iterable[Message] = ()) -> list[Message]:

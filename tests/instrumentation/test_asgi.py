@@ -2,18 +2,568 @@
 
 from __future__ import annotations
 
-from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.testing import CapturedEvents
-from tests.instrumentation.asgi_app import get, hello
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from asgi_analytics import AnalyticsClient, AnalyticsMiddleware
+from asgi_analytics._context import current, suppress
+from asgi_analytics.errors import ConfigError
+from asgi_analytics.events.captured import ApiRequest
+from asgi_analytics.testing import CapturedEvents, capture_events
+from tests.instrumentation.asgi_app import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    Server,
+    body,
+    get,
+    hello,
+    http_scope,
+    run,
+    start,
+)
+
+
+def wrapped(app: App, analytics: CapturedEvents, **options: Any) -> AnalyticsMiddleware:
+    return AnalyticsMiddleware(app, client=analytics.client, **options)
+
+
+def the_request(analytics: CapturedEvents) -> dict[str, Any]:
+    [event] = analytics.of("api_request")
+    return event.data
+
+
+def sending(*messages: Message, then: BaseException | None = None) -> App:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        if then is not None:
+            raise then
+
+    return app
+
+
+# -- one event, nothing changed
 
 
 async def test_a_request_is_one_event(analytics: CapturedEvents) -> None:
-    sent = await get(AnalyticsMiddleware(hello, client=analytics.client), "/")
+    sent = await get(wrapped(hello, analytics), "/")
 
+    request = the_request(analytics)
+    assert sent == [start(), body()]
+    assert request["method"] == "GET"
+    assert request["status_code"] == 200
+    assert request["outcome"] == "ok"
+    assert request["response_bytes"] == 5
+    assert request["endpoint"] is None
+    assert 0 <= request["ttfb_ms"] <= request["duration_ms"]
+
+
+async def test_the_exception_goes_on_as_the_same_object(analytics: CapturedEvents) -> None:
+    boom = RuntimeError("boom")
+    with pytest.raises(RuntimeError) as raised:
+        await get(wrapped(sending(then=boom), analytics))
+
+    assert raised.value is boom
+    assert boom.__cause__ is None
+    assert boom.__context__ is None
+
+
+async def test_http_receive_is_handed_on_as_it_is(analytics: CapturedEvents) -> None:
+    got: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        got.append(receive)
+        await hello(scope, receive, send)
+
+    async def receive() -> Message:
+        raise AssertionError("nobody asked for the body")
+
+    await wrapped(app, analytics)(http_scope(), receive, Server().send)
+
+    assert got == [receive]
+
+
+async def test_messages_are_handed_on_as_the_same_objects(analytics: CapturedEvents) -> None:
+    messages = [start(), body(b"a", more_body=True), {"type": "http.response.debug", "info": {}}, body(b"b")]
+    sent = await get(wrapped(sending(*messages), analytics))
+
+    assert all(one is other for one, other in zip(sent, messages, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "mystery"])
+async def test_other_scopes_get_the_same_three_objects(analytics: CapturedEvents, kind: str) -> None:
+    got: list[Any] = []
+
+    async def app(*three: Any) -> None:
+        got.extend(three)
+
+    server = Server()
+    receive, send, scope = server.receive, server.send, {"type": kind}
+    await wrapped(app, analytics)(scope, receive, send)
+
+    assert got[0] is scope
+    assert got[1] is receive
+    assert got[2] is send
+    assert scope == {"type": kind}
+    assert analytics.events == []
+
+
+async def test_the_scope_is_left_as_it_was(analytics: CapturedEvents) -> None:
+    scope = http_scope()
+    before = dict(scope)
+    await run(wrapped(hello, analytics), scope)
+
+    assert scope == before
+    assert current.get() is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+async def test_standard_methods_are_named(analytics: CapturedEvents, method: str) -> None:
+    await run(wrapped(hello, analytics), http_scope(method=method))
+
+    assert the_request(analytics)["method"] == method
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "get", "", "X" * 1000])
+async def test_other_methods_are_other(analytics: CapturedEvents, method: str) -> None:
+    await run(wrapped(hello, analytics), http_scope(method=method))
+
+    assert the_request(analytics)["method"] == "_OTHER"
+
+
+async def test_a_head_has_no_body(analytics: CapturedEvents) -> None:
+    await run(wrapped(hello, analytics), http_scope(method="HEAD"))
+
+    assert the_request(analytics)["response_bytes"] == 0
+
+
+async def test_an_installation_in_an_installation_is_one(analytics: CapturedEvents) -> None:
+    app: Any = hello
+    for _ in range(5):
+        app = wrapped(app, analytics)
+    await get(app)
+
+    assert len(analytics.events) == 1
+
+
+async def test_each_client_has_an_event_of_its_own(analytics: CapturedEvents) -> None:
+    from asgi_analytics import set_user
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        set_user(7)
+        await hello(scope, receive, send)
+
+    with capture_events(service="other") as other:
+        await get(wrapped(wrapped(wrapped(app, other), analytics), other))
+        [theirs] = other.of("api_request")
+        [ours] = analytics.of("api_request")
+
+    assert theirs.user_id == ours.user_id is not None
+
+
+async def test_a_request_in_a_request_is_another_one(analytics: CapturedEvents) -> None:
+    inner = wrapped(hello, analytics)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await get(inner, "/inner")
+        await hello(scope, receive, send)
+
+    await get(wrapped(app, analytics), "/outer")
+
+    assert len(analytics.of("api_request")) == 2
+
+
+async def test_a_scope_may_be_used_again(analytics: CapturedEvents) -> None:
+    app, scope = wrapped(hello, analytics), http_scope()
+    await run(app, scope)
+    await run(app, scope)
+
+    assert len(analytics.events) == 2
+
+
+async def test_a_disabled_client_and_the_pipeline_itself_capture_nothing(analytics: CapturedEvents) -> None:
+    await get(AnalyticsMiddleware(hello, client=AnalyticsClient(service="t", enabled=False)))
+    with suppress():
+        await get(wrapped(hello, analytics))
+
+    assert analytics.events == []
+
+
+async def test_what_goes_wrong_inside_never_reaches_the_client(
+    analytics: CapturedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("ours")
+
+    app = wrapped(hello, analytics)
+    monkeypatch.setattr(type(app.lines), "line", broken)
+    assert await get(app) == [start(), body()]
+
+    bad_status = {"type": "http.response.start", "status": "200", "headers": []}
+    odd: list[Any] = [bad_status, {"type": "http.response.body", "body": None}, body()]
+    assert await get(wrapped(sending(*odd), analytics)) == odd
+
+
+# -- status, outcome
+
+
+async def test_raised_before_the_start_is_500(analytics: CapturedEvents) -> None:
+    with pytest.raises(ValueError, match="no"):
+        await get(wrapped(sending(then=ValueError("no")), analytics))
+
+    request = the_request(analytics)
+    assert (request["status_code"], request["outcome"], request["error_type"]) == (500, "error", "ValueError")
+    assert request["ttfb_ms"] is None
+    assert request["response_bytes"] is None
+
+
+async def test_raised_after_the_start_keeps_the_status(analytics: CapturedEvents) -> None:
+    with pytest.raises(ValueError, match="no"):
+        await get(wrapped(sending(start(206), body(more_body=True), then=ValueError("no")), analytics))
+
+    request = the_request(analytics)
+    assert (request["status_code"], request["outcome"], request["error_type"]) == (206, "error", "ValueError")
+    assert request["response_bytes"] == 5
+
+
+async def test_raised_after_the_last_message_is_a_background_task(analytics: CapturedEvents) -> None:
+    with pytest.raises(ValueError, match="no"):
+        await get(wrapped(sending(start(), body(), then=ValueError("no")), analytics))
+
+    request = the_request(analytics)
+    [error] = analytics.of("application_error")
+    assert (request["status_code"], request["outcome"], request["error_type"]) == (200, "ok", None)
+    assert error.data["handled"] is False
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+async def test_an_answered_problem_is_ok(analytics: CapturedEvents, status: int) -> None:
+    await get(wrapped(sending(start(status), body()), analytics))
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (status, "ok")
+
+
+async def test_what_an_error_handler_answers_and_raises_again_is_an_error(analytics: CapturedEvents) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            raise KeyError("k")
+        except KeyError:
+            await send(start(418))
+            await send(body())
+            raise
+
+    with pytest.raises(KeyError):
+        await get(wrapped(app, analytics))
+
+    request = the_request(analytics)
+    assert (request["status_code"], request["outcome"], request["error_type"]) == (418, "error", "KeyError")
+
+
+async def test_a_cancelled_request_is_499(analytics: CapturedEvents) -> None:
+    task = asyncio.create_task(get(wrapped(lambda *_: asyncio.Event().wait(), analytics)))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    request = the_request(analytics)
+    assert (request["status_code"], request["outcome"], request["error_type"]) == (499, "cancelled", None)
+    assert analytics.of("application_error") == []
+
+
+async def test_cancelled_after_the_start_keeps_the_status(analytics: CapturedEvents) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await get(wrapped(sending(start(), then=asyncio.CancelledError()), analytics))
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (200, "cancelled")
+
+
+class ClientDisconnect(Exception):
+    """As Starlette calls it."""
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ClientDisconnect(),
+        ExceptionGroup("tasks", [ClientDisconnect()]),
+        ExceptionGroup("tasks", [ClientDisconnect(), ExceptionGroup("more", [ClientDisconnect()])]),
+    ],
+)
+async def test_a_client_that_left_is_disconnected(analytics: CapturedEvents, gone: Exception) -> None:
+    with pytest.raises(type(gone)):
+        await get(wrapped(sending(then=gone), analytics))
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (499, "disconnected")
+    assert analytics.of("application_error") == []
+
+
+async def test_an_oserror_out_of_send_is_disconnected(analytics: CapturedEvents) -> None:
+    async def send(message: Message) -> None:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError):
+        await wrapped(hello, analytics)(http_scope(), Server().receive, send)
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (499, "disconnected")
+
+
+async def test_an_oserror_out_of_send_in_other_clothes_is_disconnected(analytics: CapturedEvents) -> None:
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise BrokenPipeError("gone")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await hello(scope, receive, send)
+        except OSError as error:
+            raise RuntimeError("cannot send") from error
+
+    with pytest.raises(RuntimeError):
+        await wrapped(app, analytics)(http_scope(), Server().receive, send)
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (200, "disconnected")
+
+
+async def test_an_oserror_of_the_application_is_an_error(analytics: CapturedEvents) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        await get(wrapped(sending(then=ConnectionRefusedError("the database")), analytics))
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (500, "error")
+
+
+async def test_a_response_without_its_last_message_is_disconnected(analytics: CapturedEvents) -> None:
+    await get(wrapped(sending(start(), body(more_body=True)), analytics))
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (200, "disconnected")
+
+
+async def test_nothing_sent_to_a_client_that_left_is_499(analytics: CapturedEvents) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.disconnect"
+
+    await run(wrapped(app, analytics), http_scope(), [{"type": "http.disconnect"}])
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (499, "disconnected")
+
+
+async def test_a_group_with_an_error_in_it_is_an_error(analytics: CapturedEvents) -> None:
+    group = ExceptionGroup("tasks", [ClientDisconnect(), ValueError("no")])
+    with pytest.raises(ExceptionGroup):
+        await get(wrapped(sending(then=group), analytics))
+
+    assert the_request(analytics)["outcome"] == "error"
+    assert the_request(analytics)["error_type"] == "ExceptionGroup"
+    assert len(analytics.of("application_error")) == 1
+
+
+async def test_a_group_of_one_is_that_one(analytics: CapturedEvents) -> None:
+    with pytest.raises(ExceptionGroup):
+        await get(wrapped(sending(then=ExceptionGroup("tasks", [ValueError("no")])), analytics))
+
+    assert the_request(analytics)["error_type"] == "ValueError"
+    assert analytics.of("application_error")[0].data["error_type"] == "ValueError"
+
+
+# -- durations and bodies
+
+
+async def test_background_work_is_outside_of_the_duration_and_streams_are_inside(analytics: CapturedEvents) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.02)
+        await send(start())
+        for part in (b"abc", b"de", b""):
+            await asyncio.sleep(0.01)
+            await send(body(part, more_body=bool(part)))
+        await asyncio.sleep(0.2)
+
+    await get(wrapped(app, analytics))
+
+    request = the_request(analytics)
+    assert request["response_bytes"] == 5
+    assert 20 <= request["ttfb_ms"] <= request["duration_ms"] - 29
+    assert request["duration_ms"] < 200
+
+
+async def test_trailers_end_the_response(analytics: CapturedEvents) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(trailers=True))
+        await send(body())
+        await asyncio.sleep(0.02)
+        await send({"type": "http.response.trailers", "headers": [], "more_trailers": True})
+        await send({"type": "http.response.trailers", "headers": [], "more_trailers": False})
+
+    await get(wrapped(app, analytics))
+
+    assert the_request(analytics)["outcome"] == "ok"
+    assert the_request(analytics)["duration_ms"] >= 20
+
+
+async def test_trailers_that_never_come_are_missing(analytics: CapturedEvents) -> None:
+    await get(wrapped(sending(start(trailers=True), body()), analytics))
+
+    assert the_request(analytics)["outcome"] == "disconnected"
+
+
+async def test_pathsend_and_zerocopysend_end_the_response(analytics: CapturedEvents) -> None:
+    await get(wrapped(sending(start(), {"type": "http.response.pathsend", "path": "/tmp/x"}), analytics))
+    zero = {"type": "http.response.zerocopysend", "file": 3, "count": 11, "more_body": True}
+    await get(wrapped(sending(start(), zero, body(b"x")), analytics))
+
+    path, copied = (event.data for event in analytics.of("api_request"))
+    assert (path["outcome"], path["response_bytes"]) == ("ok", None)
+    assert (copied["outcome"], copied["response_bytes"]) == ("ok", 12)
+
+
+# -- exclude and options
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "is_excluded"),
+    [
+        ("/health", "", True),
+        ("/health/", "", False),
+        ("/healthy", "", False),
+        ("/static/a.js", "", True),
+        ("/static/", "", True),
+        ("/static", "", False),
+        ("/statics/a.js", "", False),
+        ("/behind/health", "/behind", True),
+        ("/health", "/behind", True),
+        ("/behindhealth", "/behind", False),
+    ],
+)
+async def test_exclude(analytics: CapturedEvents, path: str, root_path: str, is_excluded: bool) -> None:
+    app = wrapped(hello, analytics, exclude=["/health", "/static/*"])
+    sent = await get(app, path, root_path=root_path)
+
+    assert sent == [start(), body()]
+    assert (analytics.events == []) is is_excluded
+
+
+async def test_an_excluded_request_is_excluded_below_too(analytics: CapturedEvents) -> None:
+    inner = wrapped(sending(then=ValueError("no")), analytics)
+    with contextlib.suppress(ValueError):
+        await get(wrapped(inner, analytics, exclude=["/health"]), "/health")
+
+    assert analytics.events == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exclude": "/health"},
+        {"exclude": ["health"]},
+        {"exclude": ["/a*"]},
+        {"exclude": ["/*/b"]},
+        {"user_id": "alice"},
+        {"endpoint": "/x"},
+    ],
+)
+def test_a_wrong_option_is_named(analytics: CapturedEvents, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        wrapped(hello, analytics, **options)
+
+
+def test_a_wrong_client_is_named() -> None:
+    with pytest.raises(ConfigError, match="AnalyticsClient"):
+        AnalyticsMiddleware(hello, client="postgresql://…")  # type: ignore[arg-type]
+
+
+async def test_capture_errors_can_be_left_out(analytics: CapturedEvents) -> None:
+    with contextlib.suppress(ValueError):
+        await get(wrapped(sending(then=ValueError("no")), analytics, capture_errors=False))
+
+    assert [event.event_type for event in analytics.events] == ["api_request"]
+    assert the_request(analytics)["error_type"] == "ValueError"
+
+
+async def test_the_endpoint_may_come_from_a_callable(analytics: CapturedEvents) -> None:
+    await get(wrapped(hello, analytics, endpoint=lambda scope: "/by/{hand}"))
+
+    assert the_request(analytics)["endpoint"] == "/by/{hand}"
+
+
+async def test_a_callable_that_fails_changes_nothing(analytics: CapturedEvents) -> None:
+    def fail(scope: Scope) -> Any:
+        raise LookupError("no")
+
+    app = wrapped(hello, analytics, endpoint=fail, user_id=fail, session_id=fail)
+
+    assert await get(app) == [start(), body()]
     [event] = analytics.of("api_request")
-    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-    assert event.data["method"] == "GET"
-    assert event.data["status_code"] == 200
-    assert event.data["outcome"] == "ok"
-    assert event.data["response_bytes"] == 5
-    assert 0 <= event.data["ttfb_ms"] <= event.data["duration_ms"]
+    assert (event.data["endpoint"], event.user_id, event.session_id) == (None, None, None)
+
+
+# -- a filter, a clock: events as objects
+
+
+async def test_before_track_sees_the_event(analytics: CapturedEvents) -> None:
+    seen: list[Any] = []
+
+    def before(event: Any) -> Any:
+        seen.append(event)
+        return event
+
+    with capture_events(before_track=before) as captured:
+        await get(wrapped(hello, captured))
+        assert captured.of("api_request")[0].data["response_bytes"] == 5
+
+    assert isinstance(seen[0], ApiRequest)
+
+
+async def test_captured_events_are_refused_from_80_percent_full() -> None:
+    with capture_events(queue_size=10) as captured:
+        app = wrapped(hello, captured)
+        for _ in range(20):
+            await get(app)
+
+        assert len(captured.events) == 8
+        assert captured.client.stats().dropped["queue_full"] == 12
+
+
+# -- lifespan
+
+
+async def test_the_flush_follows_the_applications_return(
+    analytics: CapturedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    async def aflush(timeout: float | None = None) -> bool:
+        happened.append("flush")
+        return True
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        happened.append("application")
+
+    monkeypatch.setattr(analytics.client, "aflush", aflush)
+    monkeypatch.setattr(analytics.client._queue, "has_worker", lambda: True)
+    await wrapped(app, analytics)({"type": "lifespan"}, Server().receive, Server().send)
+
+    assert happened == ["application", "flush"]
+
+
+async def test_a_lifespan_that_fails_raises_its_own(analytics: CapturedEvents) -> None:
+    boom = ValueError("no lifespan here")
+    with pytest.raises(ValueError, match="no lifespan") as raised:
+        await wrapped(sending(then=boom), analytics)({"type": "lifespan"}, Server().receive, Server().send)
+
+    assert raised.value is boom
+    assert analytics.events == []
+
+
+async def test_a_client_without_a_worker_is_not_waited_for() -> None:
+    client = AnalyticsClient(service="t")
+    app = AnalyticsMiddleware(hello, client=client)
+    await get(app)
+    async with asyncio.timeout(1):
+        await app({"type": "lifespan"}, Server().receive, Server().send)
+
+    client.close(0)

@@ -502,9 +502,11 @@ async def test_an_execute_that_gives_no_tag_is_left_alone(dsn: str, monkeypatch:
             handle = instrument_asyncpg(captured.client)
         connection = await asyncpg.connect(dsn)
         assert await connection.fetchval("SELECT 1") == 1
+        assert await connection.fetchrow("SELECT 1 WHERE false") is None
+        assert await connection.fetch("CREATE TEMP TABLE u AS SELECT 1") == []
         handle.uninstrument()
         await connection.close()
-        assert brief(captured) == [("SELECT", 1, "ok")]
+        assert brief(captured) == [("SELECT", 1, "ok"), ("SELECT", 0, "ok"), ("CREATE", None, "ok")]
 
 
 async def test_who_replaces_our_replacement_keeps_theirs(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,8 @@ MAX_DEPTH = 100
 """How deep values may be nested. PostgreSQL's own parser gives up at some thousands."""
 
 _json = msgspec.json.Encoder()
-_now = datetime.now  # bound here: what freezes datetime in a test gives a class that cannot be encoded
+# Bound here: what freezes datetime in a test puts a class in its place whose objects cannot be encoded.
+_now, _combine, _kept = datetime.now, datetime.combine, (datetime, UUID)
 _NUL = b"\\u0000"
 
 
@@ -299,7 +300,7 @@ class EventEncoder:
             raise
         except RecursionError:
             raise InvalidEvent(f"{shape.event_type} is nested too deeply") from None
-        except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, SystemError) as error:  # the last: msgspec 0.21
             raise InvalidEvent(f"{shape.event_type}: {_said(error)}") from None
 
     def _hidden(self, value: Any) -> Any:
@@ -338,7 +339,7 @@ def _clean(value: Any, where: str, depth: int) -> Any:
         return value.isoformat()
     # Decimals, bytes, times, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
     try:
-        converted = msgspec.to_builtins(value, builtin_types=(datetime, UUID), str_keys=True)
+        converted = msgspec.to_builtins(value, builtin_types=_kept, str_keys=True)
     except (TypeError, ValueError) as error:
         raise InvalidEvent(f"{where}: {_said(error)}") from None
     return _clean(converted, where, depth + 1)
@@ -352,7 +353,7 @@ def _clean_key(key: Any, where: str) -> str:
 
 
 def _exact_datetime(value: datetime) -> datetime:
-    return datetime.combine(value.date(), value.timetz())
+    return _combine(value.date(), value.timetz())
 
 
 def _clock_time(now: datetime) -> datetime:

@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+import copy
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from asgi_analytics.instrumentation.framework import Framework, Template
+from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
+from asgi_analytics.instrumentation.framework import Framework, Template, as_coroutine_function
 from asgi_analytics.instrumentation.routes import RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from asgi_analytics.instrumentation.request import CapturedRequest
 
 _MOST_TABLES = 32
+_MOST_LAYERS = 100
 
 
 class Starlette(Framework):
-    """Routes by the tables of the routers that have served a request."""
+    """Routes by the tables of the routers that have served a request; the middleware outside of the error handler.
+
+    Starlette puts what ``add_middleware`` adds inside of the layer that answers for unhandled exceptions, where the
+    answer cannot be seen. That layer is made to run inside of the middleware.
+    """
 
     module = "starlette.routing"
 
     def __init__(self) -> None:
         self._tables: dict[int, tuple[ref[Any], RouteTable]] = {}
+
+    @classmethod
+    def connect(cls) -> None:
+        """Make Starlette's outermost layer ask for the middleware inside of it."""
+        errors = sys.modules.get("starlette.middleware.errors")
+        if errors is None:
+            return
+        layer = errors.ServerErrorMiddleware
+        run_layer = layer.__call__
+
+        # No coroutine of its own: for an application without the middleware nothing is different.
+        def run(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+            if "asgi_analytics" not in self.__dict__:
+                self.asgi_analytics = _outermost(self, run_layer)
+            middleware = self.asgi_analytics
+            if middleware is None or scope["type"] == "lifespan":
+                return run_layer(self, scope, receive, send)  # type: ignore[no-any-return]
+            return middleware(scope, receive, send)  # type: ignore[no-any-return]
+
+        layer.__call__ = as_coroutine_function(run)
 
     def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
         """Return the route that the outermost router and those below it have matched."""
@@ -31,6 +60,8 @@ class Starlette(Framework):
             return None
         known = self._tables.get(id(root))
         if known is None or known[0]() is not root:
+            if not hasattr(root, "routes"):
+                return None
             if len(self._tables) >= _MOST_TABLES:  # an application makes routers as it goes
                 self._tables.clear()
             known = self._tables[id(root)] = (ref(root), RouteTable(root))
@@ -41,3 +72,17 @@ class Starlette(Framework):
         if alone is None or alone[0] is not route or alone[1] is not scope.get("endpoint"):
             return table.find(scope)
         return table.find(scope) if "app_root_path" in scope or "fastapi" in scope else alone[2]
+
+
+def _outermost(layer: Any, run_layer: Callable[..., Awaitable[None]]) -> AnalyticsMiddleware | None:
+    """Return the middleware that stands inside of a layer, around that layer; None where there is none."""
+    app = getattr(layer, "app", None)
+    for _ in range(_MOST_LAYERS):
+        if isinstance(app, AnalyticsMiddleware):
+            outermost = copy.copy(app)
+            outermost.app = partial(run_layer, layer)
+            return outermost
+        app = getattr(app, "app", None)
+        if app is None:
+            break
+    return None

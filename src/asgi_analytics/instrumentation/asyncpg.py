@@ -23,6 +23,7 @@ import asyncpg.prepared_stmt
 import asyncpg.utils
 
 from asgi_analytics._context import suppressed
+from asgi_analytics.instrumentation import asyncpg_rows as rows
 from asgi_analytics.instrumentation.asyncpg_cursors import CursorTap
 from asgi_analytics.instrumentation.queries import QueryRecorder
 
@@ -80,11 +81,11 @@ class _Tap:
 
     def __init__(self) -> None:
         self.recorder: QueryRecorder | None = None
-        # Command tags on their way from _execute to the public method that runs on the same connection. Nothing else
-        # runs between the two, not even another task, and the key is of one loop, so of one thread.
-        self.tags: dict[Any, bytes | None] = {}
-        # Connections that copy: asyncpg 0.31 prepares a statement of its own for that.
-        self.copying: set[Any] = set()
+        # Command tags on their way from _execute to the public method that runs on the same connection, by the id of
+        # the connection. Nothing else runs between the two, not even another task, and a connection has one thread.
+        self.tags: dict[int, bytes | None] = {}
+        # Connections that copy, by id: asyncpg 0.31 prepares a statement of its own for that.
+        self.copying: set[int] = set()
         self.cursors = CursorTap()
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
@@ -125,11 +126,11 @@ def _targets(tap: _Tap) -> Iterable[tuple[Any, str, Callable[[Any], Any]]]:
     connection, prepared = asyncpg.connection.Connection, asyncpg.prepared_stmt.PreparedStatement
     return [
         (connection, "_execute", partial(_with_tag, tap)),
-        (connection, "execute", partial(_query, tap, _rows_of_status)),
-        (connection, "fetch", partial(_query, tap, _rows_of_list, tag=True)),
-        (connection, "fetchrow", partial(_query, tap, _rows_of_row, tag=True)),
-        (connection, "fetchval", partial(_query, tap, _rows_of_value, tag=True, always=True)),
-        (connection, "fetchmany", partial(_query, tap, _rows_of_many)),
+        (connection, "execute", partial(_query, tap, rows.of_status)),
+        (connection, "fetch", partial(_query, tap, rows.of_list, tag=True)),
+        (connection, "fetchrow", partial(_query, tap, rows.of_row, tag=True)),
+        (connection, "fetchval", partial(_query, tap, rows.of_value, tag=True, always=True)),
+        (connection, "fetchmany", partial(_query, tap, rows.of_many)),
         (connection, "executemany", partial(_command, tap)),
         (connection, "prepare", partial(_prepare, tap)),
         (connection, "copy_from_table", partial(_copy, tap, "COPY {} TO STDOUT")),
@@ -139,11 +140,11 @@ def _targets(tap: _Tap) -> Iterable[tuple[Any, str, Callable[[Any], Any]]]:
         (connection, "reset", _mute),
         (asyncpg.pool.PoolConnectionHolder, "release", _mute),  # runs a reset callback
         (asyncpg.utils, "_mogrify", _mute),  # copy_from_query has the server quote its arguments
-        (prepared, "fetch", partial(_prepared, tap, _rows_of_last_status)),
-        (prepared, "fetchrow", partial(_prepared, tap, _rows_of_last_status)),
-        (prepared, "fetchval", partial(_prepared, tap, _rows_of_last_status)),
-        (prepared, "fetchmany", partial(_prepared, tap, _rows_of_many)),
-        (prepared, "executemany", partial(_prepared, tap, _rows_unknown)),
+        (prepared, "fetch", partial(_prepared, tap, rows.of_last_status)),
+        (prepared, "fetchrow", partial(_prepared, tap, rows.of_last_status)),
+        (prepared, "fetchval", partial(_prepared, tap, rows.of_last_status)),
+        (prepared, "fetchmany", partial(_prepared, tap, rows.of_many)),
+        (prepared, "executemany", partial(_prepared, tap, rows.unknown)),
     ]
 
 
@@ -160,15 +161,15 @@ def _query(
             return await original(self, query, *args, **kwargs)
         tagged = tag and (always or not statement.is_read)
         if tagged:
-            tags[self] = None  # asks _execute for the tag
+            tags[id(self)] = None  # asks _execute for the tag
         started = perf_counter_ns()
         try:
             result = await original(self, query, *args, **kwargs)
         except BaseException as error:
-            tags.pop(self, None)
+            tags.pop(id(self), None)
             recorder.failed(statement, started, error)
             raise
-        recorder.succeeded(statement, started, rows_of(result, statement, tags.pop(self, None) if tagged else None))
+        recorder.succeeded(statement, started, rows_of, result, tags.pop(id(self), None) if tagged else None)
         return result
 
     return wrapper
@@ -182,7 +183,7 @@ def _command(tap: _Tap, original: Any) -> Any:
         recorder = tap.recorder
         if recorder is None or (statement := recorder.watch(command)) is None:
             return await original(self, command, *args, **kwargs)
-        return await _observe(recorder, statement, original(self, command, *args, **kwargs), _rows_unknown, self)
+        return await _observe(recorder, statement, original(self, command, *args, **kwargs), rows.unknown, self)
 
     return wrapper
 
@@ -197,7 +198,11 @@ def _prepare(tap: _Tap, original: Any) -> Any:
             return await original(self, query, *args, **kwargs)
         except BaseException as error:
             recorder = tap.recorder
-            if recorder is not None and self not in tap.copying and (statement := recorder.watch(query)) is not None:
+            if (
+                recorder is not None
+                and id(self) not in tap.copying
+                and (statement := recorder.watch(query)) is not None
+            ):
                 recorder.failed(statement, started, error)
             raise
 
@@ -212,11 +217,11 @@ def _copy(tap: _Tap, template: str, original: Any) -> Any:
         recorder = tap.recorder
         if recorder is None or (statement := recorder.watch(_copy_statement(template, args, kwargs))) is None:
             return await original(self, *args, **kwargs)
-        tap.copying.add(self)
+        tap.copying.add(id(self))
         try:
-            return await _observe(recorder, statement, original(self, *args, **kwargs), _rows_of_copy, self)
+            return await _observe(recorder, statement, original(self, *args, **kwargs), rows.of_status, self)
         finally:
-            tap.copying.discard(self)
+            tap.copying.discard(id(self))
 
     return wrapper
 
@@ -234,7 +239,7 @@ def _prepared(tap: _Tap, rows_of: Callable[..., int | None], original: Any) -> A
     @functools.wraps(original)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder = tap.recorder
-        if recorder is None or (statement := recorder.watch(self._query)) is None:
+        if recorder is None or (statement := recorder.watch(getattr(self, "_query", None))) is None:
             return original(self, *args, **kwargs)
         try:
             pending = original(self, *args, **kwargs)
@@ -255,7 +260,7 @@ async def _observe(
     except BaseException as error:
         recorder.failed(statement, started, error)
         raise
-    recorder.succeeded(statement, started, rows_of(result, statement, owner))
+    recorder.succeeded(statement, started, rows_of, result, owner)
     return result
 
 
@@ -281,60 +286,17 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
     tags = tap.tags
 
     @functools.wraps(original)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self not in tags or kwargs.get("return_status"):
-            return original(self, *args, **kwargs)
-        return with_tag(self, args, kwargs)
+    def wrapper(self: Any, query: Any, args: Any, limit: Any, timeout: Any, **kwargs: Any) -> Any:
+        if not tags or id(self) not in tags or kwargs.get("return_status"):
+            return original(self, query, args, limit, timeout, **kwargs)
+        return with_tag(self, query, args, limit, timeout, kwargs)
 
-    async def with_tag(self: Any, args: Any, kwargs: Any) -> Any:
-        answer = await original(self, *args, **{**kwargs, "return_status": True})
+    async def with_tag(self: Any, query: Any, args: Any, limit: Any, timeout: Any, kwargs: Any) -> Any:
+        kwargs["return_status"] = True
+        answer = await original(self, query, args, limit, timeout, **kwargs)
         if type(answer) is not tuple:
             return answer
-        tags[self] = answer[1]
+        tags[id(self)] = answer[1]
         return answer[0]
 
     return wrapper
-
-
-# -- rows, from the command tag wherever there is one
-
-
-@functools.lru_cache(maxsize=512)
-def rows_of_tag(tag: str | bytes) -> int | None:
-    """Return the number at the end of a command tag (``INSERT 0 3``); None for one without (``CREATE TABLE``)."""
-    text = tag.decode("utf-8", "replace") if isinstance(tag, bytes) else tag
-    number = text.rpartition(" ")[2]
-    return int(number) if number.isascii() and number.isdigit() else None
-
-
-def _rows_of_status(result: str, statement: Statement, tag: None) -> int | None:
-    return rows_of_tag(result) if result else None
-
-
-def _rows_of_list(result: list[Any], statement: Statement, tag: bytes | None) -> int | None:
-    return rows_of_tag(tag) if tag else len(result)
-
-
-def _rows_of_row(result: Any, statement: Statement, tag: bytes | None) -> int | None:
-    return rows_of_tag(tag) if tag else int(result is not None)
-
-
-def _rows_of_value(result: Any, statement: Statement, tag: bytes | None) -> int | None:
-    return rows_of_tag(tag) if tag else 1  # no tag: the server stopped after the one row that was asked for
-
-
-def _rows_of_many(result: list[Any], statement: Statement, owner: Any) -> int | None:
-    return len(result) if result or statement.is_read else None
-
-
-def _rows_of_last_status(result: Any, statement: Statement, owner: Any) -> int | None:
-    tag = owner._last_status
-    return rows_of_tag(tag) if tag else 1
-
-
-def _rows_of_copy(result: str, statement: Statement, owner: Any) -> int | None:
-    return rows_of_tag(result) if result else None
-
-
-def _rows_unknown(result: Any, statement: Statement, owner: Any) -> int | None:
-    return None

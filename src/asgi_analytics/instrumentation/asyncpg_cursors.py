@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _OpenCursor:
     """What is known of a cursor that is not at its end; asyncpg's own objects have no room for it."""
 
-    __slots__ = ("context", "duration_ms", "recorder", "request", "rows", "started", "statement")
+    __slots__ = ("context", "duration", "recorder", "request", "rows", "started", "statement")
 
     def __init__(self, recorder: QueryRecorder, statement: Statement) -> None:
         self.recorder = recorder
@@ -30,24 +30,22 @@ class _OpenCursor:
         # The event belongs to the request that opened the cursor, wherever the garbage collector ends it.
         self.context: Context = copy_context()
         self.started = perf_counter_ns()
-        self.duration_ms = 0.0
+        self.duration = 0
         self.rows = 0
         if self.request is not None:
             count(self.request, statement.fingerprint)
 
     def spend(self, started: int) -> None:
-        duration_ms = (perf_counter_ns() - started) // 1000 / 1000
-        self.duration_ms += duration_ms
+        duration = (perf_counter_ns() - started) // 1000
+        self.duration += duration
         if self.request is not None:
-            self.request.db_duration_ms += duration_ms
+            self.request.db_duration_ms += duration / 1000
 
     def end(self, error: BaseException | None) -> None:
-        endpoint = self.request.endpoint if self.request is not None else None
-        facts = (self.statement, self.duration_ms, self.rows, endpoint)
         if error is None:
-            self.context.run(self.recorder.keep, *facts)
+            self.context.run(self.recorder.ended, self.statement, self.duration, self.rows)
         else:
-            self.context.run(self.recorder.keep_failed, *facts, error)
+            self.context.run(self.recorder.keep_failed, self.statement, self.duration, self.rows, error)
 
 
 class CursorTap:
@@ -76,7 +74,7 @@ class CursorTap:
             self._end(key, None)
 
     def _begin(self, cursor: Any) -> _OpenCursor | None:
-        if self.recorder is None or (statement := self.recorder.watch(cursor._query)) is None:
+        if self.recorder is None or (statement := self.recorder.watch(getattr(cursor, "_query", None))) is None:
             return None
         entry = self._open[id(cursor)] = _OpenCursor(self.recorder, statement)
         return entry
@@ -98,10 +96,13 @@ class CursorTap:
             self._end(id(cursor), error)
             raise
         entry.spend(started)
-        if brings_rows:
-            entry.rows += len(result)
-        if cursor._exhausted:
-            self._end(id(cursor), None)
+        try:
+            if brings_rows:
+                entry.rows += len(result)
+            if cursor._exhausted:
+                self._end(id(cursor), None)
+        except Exception as inner:  # another asyncpg
+            not_captured(inner)
         return result
 
     # -- replacements
@@ -111,7 +112,7 @@ class CursorTap:
 
         @functools.wraps(original)
         def wrapper(cursor: Any) -> Any:
-            if cursor._state is not None or self.recorder is None:
+            if getattr(cursor, "_state", True) is not None or self.recorder is None:
                 return original(cursor)
             return first_row(cursor, original(cursor))
 

@@ -12,9 +12,10 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_analytics._context import RequestContext, current, suppressed
+from asgi_analytics._tracebacks import error_type
 from asgi_analytics.events.captured import ApiRequest, DatabaseQuery
 from asgi_analytics.instrumentation.calls import Call, observed
-from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of, type_name
+from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of
 from asgi_analytics.instrumentation.sql import fingerprint_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _RequestCall(Call):
         if outcome_of(error) == "cancelled":
             self._track(499, "cancelled", None)
         else:
-            self._track(500, "error", type_name(type(error)))
+            self._track(500, "error", error_type(error))
 
     def _track(self, status: int, outcome: str, error_type: str | None) -> None:
         request = self.request
@@ -102,7 +103,7 @@ class _RequestCall(Call):
                 outcome=outcome,
                 error_type=error_type,
                 db_queries=queries or None,
-                db_duration_ms=request.db_duration_ms if queries else None,
+                db_duration_ms=round(request.db_duration_ms, 3) if queries else None,
                 db_repeats=request.db_repeats(),
             )
         )
@@ -126,7 +127,7 @@ class _QueryCall(Call):
         self._query_type = query_type
         self._table = table
         self._fingerprint = fingerprint
-        self._duration_ms = 0.0
+        self._duration = 0
         self._entered = 0
 
     @classmethod
@@ -143,18 +144,18 @@ class _QueryCall(Call):
         self._entered = perf_counter_ns()
 
     def left(self) -> None:
-        duration_ms = (perf_counter_ns() - self._entered) // 1000 / 1000
-        self._duration_ms += duration_ms
+        duration = (perf_counter_ns() - self._entered) // 1000
+        self._duration += duration
         request = current.get()
         if request is not None:
-            request.db_duration_ms += duration_ms
+            request.db_duration_ms += duration / 1000
 
     def returned(self, result: Any) -> None:
         rows = getattr(result, "rowcount", None)
         self._track("ok", rows=rows if type(rows) is int and rows >= 0 else None)
 
     def raised(self, error: BaseException) -> None:
-        self._track(outcome_of(error), error_type=type_name(type(error)), sqlstate=sqlstate_of(error))
+        self._track(outcome_of(error), error_type=error_type(error), sqlstate=sqlstate_of(error))
 
     def _track(
         self, outcome: str, *, rows: int | None = None, error_type: str | None = None, sqlstate: str | None = None
@@ -165,7 +166,7 @@ class _QueryCall(Call):
                 query_type=self._query_type,
                 table=self._table,
                 fingerprint=self._fingerprint,
-                duration_ms=self._duration_ms,
+                duration_ms=self._duration / 1000,
                 rows_affected=rows,
                 outcome=outcome,
                 error_type=error_type,

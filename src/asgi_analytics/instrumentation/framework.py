@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -9,7 +10,7 @@ from asgi_analytics._context import current
 from asgi_analytics._log import log_problem
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from asgi_analytics.instrumentation.request import CapturedRequest
 
@@ -61,6 +62,10 @@ class Framework:
         """Return the route that was matched; None when this framework has matched none."""
         return None
 
+    def original(self, exc: BaseException) -> BaseException:
+        """Return the application's exception, where the framework has put one of its own around it."""
+        return exc
+
     def user(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> object:
         """Return who asks, where the framework keeps that outside of ``scope["user"]``; costs no I/O."""
         return None
@@ -72,3 +77,14 @@ def captured_request() -> CapturedRequest | None:
 
     request = current.get()
     return request if isinstance(request, CapturedRequest) else None
+
+
+def as_coroutine_function(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return a function that returns coroutines as one that servers take for ``async def``, and so for ASGI 3."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+
+    async def run(*args: Any) -> None:
+        await function(*args)
+
+    return run

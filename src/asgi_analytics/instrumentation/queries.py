@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from asyncio import CancelledError
 from random import random
 from time import perf_counter_ns
@@ -9,16 +10,22 @@ from typing import TYPE_CHECKING
 
 from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import log_problem
+from asgi_analytics._tracebacks import error_type
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import DatabaseQuery
+from asgi_analytics.instrumentation.query_lines import QueryLines
 from asgi_analytics.instrumentation.sql import Statement, normalise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_analytics._context import RequestContext
     from asgi_analytics.client import AnalyticsClient
 
 _QUERY_CANCELED = "57014"
 _LOCK_NOT_AVAILABLE = "55P03"
+
+_current, _suppressed = current.get, suppressed.get
 
 
 class QueryRecorder:
@@ -31,85 +38,100 @@ class QueryRecorder:
             raise ConfigError(f"slow_ms is {slow_ms!r}: use milliseconds from 0, or None")
         if isinstance(sample_rate, bool) or not 0 <= sample_rate <= 1:
             raise ConfigError(f"sample_rate is {sample_rate!r}: use a share from 0.0 to 1.0")
-        self.client = client
-        self._slow_ms = float("inf") if slow_ms is None else slow_ms
+        self._slow = math.inf if slow_ms is None else slow_ms * 1000
         self._sample_rate = sample_rate
+        self._keeps_all = sample_rate == 1
         self._capture_statement = capture_statement
         self._track = client.track_captured
+        self._track_line = client.track_captured_line
+        self._lines = client.request_lines(QueryLines)
 
     def watch(self, query: object) -> Statement | None:
         """Return what is known of a statement that is about to run; None for one that is none of our business."""
-        if suppressed.get() or ((request := current.get()) is not None and request.excluded):
+        if _suppressed() or ((request := _current()) is not None and request.excluded):
             return None
         try:
-            statement = normalise(query if isinstance(query, str) else "")
+            statement = normalise(query)  # type: ignore[arg-type]  # what is no text is told so by the driver
         except Exception as error:
-            not_captured(error)
+            if isinstance(query, str):
+                not_captured(error)
             return None
         return None if statement.is_control else statement
 
-    def succeeded(self, statement: Statement, started: int, rows: int | None) -> None:
-        """Record a query that went well, and its rows; ``started`` is the `perf_counter_ns` before it."""
+    def succeeded(
+        self, statement: Statement, started: int, rows_of: Callable[..., int | None], result: object, tag: object
+    ) -> None:
+        """Record a query that went well; ``started`` is the `perf_counter_ns` before it.
+
+        ``rows_of(result, statement, tag)`` returns its rows; ``tag`` is what brought the server's command tag.
+        """
+        duration = (perf_counter_ns() - started) // 1000
         try:
-            duration_ms = (perf_counter_ns() - started) // 1000 / 1000
-            request = current.get()
-            endpoint = None
+            request = _current()
             if request is not None:
                 count(request, statement.fingerprint)
-                request.db_duration_ms += duration_ms
-                endpoint = request.endpoint
-            self.keep(statement, duration_ms, rows, endpoint)
+                request.db_duration_ms += duration / 1000
+            if self._keeps_all or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
+                self._keep(statement, duration, rows_of(result, statement, tag), request)
         except Exception as error:
             not_captured(error)
 
-    def keep(self, statement: Statement, duration_ms: float, rows: int | None, endpoint: str | None) -> None:
-        """Track a query that went well, if it is slow or in the sample."""
-        if self._sample_rate < 1.0 and duration_ms < self._slow_ms and random() >= self._sample_rate:  # noqa: S311
-            return
-        self._track(
-            DatabaseQuery(
-                query_type=statement.query_type,
-                table=statement.table,
-                statement=statement.text if self._capture_statement else None,
-                fingerprint=statement.fingerprint,
-                duration_ms=duration_ms,
-                rows_affected=rows,
-                outcome="ok",
-                endpoint=endpoint,
-            )
-        )
+    def ended(self, statement: Statement, duration: int, rows: int) -> None:
+        """Record a cursor that came to its end after ``duration`` microseconds; it was counted when it was opened."""
+        if self._keeps_all or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
+            self._keep(statement, duration, rows, _current())
+
+    def _keep(self, statement: Statement, duration: int, rows: int | None, request: RequestContext | None) -> None:
+        if self._lines is not None:
+            data = statement.data if self._capture_statement else statement.data_without_text
+            try:
+                line = self._lines.line(data, duration, rows, request)
+            except Exception:
+                line = None  # a user id that is none, and the like: the event itself will tell
+            if line is not None:
+                self._track_line(line)
+                return
+        self._track(self._event(statement, duration, rows, "ok"))
 
     def failed(self, statement: Statement, started: int, error: BaseException) -> None:
         """Record a query that raised."""
+        duration = (perf_counter_ns() - started) // 1000
         try:
-            duration_ms = (perf_counter_ns() - started) // 1000 / 1000
-            request = current.get()
-            endpoint = None
+            request = _current()
             if request is not None:
                 count(request, statement.fingerprint)
-                request.db_duration_ms += duration_ms
-                endpoint = request.endpoint
-            self.keep_failed(statement, duration_ms, None, endpoint, error)
+                request.db_duration_ms += duration / 1000
+            self.keep_failed(statement, duration, None, error)
         except Exception as inner:
             not_captured(inner)
 
-    def keep_failed(
-        self, statement: Statement, duration_ms: float, rows: int | None, endpoint: str | None, error: BaseException
-    ) -> None:
-        """Track a query that raised; all of them are kept."""
+    def keep_failed(self, statement: Statement, duration: int, rows: int | None, error: BaseException) -> None:
+        """Track a query that raised after ``duration`` microseconds; all of them are kept."""
         self._track(
-            DatabaseQuery(
-                query_type=statement.query_type,
-                table=statement.table,
-                statement=statement.text if self._capture_statement else None,
-                fingerprint=statement.fingerprint,
-                duration_ms=duration_ms,
-                rows_affected=rows,
-                outcome=outcome_of(error),
-                error_type=type_name(type(error)),
+            self._event(
+                statement,
+                duration,
+                rows,
+                outcome_of(error),
+                error_type=error_type(error),
                 sqlstate=sqlstate_of(error),
-                endpoint=endpoint,
             )
+        )
+
+    def _event(
+        self, statement: Statement, duration: int, rows: int | None, outcome: str, **failure: str | None
+    ) -> DatabaseQuery:
+        request = _current()
+        return DatabaseQuery(
+            query_type=statement.query_type,
+            table=statement.table,
+            statement=statement.text if self._capture_statement else None,
+            fingerprint=statement.fingerprint,
+            duration_ms=duration / 1000,
+            rows_affected=rows,
+            outcome=outcome,
+            endpoint=None if request is None else request.endpoint,
+            **failure,
         )
 
 
@@ -139,11 +161,6 @@ def sqlstate_of(error: BaseException) -> str | None:
     """Return the five characters that the server gave the error, as asyncpg and psycopg keep them."""
     sqlstate = getattr(error, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None
-
-
-def type_name(cls: type[BaseException]) -> str:
-    """Return ``ValueError`` for a builtin, else ``module.QualName``."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def not_captured(error: Exception) -> None:

@@ -231,6 +231,8 @@ class CapturedRequest(RequestContext):
         """
         exc = unwrapped(exc)
         outcome = self._outcome_of(exc)
+        for framework in self.middleware.frameworks:
+            exc = framework.original(exc)
         if not self.is_complete() or exc is self.answering or (self.status or 0) >= 500:
             self.outcome = outcome
             self.error_type = error_type(exc) if outcome == "error" else None

@@ -10,7 +10,10 @@ import re
 from hashlib import blake2b
 from typing import NamedTuple
 
+from msgspec import json
+
 from asgi_analytics.events.identity import clean_text
+from asgi_analytics.instrumentation.sql_kinds import classify
 
 MAX_TEXT = 2_000
 """Characters of a statement that are kept."""
@@ -38,6 +41,9 @@ class Statement(NamedTuple):
     """Whether it only begins, ends or describes a transaction or a session, or is empty."""
     is_read: bool
     """Whether the rows that come back are all there is to count."""
+    data: str
+    """The members of the event's data that are the same for each run, as JSON without the braces."""
+    data_without_text: str
 
 
 # Identifiers hold any character beyond ASCII, also what Python calls a space.
@@ -64,21 +70,6 @@ _TOKEN = re.compile(
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _BEFORE_A_SIGN = frozenset("([,=<>+*/%") | {"<=", ">=", "<>", "!="}
 
-_KINDS = frozenset(
-    re.findall(
-        r"\w+",
-        """
-    ABORT ALTER ANALYZE BEGIN CALL CHECKPOINT CLOSE CLUSTER COMMENT COMMIT COPY CREATE DEALLOCATE DECLARE DELETE
-    DISCARD DO DROP END EXECUTE EXPLAIN FETCH GRANT IMPORT INSERT LISTEN LOAD LOCK MERGE MOVE NOTIFY PREPARE REASSIGN
-    REFRESH REINDEX RELEASE REPACK RESET REVOKE ROLLBACK SAVEPOINT SECURITY SELECT SET SHOW START TABLE TRUNCATE
-    UNLISTEN UPDATE VACUUM VALUES WITH
-""",
-    )
-)
-_CONTROL = frozenset(["abort", "begin", "commit", "end", "release", "rollback", "savepoint"])
-_CONTROL_PAIRS = frozenset(
-    [("start", "transaction"), ("prepare", "transaction"), ("set", "transaction"), ("show", "transaction")]
-)
 _ABOUT_THE_SESSION = frozenset(  # asked by SQLAlchemy and asyncpg when they connect, in exactly these words
     [
         "select pg_catalog.version()",
@@ -87,9 +78,6 @@ _ABOUT_THE_SESSION = frozenset(  # asked by SQLAlchemy and asyncpg when they con
         "SELECT pg_catalog.pg_is_in_recovery()",
     ]
 )
-_MAIN = frozenset(["select", "insert", "update", "delete", "merge", "values", "table"])
-_NOT_A_NAME = frozenset(["only", "table", "if", "not", "exists", "into", "from"])
-
 _memo: dict[str, Statement] = {}
 _long_memo: dict[tuple[int, int], Statement] = {}
 
@@ -122,10 +110,18 @@ def _learn(statement: str) -> Statement:
 
 def _read(statement: str) -> Statement:
     text, words = _cut(statement)
-    query_type, table, is_control = _classify(words)
+    query_type, table, is_control = classify(words)
     is_control = is_control or text in _ABOUT_THE_SESSION
     is_read = query_type in ("SELECT", "VALUES", "TABLE", "SHOW") and "into" not in words
-    return Statement(text, fingerprint_of(" ".join(_collapse(words))), query_type, table, is_control, is_read)
+    fingerprint = fingerprint_of(" ".join(_collapse(words)))
+    members = {"query_type": query_type, "table": table, "statement": text, "fingerprint": fingerprint}
+    data, data_without_text = (
+        json.encode({name: value for name, value in members.items() if value is not None and name != left_out})[1:-1]
+        for left_out in ("", "statement")
+    )
+    return Statement(
+        text, fingerprint, query_type, table, is_control, is_read, data.decode(), data_without_text.decode()
+    )
 
 
 def _cut(sql: str) -> tuple[str, list[str]]:
@@ -220,92 +216,3 @@ def _collapse(words: list[str]) -> list[str]:
     while out and out[-1] == ";":
         out.pop()
     return out
-
-
-def _classify(words: list[str]) -> tuple[str, str | None, bool]:
-    """Return kind, table, and whether there is nothing but transaction control."""
-    at, end = 0, len(words)
-    first = None
-    while at < end:
-        verb = words[at]
-        if verb in ("(", ";"):
-            at += 1
-            continue
-        following = words[at + 1] if at + 1 < end else ""
-        first = first or verb
-        if verb in _CONTROL or (verb, following.partition("_")[0]) in _CONTROL_PAIRS:
-            try:
-                at = words.index(";", at)
-            except ValueError:
-                break
-            continue
-        common: set[str] = set()
-        if verb == "with":
-            at = _main_statement(words, at, common)
-        kind = words[at].upper()
-        return kind if kind in _KINDS else "OTHER", _table(words, at, common), False
-    return (first or "EMPTY").upper(), None, True
-
-
-def _main_statement(words: list[str], at: int, common: set[str]) -> int:
-    """Return where the main statement of a WITH begins, and collect the names that the WITH defines."""
-    depth = 0
-    for index in range(at + 1, len(words)):
-        word, before = words[index], words[index - 1]
-        if word == "(":
-            depth += 1
-        elif word == ")":
-            depth -= 1
-            if depth < 0:
-                break
-        elif depth == 0 and before in ("with", "recursive", ","):
-            if word != "recursive":
-                common.add(word)
-        elif depth == 0 and word in _MAIN:
-            return index
-    return at
-
-
-def _table(words: list[str], at: int, common: set[str]) -> str | None:
-    verb = words[at]
-    end = len(words)
-    if verb in ("select", "delete"):
-        start = _from(words, at)
-    elif verb in ("alter", "create", "drop"):
-        start = next((index for index in range(at + 1, min(at + 5, end)) if words[index] == "table"), end)
-    elif verb in ("insert", "update", "merge", "copy", "truncate", "lock", "table"):
-        start = at + 1
-    else:
-        return None
-    while start < end and words[start] in _NOT_A_NAME:
-        start += 1
-    name: list[str] = []
-    while start < end and (words[start][0].isalpha() or words[start][0] in '_"'):
-        name.append(words[start])
-        start += 2
-        if start > end or words[start - 1] != ".":
-            break
-    if not name or (len(name) == 1 and name[0] in common):
-        return None
-    if verb == "select" and start <= end and words[start - 1] == "(":
-        return None  # a function
-    plain = (part[1:-1].replace('""', '"') if part[0] == '"' else part for part in name)
-    return clean_text(".".join(plain)[:200])
-
-
-def _from(words: list[str], at: int) -> int:
-    """Return where FROM stands at the level of the verb; the end when nowhere."""
-    depth = 0
-    for index in range(at + 1, len(words)):
-        word = words[index]
-        if word == "(":
-            depth += 1
-        elif word == ")":
-            depth -= 1
-            if depth < 0:
-                break
-        elif depth == 0 and word == "from" and words[index - 1] not in ("distinct", "rows"):
-            return index + 1
-        elif depth == 0 and word == ";":
-            break
-    return len(words)

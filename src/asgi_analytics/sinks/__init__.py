@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
     """
     scheme = _scheme(url)
     known: list[str] = []
-    for module in pkgutil.iter_modules(__path__):
-        for candidate in vars(import_module(f"{__name__}.{module.name}")).values():
+    names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    for name in sorted(names, key=lambda name: name not in sys.modules):  # what is loaded first: it costs nothing more
+        for candidate in vars(import_module(name)).values():
             schemes = getattr(candidate, "schemes", ())
             if isinstance(candidate, type) and isinstance(schemes, tuple):
                 known.extend(schemes)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from uuid import UUID
 
 from asgi_analytics.events.base import EnrichedEvent
-from asgi_analytics.sinks.base import Receipt
+from asgi_analytics.sinks.base import Receipt, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,16 +27,21 @@ class MemorySink:
         return cls()
 
     async def write(self, batch: Sequence[bytes]) -> Receipt:
-        """Keep a batch."""
+        """Keep a batch, but for what is no event."""
         duplicates = 0
-        for line in batch:
-            event = EnrichedEvent.from_json(line)
+        rejected: list[Rejected] = []
+        for index, line in enumerate(batch):
+            try:
+                event = EnrichedEvent.from_json(line)
+            except (ValueError, RecursionError):
+                rejected.append(Rejected(index=index, reason="malformed"))
+                continue
             if event.event_id in self._seen:
                 duplicates += 1
                 continue
             self._seen.add(event.event_id)
             self.events.append(event)
-        return Receipt(duplicates=duplicates)
+        return Receipt(duplicates=duplicates, rejected=rejected)
 
     async def aclose(self) -> None:
         """Keep what there is: a test looks at it afterwards."""

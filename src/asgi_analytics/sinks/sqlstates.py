@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import ssl
 
 import asyncpg
 
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
 from asgi_analytics.events.base import snake_case
 
-if TYPE_CHECKING:
-    from collections.abc import Container
-
 # Content: the batch holds an event that the table refuses. 22 data exception, 23 integrity constraint violation,
 # 54 program limit exceeded (nested too deeply for the server's stack, a row too big).
 _POISON_CLASSES = frozenset({"22", "23", "54"})
 
 # Somebody must act: 28 authorization, 3D no such database, 3F no such schema, 42 no such table or no right to it,
-# 0A not supported (a licence, a foreign server), XX internal error (corruption), 26 and 34 are pooled connections
-# that lost their prepared statements, and those are transient.
-_OPERATOR_CLASSES = frozenset({"28", "3D", "3F", "42", "0A", "XX", "F0", "HV"})
+# 0A not supported (a licence, a foreign server), P0 a trigger or function that refuses, XX internal error (corruption).
+# All others are transient, also 26, a pooled connection that lost its prepared statements.
+_OPERATOR_CLASSES = frozenset({"28", "3D", "3F", "42", "0A", "P0", "XX", "F0", "HV"})
 
-# Exceptions from the rules above.
-_TRANSIENT: Container[str] = frozenset({
-    "42P07", "42710",  # somebody migrates at this moment
-    "0A000:cached statement plan is invalid due to a database schema or configuration change",
-})  # fmt: skip
+# Somebody migrates at this moment.
+_TRANSIENT = frozenset({"42P07", "42710"})
 
 
 def is_poison(error: BaseException) -> bool:
@@ -57,10 +51,14 @@ def sink_error(error: BaseException) -> SinkError:
         return TransientError(said)
     if isinstance(error, asyncio.TimeoutError):
         return TransientError("the database did not answer in time")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return OperatorError("the server's certificate is not trusted: check sslmode and sslrootcert of the URL")
     if isinstance(error, OSError):
         return TransientError(f"the database cannot be reached: {error.strerror or type(error).__name__}")
     if isinstance(error, asyncpg.ClientConfigurationError | ValueError):
         return OperatorError(f"the connection settings are wrong: {type(error).__name__}")
+    if isinstance(error, asyncpg.InterfaceError) and "pool is clos" in str(error):
+        return OperatorError("the pool that was given to the sink is closed")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         return TransientError(f"the connection was lost: {type(error).__name__}")
     return OperatorError(f"{type(error).__name__} while writing")
@@ -73,6 +71,8 @@ def _cure(code: str) -> str:
         return "grant INSERT on analytics_events and analytics_dead_letters to the user"
     if code[:2] == "28":
         return "check the user and the password of the URL"
+    if code == "42P05":
+        return "behind a pooler of transactions, give the sink a pool of your own with statement_cache_size=0"
     if code == "3D000":
         return "create the database, or check its name in the URL"
     return "look at the server's log"

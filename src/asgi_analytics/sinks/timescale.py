@@ -7,12 +7,12 @@ import contextlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid5
 
 import asyncpg
+import msgspec
 
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
-from asgi_analytics.events.base import decode_envelope
-from asgi_analytics.events.identity import mint
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.sqlstates import condition, is_poison, sink_error
 
@@ -187,6 +187,19 @@ class TimescaleSink:
             pool.terminate()
 
 
+class _Known(msgspec.Struct):
+    """What a dead letter is filed under."""
+
+    event_id: UUID
+    event_type: str | None = None
+    service: str | None = None
+
+
+_decode_known = msgspec.json.Decoder(_Known).decode
+_NAMELESS = UUID("0a0d7a3e-6f0e-5c52-9d0b-6c6f9f6a1f2e")
+"""Namespace of the ids of dead letters whose own cannot be read: the same letter has the same, so it is kept once."""
+
+
 async def _keep(connection: object) -> None:
     """Leave a connection as it is when it returns to the pool."""
 
@@ -209,9 +222,10 @@ def _checked(url: str) -> str:
 
 
 def _dead_letter(line: bytes, error: asyncpg.PostgresError) -> tuple[Any, ...]:
-    try:
-        event = decode_envelope(line)
-        known = (event.event_id, event.event_type, event.service)
-    except ValueError:
-        known = (mint(), None, None)  # type: ignore[assignment]  # nothing is known of what cannot be read
-    return (*known, condition(error), error.sqlstate, line.decode("utf-8", "replace").replace("\x00", "\ufffd"))
+    payload = line.decode("utf-8", "replace").replace("\x00", "\ufffd")
+    # Where the data cannot be read, what stands before them may be: inside a text these quotes would be escaped.
+    for part in (line, line.partition(b',"data":')[0] + b"}"):
+        with contextlib.suppress(ValueError, RecursionError):
+            event = _decode_known(part)
+            return (event.event_id, event.event_type, event.service, condition(error), error.sqlstate, payload)
+    return (uuid5(_NAMELESS, payload), None, None, condition(error), error.sqlstate, payload)

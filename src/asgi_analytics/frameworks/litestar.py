@@ -1,0 +1,115 @@
+"""Litestar: its routes, and the exceptions that it answers before a middleware sees them."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
+from asgi_analytics.instrumentation.framework import Framework, Template, as_coroutine_function, captured_request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from asgi_analytics.instrumentation.request import CapturedRequest
+
+
+class Litestar(Framework):
+    """Litestar's own layers run inside of the middleware, and its exceptions are seen by ``after_exception``.
+
+    As ``middleware=[…]`` it would stand inside of the router, where no 404 and no lifespan comes by.
+    """
+
+    module = "litestar.app"
+
+    @classmethod
+    def connect(cls) -> None:
+        """Make each Litestar application ask for its middleware, and tell of its exceptions."""
+        application = sys.modules["litestar.app"].Litestar
+        run_application = application.__call__
+
+        def run(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+            hook = next((hook for hook in self.after_exception if isinstance(hook, _AfterException)), None)
+            if hook is None:
+                hook = _AfterException(_outermost(self, run_application))
+                self.after_exception.append(hook)
+            if hook.middleware is None:
+                return run_application(self, scope, receive, send)  # type: ignore[no-any-return]
+            return hook.middleware(scope, receive, send)
+
+        application.__call__ = as_coroutine_function(run)
+
+    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+        """Return the route that Litestar has matched."""
+        handler = scope.get("route_handler")
+        if handler is None:
+            return _other_method(scope, request.native) if isinstance(request.native, _Allowed) else None
+        if not getattr(handler, "is_mount", False):
+            text = scope.get("path_template")
+            return Template(text) if text else None
+        for route in scope["litestar_app"].routes:
+            if getattr(route, "route_handler", None) is handler:
+                prefix = route.path_format.rstrip("/")
+                return Template(prefix + "/{path}", prefix)
+        return None
+
+    def original(self, exc: BaseException) -> BaseException:
+        """Return what Litestar has dressed up because the response had begun."""
+        dressed = type(exc).__name__ == "LitestarException" and "after response started" in str(exc)
+        return exc.__cause__ if dressed and exc.__cause__ is not None else exc
+
+
+class _Allowed(str):
+    """A method for which there is a route, where there was none for the request's."""
+
+
+class _AfterException:
+    """The hook of one application, and the middleware that is to run around it."""
+
+    def __init__(self, middleware: AnalyticsMiddleware | None) -> None:
+        self.middleware = middleware
+
+    async def __call__(self, exc: BaseException, scope: MutableMapping[str, Any]) -> None:
+        request = captured_request()
+        if request is None:
+            return
+        if getattr(exc, "status_code", None) == 405 and "route_handler" not in scope:
+            allowed = (getattr(exc, "headers", None) or {}).get("allow", "")
+            request.native = _Allowed(allowed.split(",")[0].strip())
+        if not _is_handled(exc, scope):
+            request.failed(exc)
+
+
+def _outermost(app: Any, run: Callable[..., Awaitable[None]]) -> AnalyticsMiddleware | None:
+    """Return the middleware that is defined for an application, around all of it."""
+    for define in app.middleware or ():
+        made = getattr(define, "middleware", None)
+        if isinstance(made, type) and issubclass(made, AnalyticsMiddleware):
+            middleware: AnalyticsMiddleware = define(partial(run, app))
+            return middleware
+    return None
+
+
+def _other_method(scope: MutableMapping[str, Any], method: str) -> Template | None:
+    """Return the route that the path would have taken with another method."""
+    path = scope["path"]
+    if root_path := scope.get("root_path", ""):
+        path = path.split(root_path, maxsplit=1)[-1]
+    normalized = sys.modules["litestar.utils"].normalize_path(path)
+    found = scope["litestar_app"].asgi_router.handle_routing(path=normalized, method=method)
+    return Template(found[4]) if len(found) > 4 and found[4] else None
+
+
+def _is_handled(exc: BaseException, scope: MutableMapping[str, Any]) -> bool:
+    """Tell whether the application has an answer for this exception, not only for whatever goes wrong."""
+    exceptions = sys.modules["litestar.exceptions"]
+    answers = (exceptions.HTTPException, exceptions.WebSocketException)
+    if isinstance(exc, answers) and not isinstance(exc, exceptions.WebSocketDisconnect):
+        return True
+    starlette = sys.modules.get("starlette.exceptions")
+    if starlette is not None and isinstance(exc, starlette.HTTPException):
+        return True
+    handler = scope.get("route_handler")
+    source = scope["litestar_app"].exception_handlers if handler is None else handler.resolve_exception_handlers()
+    return any(cls in source for cls in type(exc).__mro__ if cls not in (Exception, BaseException, object))

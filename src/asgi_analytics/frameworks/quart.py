@@ -1,0 +1,71 @@
+"""Quart: its routes, and the exceptions that it answers, both told by its signals."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from asgi_analytics._log import log_problem
+from asgi_analytics.instrumentation.framework import Framework, Template, captured_request
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from asgi_analytics.instrumentation.request import CapturedRequest
+
+
+class Quart(Framework):
+    """The rule stands in Quart's own request, which is at hand when ``request_started`` is sent."""
+
+    module = "quart.app"
+
+    @classmethod
+    def connect(cls) -> None:
+        """Listen to Quart's signals. The functions are coroutines: others would run in a thread."""
+        signals = sys.modules["quart.signals"]
+        signals.request_started.connect(_request_started, weak=False)
+        signals.websocket_started.connect(_websocket_started, weak=False)
+        for name in ("got_request_exception", "got_websocket_exception", "got_background_exception"):
+            if (signal := getattr(signals, name, None)) is not None:
+                signal.connect(_got_exception, weak=False)
+
+    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+        """Return the rule that Quart has matched."""
+        return Template(str(request.native)) if isinstance(request.native, _Rule) else None
+
+
+class _Rule(str):
+    """A rule of Quart's, left on the captured request."""
+
+
+def _rule_of(native: Any) -> _Rule | None:
+    """Return the rule of a request or WebSocket; for another method's, the rule that this would have matched."""
+    rule = native.url_rule
+    methods = getattr(native.routing_exception, "valid_methods", None)
+    if rule is None and methods:
+        adapter = sys.modules["quart"].current_app.create_url_adapter(native)
+        rule = adapter.match(method=next(iter(methods)), return_rule=True)[0]
+    return None if rule is None else _Rule(rule.rule)
+
+
+async def _request_started(sender: Any, **_: Any) -> None:
+    _take_rule("request")
+
+
+async def _websocket_started(sender: Any, **_: Any) -> None:
+    _take_rule("websocket")
+
+
+def _take_rule(name: str) -> None:
+    captured = captured_request()
+    if captured is not None:
+        try:
+            captured.native = _rule_of(getattr(sys.modules["quart"], name))
+        except Exception as error:  # it would become the application's
+            log_problem("quart", "the rule of a request is not known: %s: %s", type(error).__name__, error)
+
+
+async def _got_exception(sender: Any, *, exception: BaseException, **_: Any) -> None:
+    captured = captured_request()
+    if captured is not None:
+        captured.failed(exception)

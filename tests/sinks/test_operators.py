@@ -1,0 +1,143 @@
+"""Somebody must act: tables, rights, passwords; until then it is said, and afterwards everything is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from asgi_analytics import TimescaleSink
+from asgi_analytics.errors import OperatorError, TransientError
+from asgi_analytics.sinks import timescale
+from tests.databases import PASSWORD, Database
+from tests.fakes import eventually
+from tests.sinks.conftest import Connect, Rows, say
+from tests.sinks.contract import ids, line
+
+ID = UUID("0198c1a2-0000-7000-8000-000000000001")
+
+
+async def test_missing_tables_are_said_loudly_and_once_made_everything_arrives(
+    connect: Connect, empty_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(empty_database.dsn)
+    say(client, 10)
+    await eventually(lambda: client.stats().retries >= 2)
+    assert "run analytics-migrate all" in str(client.stats().last_error)
+    assert client.stats().rejected == {}
+    from asgi_analytics.migrate.runner import migrate
+
+    await migrate(empty_database.dsn)
+    assert await client.aflush(20)
+    connection = await empty_database.connect()
+    assert await connection.fetchval("SELECT count(*) FROM analytics_events") == 10
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "events wait until somebody acts" in errors[0].getMessage()
+
+
+async def test_a_wrong_password_is_an_operator_error_that_does_not_repeat_it(database: Database) -> None:
+    sink = TimescaleSink(database.cluster.dsn(database.name, "postgres", "wr0ng"))
+    with pytest.raises(OperatorError, match="check the user and the password") as caught:
+        await sink.write([line()])
+    assert "wr0ng" not in str(caught.value)
+    await sink.aclose()
+
+
+async def test_a_database_that_does_not_exist_is_an_operator_error(database: Database) -> None:
+    sink = TimescaleSink(database.cluster.dsn("no_such_database"))
+    with pytest.raises(OperatorError, match="create the database, or check its name"):
+        await sink.write([line()])
+    await sink.aclose()
+
+
+async def test_missing_rights_are_an_operator_error_and_once_granted_everything_arrives(
+    connect: Connect, database: Database, rows: Rows
+) -> None:
+    owner = await database.connect()
+    name = f"writer_{database.name}"
+    await owner.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        client = connect(database.cluster.dsn(database.name, name))
+        say(client, 3)
+        await eventually(lambda: client.stats().retries >= 1)
+        assert "grant INSERT" in str(client.stats().last_error)
+        await owner.execute(f'GRANT INSERT, SELECT ON analytics_events, analytics_dead_letters TO "{name}"')
+        assert await client.aflush(20)
+        assert len(await rows()) == 3
+        await client.aclose(5)
+    finally:
+        await owner.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"')
+
+
+async def test_a_table_that_changes_under_a_connection_costs_nothing(
+    connect: Connect, database: Database, rows: Rows
+) -> None:
+    client = connect(database.dsn)
+    say(client)
+    assert await client.aflush(20)
+    connection = await database.connect()
+    await connection.execute("ALTER TABLE analytics_events ADD COLUMN note text")
+    say(client)
+    assert await client.aflush(20)
+    await connection.execute("ALTER TABLE analytics_events DROP COLUMN note")
+    say(client)
+    assert await client.aflush(20)
+    assert len(await rows()) == 3
+
+
+async def test_a_table_that_is_locked_is_waited_for(
+    connect: Connect, database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timescale, "WRITE_TIMEOUT", 0.1)
+    client = connect(database.dsn)
+    connection = await database.connect()
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE analytics_events IN ACCESS EXCLUSIVE MODE")
+        say(client, 5)
+        await eventually(lambda: client.stats().retries >= 2)
+    assert await client.aflush(20)
+    assert len(await rows()) == 5
+
+
+async def test_a_pool_that_was_closed_is_an_operator_error(database: Database) -> None:
+    pool = await asyncpg.create_pool(database.dsn, min_size=0)
+    await pool.close()
+    with pytest.raises(OperatorError, match="the pool that was given to the sink is closed"):
+        await TimescaleSink(pool).write([line()])
+
+
+async def test_wrong_parameters_of_a_url_are_an_operator_error(database: Database) -> None:
+    sink = TimescaleSink(f"{database.dsn}?sslmode=bogus")
+    with pytest.raises(OperatorError) as caught:
+        await sink.write([line()])
+    assert PASSWORD not in str(caught.value)
+    await sink.aclose()
+
+
+async def test_a_cancelled_write_leaves_the_sink_usable(database: Database, rows: Rows) -> None:
+    sink = TimescaleSink(database.dsn)
+    connection = await database.connect()
+    batch = [line("a")]
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("LOCK TABLE analytics_events IN ACCESS EXCLUSIVE MODE")
+    writing = asyncio.create_task(sink.write(batch))
+    await asyncio.sleep(0.05)
+    writing.cancel()
+    with contextlib.suppress(asyncio.CancelledError, TransientError):
+        await writing
+    await transaction.rollback()
+    await sink.write(batch)
+    assert [row["id"] for row in await rows()] == ids(batch)
+    await sink.aclose()
+
+
+def test_the_url_of_another_driver_is_taken() -> None:
+    sink: Any = TimescaleSink("postgresql+asyncpg://u:p@db/shop?sslmode=require")
+    assert sink._url == "postgresql://u:p@db/shop?sslmode=require"
