@@ -25,6 +25,7 @@ steps AS (
     UNION ALL
     SELECT s.ends, 0, 0, -s.users, 0 FROM spans AS s WHERE s.known
     UNION ALL
+    -- The events of nobody, which are in total_events all the same.
     SELECT s.day, 0, 0, 0, s.events FROM spans AS s WHERE NOT s.known
 ),
 sums AS (

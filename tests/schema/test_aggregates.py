@@ -128,16 +128,6 @@ async def test_a_user_counts_for_seven_and_thirty_days_and_no_longer(database: D
         )
 
 
-async def test_active_users_of_a_range_are_those_of_the_view(database: Database) -> None:
-    random = Random(6)
-    connection = await database.connect()
-    await insert(connection, some_events(random, 400, now() - 80 * DAY, now()))
-    whole = await connection.fetch("SELECT * FROM analytics_daily_active_users WHERE day >= $1", midnight(20))
-    assert whole
-    part = await connection.fetch("SELECT * FROM analytics_active_users($1, $2)", midnight(20), now())
-    assert part == whole
-
-
 @pytest.mark.parametrize(
     "data",
     [
