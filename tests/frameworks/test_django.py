@@ -35,8 +35,8 @@ class TestDjango(FrameworkContract):
     @pytest.fixture(autouse=True)
     def _urls(self) -> Iterator[None]:
         logging.getLogger("django.request").disabled = True  # its records would keep the exceptions
-        self.urls = types.ModuleType("urls")
-        self.urls.urlpatterns = []  # type: ignore[attr-defined]
+        self.urls: Any = types.ModuleType("urls")
+        self.urls.urlpatterns = []
         with override_settings(ROOT_URLCONF=self.urls):
             clear_url_caches()
             yield
@@ -99,7 +99,7 @@ class TestDjango(FrameworkContract):
 
         inner = [path("items/<int:item>/", page), re_path(r"^years/(?P<year>[0-9]{4})/$", page)]
         app = AnalyticsMiddleware(self.application(), client=self.client)
-        self.urls.urlpatterns[:] = [path("shops/<slug:shop>/", include(inner))]  # type: ignore[attr-defined]
+        self.urls.urlpatterns[:] = [path("shops/<slug:shop>/", include(inner))]
         clear_url_caches()
         for url in ("/shops/a/items/1/", "/shops/a/years/2026/", "/shops/a/items/x/"):
             await self.get(app, url)
@@ -120,7 +120,7 @@ class TestDjango(FrameworkContract):
             return HttpResponse("page")
 
         app = AnalyticsMiddleware(self.application(), client=self.client)
-        self.urls.urlpatterns[:] = [path("", page)]  # type: ignore[attr-defined]
+        self.urls.urlpatterns[:] = [path("", page)]
         clear_url_caches()
         await self.get(app, "/")
 
@@ -132,7 +132,7 @@ class TestDjango(FrameworkContract):
             return HttpResponse("late")
 
         app = AnalyticsMiddleware(self.application(), client=self.client)
-        self.urls.urlpatterns[:] = [path("slow/", slow)]  # type: ignore[attr-defined]
+        self.urls.urlpatterns[:] = [path("slow/", slow)]
         clear_url_caches()
         incoming = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
         await run(app, http_scope("/slow/"), incoming)
