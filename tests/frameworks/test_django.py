@@ -31,11 +31,12 @@ if not settings.configured:
 
 class TestDjango(FrameworkContract):
     has_lifespan = False
+    urls: Any
 
     @pytest.fixture(autouse=True)
     def _urls(self) -> Iterator[None]:
         logging.getLogger("django.request").disabled = True  # its records would keep the exceptions
-        self.urls: Any = types.ModuleType("urls")
+        self.urls = types.ModuleType("urls")
         self.urls.urlpatterns = []
         with override_settings(ROOT_URLCONF=self.urls):
             clear_url_caches()
