@@ -57,19 +57,19 @@ async def test_a_late_event_reaches_its_aggregate_by_itself(database: Database, 
 async def test_changed_and_deleted_events_change_their_aggregate(database: Database) -> None:
     random = Random(2)
     connection = await database.connect()
-    noon = midnight(10) + 12 * HOUR
-    kinds = ("api_request", "api_request", "api_request", "task_created", "application_error")
-    events = [happened(random, noon, kind, error_message="x") for kind in kinds]
+    hours = [midnight(10) + n * HOUR for n in range(0, 24, 4)]
+    kinds = ("api_request", "api_request", "task_created", "application_error")
+    events = [happened(random, at, kind, error_message="x") for at, kind in zip(hours, kinds, strict=False)]
     await insert(connection, events)
     await refresh(connection)
     await connection.execute("DELETE FROM analytics_events WHERE id = $1", events[0].id)
-    await connection.execute("UPDATE analytics_events SET timestamp = $2 WHERE id = $1", events[1].id, noon - HOUR)
-    await connection.execute("UPDATE analytics_events SET event_type = 'x' WHERE id = $1", events[3].id)
-    await connection.execute("UPDATE analytics_events SET timestamp = $2 WHERE id = $1", events[4].id, noon - 3 * HOUR)
+    moved = "UPDATE analytics_events SET timestamp = timestamp + INTERVAL '2 hours' WHERE id = $1"
+    await connection.execute(moved, events[1].id)
+    await connection.execute("UPDATE analytics_events SET event_type = 'x' WHERE id = $1", events[2].id)
+    await connection.execute(moved, events[3].id)
     await refresh(connection)
-    left = [events[1]._replace(timestamp=noon - HOUR), events[2]]
-    left += [events[3]._replace(event_type="x"), events[4]._replace(timestamp=noon - 3 * HOUR)]
-    assert_same(await all_rows(connection), expected(left))
+    left = [events[n]._replace(timestamp=events[n].timestamp + 2 * HOUR) for n in (1, 3)]
+    assert_same(await all_rows(connection), expected([*left, events[2]._replace(event_type="x")]))
 
 
 async def test_a_refresh_does_all_that_is_pending_and_says_what(database: Database) -> None:
