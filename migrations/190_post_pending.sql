@@ -83,14 +83,14 @@ CREATE FUNCTION analytics_pending(
             FROM changes AS c
             WHERE c.greatest >= 0
         ) AS x USING (mat_hypertable_id)
-        WHERE x.lowest < b.upper AND x.greatest >= b.lower
+        WHERE b.lower < b.upper AND x.lowest < b.upper AND x.greatest >= b.lower
         GROUP BY b.mat_hypertable_id
     )
     SELECT b.user_view_name::text, lower(w), upper(w)
     FROM bounds AS b
     JOIN changed AS c USING (mat_hypertable_id)
     CROSS JOIN days AS d
-    CROSS JOIN unnest(c.ranges * d.ranges * tstzmultirange(tstzrange(b.lower, greatest(b.lower, b.upper)))) AS w
+    CROSS JOIN unnest(c.ranges * d.ranges * tstzmultirange(tstzrange(b.lower, b.upper))) AS w
     ORDER BY lower(w), b.user_view_name
     $$;
 

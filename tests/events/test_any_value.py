@@ -63,7 +63,7 @@ def test_any_value_is_encoded_to_strict_json_unless_it_holds_a_naive_datetime(
     try:
         line = ENCODER.encode(event)
     except InvalidEvent as refused:
-        assert naive_inside(what), refused.detail  # noqa: PT017  # one question with two answers
+        assert naive_inside(what), refused.detail  # one question with two answers
         return
     assert not naive_inside(what)
     assert "\x00" not in str(json.loads(line, parse_constant=refuse))

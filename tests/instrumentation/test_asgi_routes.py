@@ -42,7 +42,7 @@ def endpoint_of(analytics: CapturedEvents) -> Ask:
     async def ask(app: App, path: str, method: str = "GET", **more: Any) -> str | None:
         if not isinstance(app, AnalyticsMiddleware):
             app = AnalyticsMiddleware(app, client=analytics.client)
-        found = []
+        found: list[str | None] = []
         for _ in range(3):
             analytics.clear()
             await run(app, http_scope(path, method, **more))
@@ -159,6 +159,7 @@ async def test_middleware_in_between_changes_nothing(endpoint_of: Ask) -> None:
     assert await endpoint_of(app, "/two/a/1") == "/two/a/{b}"
 
 
+@pytest.mark.newest  # Starlette leaves the route in the scope from 1.7 on
 async def test_a_mount_that_hides_its_routes(endpoint_of: Ask) -> None:
     inner = Starlette(routes=[Route("/a/{b}", page)])
 

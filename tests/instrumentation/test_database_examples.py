@@ -69,7 +69,7 @@ async def get(app: Any, path: str) -> int:
     try:
         await app({**scope, "root_path": "", "http_version": "1.1", "scheme": "http"}, receive, send)
     except Exception as error:
-        assert "example_poems" in str(error)  # noqa: PT017  # the one that the example wants
+        assert "example_poems" in str(error)  # the one that the example wants
     return statuses[0]
 
 

@@ -40,7 +40,7 @@ def test_any_text_is_divided_or_refused_by_line(text: str) -> None:
     try:
         found = split(text)
     except ValueError as exc:
-        assert str(exc).startswith("line ")  # noqa: PT017 - both ways are right, depending on the text
+        assert str(exc).startswith("line ")
     else:
         assert all(statement.text in text and statement.text.strip() for statement in found)
 

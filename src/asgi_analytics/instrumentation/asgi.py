@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _METHODS = {m: m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
 
@@ -45,7 +44,7 @@ class AnalyticsMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Any,  # each framework has types of its own for an ASGI application, and they do not agree
         *,
         client: AnalyticsClient,
         exclude: Iterable[str] = (),
@@ -60,7 +59,7 @@ class AnalyticsMiddleware:
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
                 raise ConfigError(f"{name} is no function: use a function of the scope")
-        self.app = app
+        self.app: Callable[..., Awaitable[None]] = app
         self.client = client
         self.user_id = user_id
         self.session_id = session_id
@@ -80,7 +79,7 @@ class AnalyticsMiddleware:
         self.frameworks: tuple[Framework, ...] = tuple(found)
         self.knows_users = self.user_id is not None or any(framework.knows_users for framework in found)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application; whatever it raises goes on unchanged."""
         kind = scope["type"]
         request: CapturedRequest

@@ -189,17 +189,19 @@ class CapturedRequest(RequestContext):
         try:
             if middleware.endpoint is not None and (named := middleware.endpoint(scope)) is not None:
                 return str(named)
+            route: Template | None = None
             mount: Template | None = None
             for framework in middleware.frameworks:
                 found = framework.template(scope, self)
                 if found is None:
                     continue
-                if mount is not None:
-                    found = found.below(mount)
                 if found.prefix is None:
-                    return found.text
-                mount = found
-            return None if mount is None else mount.text
+                    route = route or found
+                else:
+                    mount = found if mount is None else found.below(mount)
+            if route is None:
+                return None if mount is None else mount.text
+            return route.text if mount is None else route.below(mount).text
         except Exception as error:
             log_problem("endpoint", "the endpoint of a request is not known: %s: %s", type(error).__name__, error)
             return None
@@ -229,13 +231,17 @@ class CapturedRequest(RequestContext):
 
         After the response it is none of the request's: a background task has raised.
         """
+        is_answered = exc is self.answering or (self.status or 0) >= 500
         exc = unwrapped(exc)
         outcome = self._outcome_of(exc)
         for framework in self.middleware.frameworks:
-            exc = framework.original(exc)
-        if not self.is_complete() or exc is self.answering or (self.status or 0) >= 500:
+            exc = unwrapped(framework.original(exc))
+        if not self.is_complete() or is_answered:
             self.outcome = outcome
             self.error_type = error_type(exc) if outcome == "error" else None
+            if outcome != "error" and self.is_complete():
+                # An error handler has answered, but there was nobody left to hear it.
+                self.status = self.ttfb = self.response_bytes = None
         if outcome == "error" and self.middleware.capture_errors:
             self.middleware.client.track_unhandled(exc)
 
