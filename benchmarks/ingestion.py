@@ -2,8 +2,8 @@
 
 One process of the service, the migrated table with its indexes, batches of 100 and of 1,000 events of about 250 bytes
 of JSON data. Interleaved in one run: the worker's direct way (one TimescaleSink on one connection); the service, sent
-to over several connections; the same through one HttpSink, which packs and waits for each answer; and a service of the
-simple kind: pydantic models and executemany.
+to over several connections; the same through one HttpSink, which packs and waits for each answer; and a service that
+answers the same, written the simple way: a pydantic model, a look for duplicates, and executemany.
 
 Run: python benchmarks/ingestion.py [--events 20000] [--rounds 3] [--connections 4] [--million]
 Needs: pip install 'asgi-analytics[server,http]' pydantic psutil; a TimescaleDB that the tests would find, else the
@@ -62,19 +62,26 @@ class Event(pydantic.BaseModel):
 pool = None
 INSERT = """INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, session_id, data, context)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"""
+KNOWN = """SELECT count(*) FROM analytics_events
+           JOIN unnest($1::uuid[], $2::timestamptz[]) AS sent (id, timestamp) USING (timestamp, id)"""
 
 async def batch(request):
     global pool
     if pool is None:
-        pool = await asyncpg.create_pool(os.environ["DATABASE_URL"], min_size=2, max_size=2)
-    rows = [
-        (e.event_id, e.timestamp, e.event_type, e.service, e.user_id, e.session_id, json.dumps(e.data),
-         json.dumps(e.context))
-        for e in (Event.model_validate(one) for one in await request.json())
-    ]
-    async with pool.acquire() as connection:
+        pool = await asyncpg.create_pool(os.environ["DATABASE_URL"])
+    rows, rejected = [], []
+    for index, one in enumerate(await request.json()):
+        try:
+            e = Event.model_validate(one)
+        except pydantic.ValidationError as error:
+            rejected.append({"index": index, "reason": str(error)})
+        else:
+            rows.append((e.event_id, e.timestamp, e.event_type, e.service, e.user_id, e.session_id,
+                         json.dumps(e.data), json.dumps(e.context)))
+    async with pool.acquire() as connection, connection.transaction():
+        duplicates = await connection.fetchval(KNOWN, [row[0] for row in rows], [row[1] for row in rows])
         await connection.executemany(INSERT, rows)
-    return JSONResponse({"received": len(rows)})
+    return JSONResponse({"received": len(rows), "duplicates": duplicates, "rejected": rejected})
 
 app = Starlette(routes=[Route("/events/batch", batch, methods=["POST"])])
 config = uvicorn.Config(app, port=0, log_level="info", access_log=False)
