@@ -1,6 +1,10 @@
 -- Make partitions of events a day each: those of the retention, today's, and a week ahead
 -- for: postgresql
 
+-- What runs with the owner's rights, for whoever may insert events, must not take a temporary table for one of ours:
+-- pg_temp, else the first place where tables are looked for, is put last.
+SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true);
+
 -- How long raw events are kept. Replace it to keep them longer or shorter; null keeps them for ever.
 CREATE FUNCTION analytics_raw_retention() RETURNS interval
     LANGUAGE sql STABLE PARALLEL SAFE

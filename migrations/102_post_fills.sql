@@ -22,10 +22,11 @@ CREATE TABLE analytics_stale (
     PRIMARY KEY (view_name, bucket)
 );
 
--- SECURITY DEFINER, as a writer needs no right but to insert events. So nobody's temporary table may be mistaken for
--- one of ours: pg_temp, else the first place where tables are looked for, is put last.
+-- What runs with the owner's rights, for whoever may insert events, must not take a temporary table for one of ours:
+-- pg_temp, else the first place where tables are looked for, is put last.
 SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true);
 
+-- SECURITY DEFINER: a writer needs no right but to insert events.
 CREATE FUNCTION analytics_note_changes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path FROM CURRENT

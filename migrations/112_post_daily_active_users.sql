@@ -6,33 +6,27 @@
 -- with a range around it, for TimescaleDB would then look up for each row anew where the real-time part begins.
 CREATE VIEW analytics_daily_active_users AS
 WITH spans AS (
-    SELECT
-        u.day,
-        u.user_id,
-        u.events,
-        lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day) AS next_day
-    FROM analytics_user_days AS u
+    -- A row for each pair of a day and the end of a span that begins there: few, whatever the number of users.
+    SELECT d.day, d.ends, d.user_id IS NOT NULL AS known, count(*) AS users, sum(d.events) AS events
+    FROM (
+        SELECT
+            u.day,
+            u.user_id,
+            u.events,
+            least(u.day + INTERVAL '720 hours', lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day)) AS ends
+        FROM analytics_user_days AS u
+    ) AS d
+    GROUP BY d.day, d.ends, d.user_id IS NOT NULL
 ),
 steps AS (
-    -- count(user_id) leaves out the events of nobody, which are in total_events all the same.
-    SELECT
-        s.day,
-        count(s.user_id) AS daily,
-        count(s.user_id) AS weekly,
-        count(s.user_id) AS monthly,
-        sum(s.events) AS events
-    FROM spans AS s
-    GROUP BY s.day
+    SELECT s.day, s.users AS daily, s.users AS weekly, s.users AS monthly, s.events FROM spans AS s WHERE s.known
     UNION ALL
-    SELECT least(s.day + INTERVAL '168 hours', s.next_day), 0, -count(*), 0, 0
-    FROM spans AS s
-    WHERE s.user_id IS NOT NULL
-    GROUP BY 1
+    SELECT least(s.day + INTERVAL '168 hours', s.ends), 0, -s.users, 0, 0 FROM spans AS s WHERE s.known
     UNION ALL
-    SELECT least(s.day + INTERVAL '720 hours', s.next_day), 0, 0, -count(*), 0
-    FROM spans AS s
-    WHERE s.user_id IS NOT NULL
-    GROUP BY 1
+    SELECT s.ends, 0, 0, -s.users, 0 FROM spans AS s WHERE s.known
+    UNION ALL
+    -- The events of nobody, which are in total_events all the same.
+    SELECT s.day, 0, 0, 0, s.events FROM spans AS s WHERE NOT s.known
 ),
 sums AS (
     SELECT

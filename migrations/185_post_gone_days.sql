@@ -1,5 +1,9 @@
 -- Note the days whose events are gone, so that no refresh takes what comes late for all there was
 
+-- What runs with the owner's rights, for whoever may insert events, must not take a temporary table for one of ours:
+-- pg_temp, else the first place where tables are looked for, is put last.
+SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true);
+
 -- Complete days that are in the aggregates and have no event any more: dropped or deleted by hand, younger than the
 -- retention. Without the note, one late event would make such a day look whole again, and its aggregates be replaced.
 CREATE TABLE analytics_gone_days (day timestamptz PRIMARY KEY);

@@ -5,12 +5,9 @@
 --
 -- Days whose events are gone, or within a day of being dropped, are not among them: to refresh them would empty the
 -- aggregate, which outlives the events. Nor is anything after now, for an event of the year 2099 would make the
--- aggregate end there, and leave nothing to be computed in real time. `all_history` is for the first time, when no
--- event was dropped yet.
+-- aggregate end there, and leave nothing to be computed in real time.
 CREATE FUNCTION analytics_pending(
-    since timestamptz DEFAULT NULL,
-    until timestamptz DEFAULT NULL,
-    all_history boolean DEFAULT false
+    since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
 ) RETURNS TABLE (view_name text, window_start timestamptz, window_end timestamptz)
     LANGUAGE sql STABLE
     SET search_path FROM CURRENT
@@ -28,8 +25,7 @@ CREATE FUNCTION analytics_pending(
             a.*,
             greatest(
                 date_bin(a.step, since, '2000-01-01 00:00:00+00'),
-                CASE WHEN NOT all_history THEN analytics_refreshable_from() END,
-                '2000-01-01 00:00:00+00'
+                analytics_refreshable_from()
             ) AS lower,
             least(
                 date_bin(a.step, until + a.step - INTERVAL '1 microsecond', '2000-01-01 00:00:00+00'),
@@ -83,14 +79,14 @@ CREATE FUNCTION analytics_pending(
             FROM changes AS c
             WHERE c.greatest >= 0
         ) AS x USING (mat_hypertable_id)
-        WHERE x.lowest < b.upper AND x.greatest >= b.lower
+        WHERE b.lower < b.upper AND x.lowest < b.upper AND x.greatest >= b.lower
         GROUP BY b.mat_hypertable_id
     )
     SELECT b.user_view_name::text, lower(w), upper(w)
     FROM bounds AS b
     JOIN changed AS c USING (mat_hypertable_id)
     CROSS JOIN days AS d
-    CROSS JOIN unnest(c.ranges * d.ranges * tstzmultirange(tstzrange(b.lower, greatest(b.lower, b.upper)))) AS w
+    CROSS JOIN unnest(c.ranges * d.ranges * tstzmultirange(tstzrange(b.lower, b.upper))) AS w
     ORDER BY lower(w), b.user_view_name
     $$;
 
@@ -101,11 +97,7 @@ DO $do$
 BEGIN
     EXECUTE format(
         $create$
-CREATE PROCEDURE analytics_refresh_pending(
-    since timestamptz DEFAULT NULL,
-    until timestamptz DEFAULT NULL,
-    all_history boolean DEFAULT false
-)
+CREATE PROCEDURE analytics_refresh_pending(since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -117,7 +109,7 @@ BEGIN
     -- Into arrays, for an open cursor would have to be kept over each of the commits.
     SELECT array_agg(p.view_name), array_agg(p.window_start), array_agg(p.window_end)
     INTO views, starts, ends
-    FROM %1$I.analytics_pending(since, until, all_history) AS p;
+    FROM %1$I.analytics_pending(since, until) AS p;
     FOR i IN 1 .. coalesce(cardinality(views), 0) LOOP
         CALL %2$I.refresh_continuous_aggregate(format('%%I.%%I', %1$L, views[i])::regclass, starts[i], ends[i]);
     END LOOP;

@@ -1,6 +1,10 @@
 -- Tell which buckets of the filled tables are behind the events, and fill them
 -- for: postgresql
 
+-- What runs with the owner's rights, for whoever may insert events, must not take a temporary table for one of ours:
+-- pg_temp, else the first place where tables are looked for, is put last.
+SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true);
+
 -- The ranges of complete buckets to fill, from `since` up to `until`, at most a day of hours or a week of days long.
 --
 -- Days whose events are gone, or within a day of being dropped, are not among them: to fill them would empty the

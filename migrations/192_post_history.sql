@@ -1,5 +1,5 @@
 -- Materialise the events that were there before the aggregates
 -- for: timescaledb
 -- transaction: no
--- Before there is a retention policy, so that none of them is dropped uncounted.
-CALL analytics_refresh_pending(all_history => true)
+-- Before there is a retention policy, so that all of them are counted, however old.
+CALL analytics_refresh_pending()

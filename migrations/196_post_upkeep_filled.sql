@@ -1,10 +1,13 @@
 -- Keep filled tables, partitions and retention up to date by one function, called every hour
 -- for: postgresql
 
--- SECURITY DEFINER, as the worker needs no right but to insert events: pg_temp is put last as for the triggers.
+-- What runs with the owner's rights, for whoever may insert events, must not take a temporary table for one of ours:
+-- pg_temp, else the first place where tables are looked for, is put last.
 SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true);
 
 -- Fill what is pending, drop what is past the retention, make partitions. False when another process is at it.
+--
+-- SECURITY DEFINER: the worker calls it, and needs no right but to insert events.
 --
 -- What needs a lock on the events comes last and is given up when it does not get it in a moment, for every writer
 -- waits behind it: the next call tries again, and the partitions are made a week ahead.

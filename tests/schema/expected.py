@@ -1,0 +1,223 @@
+"""What the seven views must say, computed once more, in Python and as simply as possible."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.schema.happenings import Happened, in_order
+
+Rows = list[dict[str, Any]]
+
+
+def day_of(event: Happened) -> datetime:
+    return event.timestamp.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def hour_of(event: Happened) -> datetime:
+    return event.timestamp.replace(minute=0, second=0, microsecond=0)
+
+
+def amount(value: Any) -> float | None:
+    """Return a measured amount, or None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e100:
+        return None
+    return float(value)
+
+
+def average(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def percentile(values: Sequence[float], q: float) -> float | None:
+    """Interpolate as percentile_cont does."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    rank = q * (len(ordered) - 1)
+    low, high = ordered[math.floor(rank)], ordered[math.ceil(rank)]
+    return low + (high - low) * (rank - math.floor(rank))
+
+
+def amounts(events: Iterable[Happened], field: str) -> list[float]:
+    found = (amount(event.data.get(field)) for event in events)
+    return [value for value in found if value is not None]
+
+
+def users(events: Iterable[Happened]) -> int:
+    return len({event.user_id for event in events if event.user_id})
+
+
+def grouped(events: Iterable[Happened], key: Callable[[Happened], tuple[Any, ...]]) -> dict[Any, list[Happened]]:
+    groups = defaultdict(list)
+    for event in events:
+        groups[key(event)].append(event)
+    return groups
+
+
+def count(events: Iterable[Happened], *types: str, success: bool | None = None) -> int:
+    return sum(e.event_type in types and (success is None or e.data.get("success") is success) for e in events)
+
+
+def expected(events: Sequence[Happened]) -> dict[str, Rows]:
+    """Return the rows of every view."""
+    found = {
+        "analytics_daily_active_users": daily_active_users(events),
+        "analytics_task_stats_daily": task_stats(events),
+        "analytics_api_latency_hourly": api_latency(events),
+        "analytics_integration_health_daily": integration_health(events),
+        "analytics_auth_events_daily": auth_events(events),
+        "analytics_cocoon_activity_daily": cocoon_activity(events),
+        "analytics_errors_hourly": errors(events),
+    }
+    return {view: in_order(rows) for view, rows in found.items()}
+
+
+def daily_active_users(events: Sequence[Happened]) -> Rows:
+    days = grouped(events, lambda e: (day_of(e),))
+
+    def active(day: datetime, length: int) -> int:
+        return users(e for n in range(length) for e in days.get((day - timedelta(days=n),), ()))
+
+    return [
+        {
+            "day": day,
+            "active_users": active(day, 1),
+            "weekly_active_users": active(day, 7),
+            "monthly_active_users": active(day, 30),
+            "total_events": len(of_day),
+        }
+        for (day,), of_day in days.items()
+    ]
+
+
+def task_stats(events: Sequence[Happened]) -> Rows:
+    states = ("created", "started", "completed", "failed", "cancelled")
+    tasks = [e for e in events if e.event_type in [f"task_{state}" for state in states]]
+    rows = []
+    for (day,), of_day in grouped(tasks, lambda e: (day_of(e),)).items():
+        durations = amounts((e for e in of_day if e.event_type == "task_completed"), "duration_ms")
+        counts = {state: count(of_day, f"task_{state}") for state in states}
+        rows.append(
+            {
+                "day": day,
+                **counts,
+                "avg_duration_ms": average(durations),
+                "p95_duration_ms": percentile(durations, 0.95),
+            }
+        )
+    return rows
+
+
+def api_latency(events: Sequence[Happened]) -> Rows:
+    requests = [e for e in events if e.event_type == "api_request"]
+    rows = []
+    groups = grouped(requests, lambda e: (hour_of(e), e.service, e.data.get("endpoint"), e.data.get("method")))
+    for (hour, service, endpoint, method), group in groups.items():
+        durations = amounts(group, "duration_ms")
+        statuses = amounts(group, "status_code")
+        rows.append(
+            {
+                "hour": hour,
+                "service": service,
+                "endpoint": endpoint,
+                "method": method,
+                "request_count": len(group),
+                "avg_duration_ms": average(durations),
+                "p50_duration_ms": percentile(durations, 0.5),
+                "p95_duration_ms": percentile(durations, 0.95),
+                "p99_duration_ms": percentile(durations, 0.99),
+                "error_4xx_count": sum(400 <= status <= 499 for status in statuses),
+                "error_5xx_count": sum(500 <= status <= 599 for status in statuses),
+            }
+        )
+    return rows
+
+
+def integration_health(events: Sequence[Happened]) -> Rows:
+    types = ("integration_connected", "integration_disconnected", "integration_used", "integration_error")
+    known = [e for e in events if e.event_type in types]
+    return [
+        {
+            "day": day,
+            "provider": provider,
+            "connections": count(group, types[0]),
+            "disconnections": count(group, types[1]),
+            "uses": count(group, types[2]),
+            "errors": count(group, types[3]),
+            "unique_users": users(group),
+        }
+        for (day, provider), group in grouped(known, lambda e: (day_of(e), e.data.get("provider"))).items()
+    ]
+
+
+def auth_events(events: Sequence[Happened]) -> Rows:
+    types = ("auth_login_attempt", "auth_code_verified", "auth_token_refresh")
+    known = [e for e in events if e.event_type in types]
+    return [
+        {
+            "day": day,
+            "login_attempts": count(group, types[0]),
+            "successful_logins": count(group, types[0], success=True),
+            "failed_logins": count(group, types[0], success=False),
+            "code_verifications": count(group, types[1]),
+            "token_refreshes": count(group, types[2]),
+            "unique_users_authenticated": users(e for e in group if e.data.get("success") is True),
+        }
+        for (day,), group in grouped(known, lambda e: (day_of(e),)).items()
+    ]
+
+
+def cocoon_activity(events: Sequence[Happened]) -> Rows:
+    types = ("cocoon_registered", "cocoon_connected", "cocoon_disconnected", "cocoon_claimed")
+    known = [e for e in events if e.event_type in (*types, "cocoon_setup_token_used")]
+    return [
+        {
+            "day": day,
+            "registrations": count(group, types[0]),
+            "connections": count(group, types[1]),
+            "disconnections": count(group, types[2]),
+            "claims": count(group, types[3]),
+            "avg_session_duration_seconds": average(
+                amounts((e for e in group if e.event_type == "cocoon_disconnected"), "duration_seconds")
+            ),
+            "unique_cocoons": len({e.data["cocoon_id"] for e in group if "cocoon_id" in e.data}),
+        }
+        for (day,), group in grouped(known, lambda e: (day_of(e),)).items()
+    ]
+
+
+def errors(events: Sequence[Happened]) -> Rows:
+    known = [e for e in events if e.event_type == "application_error"]
+
+    def key(event: Happened) -> tuple[Any, ...]:
+        return hour_of(event), event.service, event.data.get("error_type"), event.data.get("fingerprint")
+
+    return [
+        {
+            "hour": hour,
+            "service": service,
+            "error_type": error_type,
+            "fingerprint": fingerprint,
+            "error_count": len(group),
+            "affected_users": users(group),
+            "sample_error_message": min(e.data["error_message"].encode() for e in group).decode(),
+        }
+        for (hour, service, error_type, fingerprint), group in grouped(known, key).items()
+    ]
+
+
+def assert_same(found: dict[str, Rows], wanted: dict[str, Rows]) -> None:
+    """Compare views row by row and column by column; sums of floats may differ in their last digits."""
+    for view, rows in wanted.items():
+        assert len(found[view]) == len(rows), view
+        for mine, theirs in zip(found[view], rows, strict=True):
+            assert list(mine) == list(theirs), view
+            for column, value in theirs.items():
+                if isinstance(value, float) and mine[column] is not None:
+                    assert math.isclose(mine[column], value, rel_tol=1e-9), (view, column, mine, theirs)
+                else:
+                    assert mine[column] == value, (view, column, mine, theirs)

@@ -1,0 +1,284 @@
+"""What is refreshed, what is not, and that nothing is ever lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import asyncpg
+import pytest
+
+from asgi_analytics.errors import ConfigError
+from asgi_analytics.migrate.refresh import refresh
+from tests.databases import Database
+from tests.schema.expected import assert_same, expected
+from tests.schema.happenings import (
+    DAY,
+    HOUR,
+    Happened,
+    all_rows,
+    happened,
+    insert,
+    keep_fresh,
+    lose,
+    midnight,
+    now,
+    rows,
+    some_events,
+)
+
+
+async def created_on(connection: asyncpg.Connection, day: datetime) -> int:
+    found = await connection.fetchval("SELECT created FROM analytics_task_stats_daily WHERE day = $1", day)
+    return int(found or 0)
+
+
+def tasks(random: Random, *at: datetime) -> list[Happened]:
+    return [happened(random, moment, "task_created", user=1) for moment in at]
+
+
+@pytest.mark.parametrize("days_ago", [1, 4, 20, 88])
+async def test_a_late_event_reaches_its_aggregate_by_itself(database: Database, days_ago: int) -> None:
+    random = Random(1)
+    connection = await database.connect()
+    noon = midnight(days_ago) + 12 * HOUR
+    await insert(connection, tasks(random, *(now() - n * DAY for n in range(89)), noon))
+    await keep_fresh(connection, database)
+    before = await created_on(connection, midnight(days_ago))
+    await insert(connection, tasks(random, noon, noon))
+    assert await created_on(connection, midnight(days_ago)) == before  # it is computed, and not live
+    assert await connection.fetchval("SELECT count(*) FROM analytics_pending()") > 0
+    await keep_fresh(connection, database)
+    assert await created_on(connection, midnight(days_ago)) == before + 2
+
+
+async def test_changed_and_deleted_events_change_their_aggregate(database: Database) -> None:
+    random = Random(2)
+    connection = await database.connect()
+    hours = [midnight(10) + n * HOUR for n in range(0, 24, 4)]
+    kinds = ("api_request", "api_request", "task_created", "application_error")
+    events = [happened(random, at, kind, error_message="x") for at, kind in zip(hours, kinds, strict=False)]
+    await insert(connection, events)
+    await refresh(connection)
+    await connection.execute("DELETE FROM analytics_events WHERE id = $1", events[0].id)
+    moved = "UPDATE analytics_events SET timestamp = timestamp + INTERVAL '2 hours' WHERE id = $1"
+    await connection.execute(moved, events[1].id)
+    await connection.execute("UPDATE analytics_events SET event_type = 'x' WHERE id = $1", events[2].id)
+    await connection.execute(moved, events[3].id)
+    await refresh(connection)
+    left = [events[n]._replace(timestamp=events[n].timestamp + 2 * HOUR) for n in (1, 3)]
+    assert_same(await all_rows(connection), expected([*left, events[2]._replace(event_type="x")]))
+
+
+async def test_a_refresh_does_all_that_is_pending_and_says_what(database: Database) -> None:
+    random = Random(3)
+    connection = await database.connect()
+    await insert(connection, some_events(random, 300, midnight(30), now()))
+    pending = await connection.fetch("SELECT * FROM analytics_pending()")
+    done = await refresh(connection)
+    assert [(one.view, one.start, one.end) for one in done] == [tuple(window) for window in pending]
+    assert all(one.duration_ms > 0 for one in done)
+    assert await connection.fetch("SELECT * FROM analytics_pending()") == []
+    assert await refresh(connection) == []
+
+
+async def test_a_refresh_of_a_range_leaves_the_rest_pending(database: Database) -> None:
+    random = Random(4)
+    connection = await database.connect()
+    days = range(2, 42)
+    await insert(connection, tasks(random, *(midnight(n) for n in days)))
+    await refresh(connection)
+    await insert(connection, tasks(random, *(midnight(n) + 13 * HOUR for n in days)))
+    done = await refresh(connection, midnight(20), midnight(10))
+    assert done
+    assert all(one.start and one.end and midnight(20) <= one.start < one.end <= midnight(10) for one in done)
+    for n in days:
+        assert await created_on(connection, midnight(n)) == (2 if 10 < n <= 20 else 1), n
+
+    await refresh(connection, until=midnight(30) - timedelta(minutes=1))  # days that are touched are taken whole
+    assert [n for n in days if await created_on(connection, midnight(n)) == 2] == [*range(11, 21), *range(31, 42)]
+    await refresh(connection, since=midnight(5) + 13 * HOUR)
+    assert [n for n in days if await created_on(connection, midnight(n)) == 1] == [*range(6, 11), *range(21, 31)]
+
+
+async def test_a_range_may_be_refreshed_before_what_is_older(database: Database) -> None:
+    random = Random(11)
+    connection = await database.connect()
+    events = some_events(random, 300, midnight(60), now())
+    await insert(connection, events)
+    for since, until in ((20, 10), (50, 40), (60, 30), (45, 0), (61, -1)):
+        await refresh(connection, midnight(since), midnight(until))
+        if database.flavour == "postgresql":  # TimescaleDB computes nothing live that is older than what it refreshed
+            assert_same(await all_rows(connection), expected(events))
+    assert_same(await all_rows(connection), expected(events))
+
+
+async def test_a_range_that_is_none_is_refused(database: Database) -> None:
+    connection = await database.connect()
+    with pytest.raises(ConfigError, match="earlier time first"):
+        await refresh(connection, now(), now() - DAY)
+    with pytest.raises(ConfigError, match="no time zone"):
+        await refresh(connection, datetime(2026, 1, 1))
+    async with connection.transaction():
+        with pytest.raises(ConfigError, match="inside a transaction"):
+            await refresh(connection)
+    assert await refresh(connection, now() + DAY, now() + 2 * DAY) == []
+    assert await refresh(connection, datetime(1, 1, 1, tzinfo=UTC), datetime(2, 1, 1, tzinfo=UTC)) == []
+
+
+async def test_nothing_is_lost_when_raw_events_are_dropped(database: Database) -> None:
+    random = Random(5)
+    connection = await database.connect()
+    events = some_events(random, 1000, midnight(85), now())
+    await insert(connection, events)
+    await refresh(connection)
+    before = await all_rows(connection)
+    assert_same(before, expected(events))
+
+    await lose(connection, database, midnight(30))
+    assert await connection.fetchval("SELECT min(timestamp) FROM analytics_events") >= midnight(30)
+    await keep_fresh(connection, database)
+    await refresh(connection)
+    await refresh(connection, midnight(89), now())
+    await refresh(connection, until=midnight(20))
+    assert_same(await all_rows(connection), before)
+
+    # One that comes late into a day that was dropped is not taken for all that there was.
+    await insert(connection, tasks(random, midnight(40) + HOUR, midnight(20) + HOUR))
+    await keep_fresh(connection, database)
+    await refresh(connection, midnight(89), now())
+    after = await all_rows(connection)
+    stats, stats_before = after["analytics_task_stats_daily"], before["analytics_task_stats_daily"]
+    changed = {row["day"]: row["created"] for row in stats if row not in stats_before}
+    assert list(changed) == [midnight(20)]
+    assert [row for row in after["analytics_errors_hourly"] if row not in before["analytics_errors_hourly"]] == []
+
+
+async def test_nothing_is_lost_when_all_events_of_a_day_are_deleted(database: Database) -> None:
+    random = Random(6)
+    connection = await database.connect()
+    events = some_events(random, 500, midnight(20), midnight(8))
+    await insert(connection, events)
+    await refresh(connection)
+    before = await all_rows(connection)
+    await connection.execute("DELETE FROM analytics_events WHERE timestamp < $1", midnight(12))
+    await keep_fresh(connection, database)
+    await refresh(connection)
+    await insert(connection, tasks(random, midnight(15)))
+    await keep_fresh(connection, database)
+    assert_same(await all_rows(connection), before)
+
+
+async def test_retention_drops_events_and_keeps_their_aggregates(database: Database) -> None:
+    random = Random(7)
+    connection = await database.connect()
+    events = some_events(random, 1000, midnight(88), now())
+    await insert(connection, events)
+    await refresh(connection)
+    before = await all_rows(connection)
+    # Thirty days pass.
+    if database.flavour == "timescaledb":
+        await connection.execute(
+            'SELECT alter_job(job_id, config => config || \'{"drop_after": "60 days"}\')'
+            " FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' AND job_id >= 1000"
+        )
+    else:
+        await connection.execute(
+            "CREATE OR REPLACE FUNCTION analytics_raw_retention() RETURNS interval"
+            " LANGUAGE sql STABLE PARALLEL SAFE RETURN INTERVAL '60 days'"
+        )
+    for _ in range(2):
+        await keep_fresh(connection, database)
+        oldest = await connection.fetchval("SELECT min(timestamp) FROM analytics_events")
+        assert midnight(61) <= oldest < midnight(58)
+        assert_same(await all_rows(connection), before)
+        await refresh(connection)
+        await refresh(connection, midnight(88), now())
+        assert_same(await all_rows(connection), before)
+    # Older than the retention, and younger by less than a day, when its day may be dropped at any moment.
+    await insert(connection, tasks(random, midnight(75), now() - 60 * DAY + HOUR))
+    await refresh(connection)
+    await keep_fresh(connection, database)
+    assert_same(await all_rows(connection), before)
+
+
+async def test_an_event_of_the_year_2099_does_not_end_real_time(database: Database) -> None:
+    random = Random(8)
+    connection = await database.connect()
+    far = [happened(random, datetime(2099, 12, 31, 23, 59, tzinfo=UTC), "task_created", user=1)]
+    events = far + some_events(random, 200, midnight(5), now())
+    await insert(connection, events)
+    for freshen in (refresh, lambda connection: keep_fresh(connection, database)):
+        await freshen(connection)
+        await refresh(connection, until=datetime(2100, 1, 1, tzinfo=UTC))
+        new = some_events(random, 20, now() - timedelta(seconds=1), now())
+        new += some_events(random, 20, now() + HOUR, now() + 3 * DAY)
+        await insert(connection, new)
+        events += new
+        assert_same(await all_rows(connection), expected(events))
+    assert (await rows(connection, "analytics_task_stats_daily"))[-1]["day"] == datetime(2099, 12, 31, tzinfo=UTC)
+
+
+async def test_an_event_that_is_committed_late_is_not_missed(database: Database) -> None:
+    random = Random(9)
+    connection, writer = await database.connect(), await database.connect()
+    day = midnight(9)
+    await insert(connection, tasks(random, day))
+    transaction = writer.transaction()
+    await transaction.start()
+    await insert(writer, tasks(random, day))
+    await asyncio.wait_for(refresh(connection), 60)
+    assert await created_on(connection, day) == 1
+    await transaction.commit()
+    await keep_fresh(connection, database)
+    assert await created_on(connection, day) == 2
+
+
+async def test_refreshes_at_once_and_writers_do_not_disturb_each_other(database: Database) -> None:
+    random = Random(10)
+    connections = [await database.connect() for _ in range(5)]
+    events = some_events(random, 400, midnight(60), now())
+    await insert(connections[0], events)
+    written = list(events)
+
+    async def write(connection: asyncpg.Connection) -> None:
+        for _ in range(30):
+            batch = some_events(random, 20, midnight(60), now())
+            written.extend(batch)
+            await insert(connection, batch)
+
+    async def freshen(connection: asyncpg.Connection) -> Any:
+        return await refresh(connection)
+
+    await asyncio.wait_for(asyncio.gather(*map(write, connections[:2]), *map(freshen, connections[2:])), timeout=100)
+    await refresh(connections[0])
+    assert_same(await all_rows(connections[0]), expected(written))
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_only_one_process_does_the_upkeep(database: Database) -> None:
+    one, other = await database.connect(), await database.connect()
+    transaction = one.transaction()
+    await transaction.start()
+    assert await one.fetchval("SELECT analytics_upkeep()") is True
+    assert await other.fetchval("SELECT analytics_upkeep()") is False
+    await transaction.commit()
+    assert await other.fetchval("SELECT analytics_upkeep()") is True
+
+
+@pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
+async def test_policies_refresh_every_hour_the_last_three_days(database: Database) -> None:
+    connection = await database.connect()
+    found = await connection.fetch(
+        "SELECT v.view_name, j.schedule_interval, j.config FROM timescaledb_information.continuous_aggregates v"
+        " JOIN timescaledb_information.jobs j ON j.hypertable_name = v.view_name"
+        " WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND NOT v.materialized_only"
+    )
+    assert len({name for name, _, _ in found}) == 8
+    for name, interval, config in found:
+        assert interval == timedelta(hours=1), name
+        assert '"start_offset": "3 days"' in config
+    retention = "SELECT config->>'drop_after' FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'"
+    assert await connection.fetchval(retention) == "90 days"
