@@ -239,7 +239,9 @@ def main() -> None:
     for kind in ("Starlette", "raw"):
         medians = measure(kind, options.rounds, options.requests)
         least = medians["minimum by hand"] - medians["bare"]
-        print(f"\n{kind} ({sys.version.split()[0]}, median of {options.rounds} rounds of {options.requests} requests)\n")
+        print(
+            f"\n{kind} ({sys.version.split()[0]}, median of {options.rounds} rounds of {options.requests} requests)\n"
+        )
         print(f"{'':36}{'µs':>8}{'added':>9}{'× bare':>9}{'× added by hand':>17}")
         for name, median in medians.items():
             added = median - medians["bare"]
