@@ -67,7 +67,8 @@ SELECT
             'cocoon_id', md5((i % 900)::text)::uuid, 'duration_seconds', round((r * 5000)::numeric, 1))
     END,
     jsonb_build_object(
-        'trace_id', md5((i / 4)::text), 'span_id', left(md5(i::text), 16), 'request_id', md5((i / 4 + 1e9)::text),
+        'trace_id', CASE WHEN $5 THEN md5((i / 4)::text) END, 'span_id', CASE WHEN $5 THEN left(md5(i::text), 16) END,
+        'request_id', md5((i / 4 + 1e9)::text),
         'hostname', 'web-' || i % 4, 'environment', 'production')
 FROM (
     SELECT i, random() AS r, (power(random(), 2) * 60)::int AS endpoint,
@@ -105,13 +106,13 @@ async def timed(connection: Any, sql: str, rounds: int = 5) -> tuple[float, Any]
     return statistics.median(times), rows
 
 
-async def measure(dsn: str, flavour: str, number: int) -> None:
+async def measure(dsn: str, flavour: str, number: int, traced: bool) -> None:
     connection = await asyncpg.connect(dsn, timeout=30, command_timeout=3600)
     began = time.perf_counter()
     start = await connection.fetchval("SELECT now() - make_interval(days => $1)", DAYS)
     step = 120_000
     for first in range(0, number, step):
-        await connection.execute(FILL, start, DAYS * 86400 / number, first, min(first + step, number))
+        await connection.execute(FILL, start, DAYS * 86400 / number, first, min(first + step, number), traced)
     print(f"{number / 1e6:.1f} million events in {time.perf_counter() - began:.0f} s (made by the server)", flush=True)
     began = time.perf_counter()
     await refresh_views(dsn)
@@ -150,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--database", choices=["timescaledb", "postgresql"])
+    parser.add_argument("--untraced", action="store_true", help="an application without OpenTelemetry: no trace ids")
     options = parser.parse_args()
     servers = Servers()
     try:
@@ -158,7 +160,7 @@ def main() -> None:
         dsn = cluster.dsn(cluster.create())
         asyncio.run(migrate(dsn))
         print(cluster.version)
-        asyncio.run(measure(dsn, flavour, options.events))
+        asyncio.run(measure(dsn, flavour, options.events, not options.untraced))
     finally:
         servers.close()
 

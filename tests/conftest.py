@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from tests.databases import Cluster, Database
 from tests.proxy import Proxy
-from tests.servers import Servers
+from tests.servers import Servers, summary
 
 SERVERS = Servers()
+VARYING = re.compile(r"GMT$|^[0-9a-f]{8}-[0-9a-f]{4}-")
+WORKERS: list[dict[str, dict[str, Any]]] = []
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +96,30 @@ def proxy(database: Database, make_proxy: Callable[..., Proxy]) -> Proxy:
     return make_proxy(database)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Give what differs from run to run a name that does not: parallel workers must collect the same tests."""
+    if isinstance(val, UUID | bytes) or (isinstance(val, str) and VARYING.search(val)):
+        return argname
+    return None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a parallel worker tell the controller on what it ran."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["databases"] = SERVERS.report()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a parallel worker tells."""
+    WORKERS.append(getattr(node, "workeroutput", {}).get("databases", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say on which databases the tests ran, and which were left out."""
-    lines = list(SERVERS.summary())
-    if SERVERS.used:
+    lines = summary([SERVERS.report(), *WORKERS])
+    if lines:
         terminalreporter.section("databases")
-    for line in lines if SERVERS.used else ():
+    for line in lines:
         terminalreporter.line(line)

@@ -69,8 +69,13 @@ def run_script(code: str, *arguments: object, timeout: float = 60, check: bool =
     return done.stdout
 
 
+def events_of(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a file; none is there twice."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert max(Counter(event["event_id"] for event in events).values(), default=1) == 1
+    return events
+
+
 def arrived(path: Path) -> list[str]:
     """Return what was said, sorted; no event is there twice."""
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    assert max(Counter(line["event_id"] for line in lines).values(), default=1) == 1
-    return sorted(line["data"]["what"] for line in lines)
+    return sorted(event["data"]["what"] for event in events_of(path))

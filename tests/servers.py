@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -45,6 +46,20 @@ def roomy_memory() -> str | None:
         if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 1024**3:
             return memory
     return None
+
+
+def summary(reports: Iterable[dict[str, dict[str, Any]]]) -> list[str]:
+    """Say on what the tests ran, line by line; nothing when no test asked for a database."""
+    reports = list(reports)
+    lines = []
+    for flavour in ("postgresql", "timescaledb"):
+        used = [report["used"][flavour] for report in reports if flavour in report.get("used", {})]
+        if used:
+            lines.append(f"{flavour}: {used[0][0]}, asked for {sum(tests for _, tests in used)} times")
+        left_out = [report["left_out"][flavour] for report in reports if flavour in report.get("left_out", {})]
+        if left_out:
+            lines.append(f"{flavour}: LEFT OUT, {left_out[0]}")
+    return lines if any(report.get("used") for report in reports) else []
 
 
 class Servers:
@@ -122,14 +137,10 @@ class Servers:
             )
         return self._root, self._scratch
 
-    def summary(self) -> Iterable[str]:
-        """Say on what the tests ran, line by line."""
-        for flavour in ("postgresql", "timescaledb"):
-            if flavour in self.used:
-                server, tests = self.used[flavour]
-                yield f"{flavour}: {server.version} ({server.whose}), asked for {tests} times"
-            if flavour in self.left_out:
-                yield f"{flavour}: LEFT OUT, {self.left_out[flavour]}"
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return what `summary` says, as plain values: a parallel worker hands it to the controller."""
+        used = {f: [f"{server.version} ({server.whose})", tests] for f, (server, tests) in self.used.items()}
+        return {"used": used, "left_out": dict(self.left_out)}
 
     def _require(self, flavour: str) -> None:
         if flavour in self.left_out:

@@ -63,9 +63,14 @@ def test_there_is_nothing_to_flush_in_a_new_client(hosted: Callable[..., Analyti
         assert client.stats().accepted == 0
 
 
-def test_closing_a_client_that_never_tracked_starts_no_thread(hosted: Callable[..., AnalyticsClient]) -> None:
+def test_closing_a_client_that_never_tracked_starts_no_thread(
+    hosted: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr("asgi_analytics.hosting._thread.start_new_thread", lambda *_: started.append(1))
     client = hosted(MemorySink())
     assert client.close(1)
+    assert not started
     assert isinstance(client._host, ThreadHost)
     assert client._host.stopped()
     assert client._host._loop is None

@@ -148,8 +148,7 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
 
 def test_a_group_names_its_members() -> None:
     def group() -> None:
-        members: Any = [raised(lambda: 1 / 0), ValueError("v")]
-        raise ExceptionGroup("several", members)
+        raise BaseExceptionGroup("several", [raised(lambda: 1 / 0), ValueError("v")])
 
     event = described(group)
 
@@ -181,11 +180,12 @@ def test_nothing_is_kept_alive(analytics: CapturedEvents) -> None:
         try:
             fail()
         except ValueError as error:
-            assert analytics.client.track_error(error)
+            analytics.client.track_error(error)
 
     contextvars.Context().run(reports)
     gc.collect()
     assert things[0]() is None
+    assert len(analytics.events) == 1
 
 
 # -- track_error
@@ -217,8 +217,7 @@ def test_one_object_in_two_requests_is_two_events(analytics: CapturedEvents) -> 
 
 
 def test_a_group_of_what_was_reported_is_not_reported_again(analytics: CapturedEvents) -> None:
-    nothing: dict[str, int] = {}
-    errors = [raised(lambda: 1 / 0), raised(lambda: nothing["a"])]
+    errors = [raised(lambda: 1 / 0), raised(lambda: int("a"))]
     for error in errors:
         assert analytics.client.track_unhandled(error)
 

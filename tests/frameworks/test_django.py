@@ -7,6 +7,7 @@ import logging
 import types
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import uuid5
 
 import django
 import pytest
@@ -14,9 +15,12 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import override_settings
-from django.urls import clear_url_caches, path
+from django.urls import clear_url_caches, include, path, re_path
 
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.events.identity import USER_NAMESPACE
 from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
+from tests.instrumentation.asgi_app import http_scope, run
 
 if not settings.configured:
     settings.configure(
@@ -27,12 +31,13 @@ if not settings.configured:
 
 class TestDjango(FrameworkContract):
     has_lifespan = False
+    urls: Any
 
     @pytest.fixture(autouse=True)
     def _urls(self) -> Iterator[None]:
         logging.getLogger("django.request").disabled = True  # its records would keep the exceptions
         self.urls = types.ModuleType("urls")
-        self.urls.urlpatterns = []  # type: ignore[attr-defined]
+        self.urls.urlpatterns = []
         with override_settings(ROOT_URLCONF=self.urls):
             clear_url_caches()
             yield
@@ -88,3 +93,50 @@ class TestDjango(FrameworkContract):
                 await asyncio.sleep(0.006)
 
         return StreamingHttpResponse(parts())
+
+    async def test_includes_and_regular_expressions_are_as_django_writes_them(self) -> None:
+        def page(request: HttpRequest, **_: Any) -> HttpResponse:
+            return HttpResponse("page")
+
+        inner = [path("items/<int:item>/", page), re_path(r"^years/(?P<year>[0-9]{4})/$", page)]
+        app = AnalyticsMiddleware(self.application(), client=self.client)
+        self.urls.urlpatterns[:] = [path("shops/<slug:shop>/", include(inner))]
+        clear_url_caches()
+        for url in ("/shops/a/items/1/", "/shops/a/years/2026/", "/shops/a/items/x/"):
+            await self.get(app, url)
+
+        assert [event.data["endpoint"] for event in self.analytics.of("api_request")] == [
+            "/shops/<slug:shop>/items/<int:item>/",
+            "/shops/<slug:shop>/years/(?P<year>[0-9]{4})/$",
+            None,
+        ]
+
+    async def test_the_user_that_the_application_has_asked_for(self) -> None:
+        class User:
+            pk = 7
+            is_authenticated = True
+
+        def page(request: HttpRequest) -> HttpResponse:
+            request._cached_user = User()  # as django.contrib.auth leaves it
+            return HttpResponse("page")
+
+        app = AnalyticsMiddleware(self.application(), client=self.client)
+        self.urls.urlpatterns[:] = [path("", page)]
+        clear_url_caches()
+        await self.get(app, "/")
+
+        assert self.request().user_id == uuid5(USER_NAMESPACE, "7")
+
+    async def test_a_client_that_leaves(self) -> None:
+        async def slow(request: HttpRequest) -> HttpResponse:
+            await asyncio.sleep(10)
+            return HttpResponse("late")
+
+        app = AnalyticsMiddleware(self.application(), client=self.client)
+        self.urls.urlpatterns[:] = [path("slow/", slow)]
+        clear_url_caches()
+        incoming = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+        await run(app, http_scope("/slow/"), incoming)
+
+        data = self.request().data
+        assert (data["status_code"], data["outcome"], data["endpoint"]) == (499, "disconnected", "/slow/")

@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.testing import CapturedEvents
+from tests.frameworks.contract import FrameworkContract, Unforeseen, raise_heavy, raise_unforeseen, report, say_who
+from tests.instrumentation.asgi_app import Server, http_scope, run
 
 
 class TestStarlette(FrameworkContract):
@@ -20,8 +24,6 @@ class TestStarlette(FrameworkContract):
         return Starlette(routes=[Route(path, getattr(self, name)) for path, name in routes])
 
     def add(self, *routes: tuple[str, str]) -> Any:
-        from asgi_analytics import AnalyticsMiddleware
-
         app = self.application(*routes)
         app.add_middleware(AnalyticsMiddleware, client=self.client)
         return app
@@ -68,3 +70,53 @@ class TestStarlette(FrameworkContract):
                 await asyncio.sleep(0.006)
 
         return StreamingResponse(parts())
+
+
+async def refuse(request: Request, exc: Exception) -> Response:
+    return PlainTextResponse("sorry", 503)
+
+
+@pytest.mark.parametrize("install", ["usual", "outermost"])
+async def test_a_page_for_errors_is_what_the_client_got(analytics: CapturedEvents, install: str) -> None:
+    async def boom(request: Request) -> Response:
+        raise_unforeseen()
+        raise AssertionError
+
+    starlette = Starlette(routes=[Route("/boom", boom)], exception_handlers={Exception: refuse})
+    app: Any = starlette
+    if install == "usual":
+        starlette.add_middleware(AnalyticsMiddleware, client=analytics.client)
+    else:
+        app = AnalyticsMiddleware(starlette, client=analytics.client)
+    server = Server()
+    with pytest.raises(Unforeseen):
+        await app(http_scope("/boom"), server.receive, server.send)
+
+    [request] = analytics.of("api_request")
+    assert server.status == request.data["status_code"] == 503
+    assert (request.data["outcome"], request.data["response_bytes"]) == ("error", 5)
+    assert len(analytics.of("application_error")) == 1
+
+
+async def test_an_exception_with_a_handler_is_handled(analytics: CapturedEvents) -> None:
+    async def boom(request: Request) -> Response:
+        raise LookupError
+
+    app = Starlette(routes=[Route("/boom", boom)], exception_handlers={LookupError: refuse})
+    await run(AnalyticsMiddleware(app, client=analytics.client), http_scope("/boom"))
+
+    [request] = analytics.events
+    assert (request.data["status_code"], request.data["outcome"]) == (503, "ok")
+
+
+async def test_another_application_keeps_its_middleware_to_itself(analytics: CapturedEvents) -> None:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("page")
+
+    with_it = Starlette(routes=[Route("/", page)])
+    with_it.add_middleware(AnalyticsMiddleware, client=analytics.client)
+    without = Starlette(routes=[Route("/", page)])
+    await run(with_it, http_scope("/"))
+    await run(without, http_scope("/"))
+
+    assert len(analytics.events) == 1

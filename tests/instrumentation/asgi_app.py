@@ -42,8 +42,8 @@ def websocket_scope(path: str = "/", **more: Any) -> dict[str, Any]:
 class Server:
     """Gives messages to an application and keeps what it sends; after the response it tells of the client's leaving."""
 
-    def __init__(self, incoming: Iterable[Message] = ()) -> None:
-        self.incoming = list(incoming) or [{"type": "http.request", "body": b"", "more_body": False}]
+    def __init__(self, incoming: Iterable[Any] = ()) -> None:
+        self.incoming: list[Message] = list(incoming) or [{"type": "http.request", "body": b"", "more_body": False}]
         self.sent: list[Message] = []
         self.is_complete = asyncio.Event()
 
@@ -69,7 +69,7 @@ class Server:
         return b"".join(m.get("body", b"") for m in self.sent if m["type"] == "http.response.body")
 
 
-async def run(app: App, scope: Scope, incoming: Iterable[Message] = ()) -> list[Message]:
+async def run(app: App, scope: Scope, incoming: Iterable[Any] = ()) -> list[Message]:
     """Run one request through an application and return what it sent."""
     server = Server(incoming)
     await app(scope, server.receive, server.send)

@@ -159,6 +159,7 @@ async def test_middleware_in_between_changes_nothing(endpoint_of: Ask) -> None:
     assert await endpoint_of(app, "/two/a/1") == "/two/a/{b}"
 
 
+@pytest.mark.newest  # Starlette leaves the route in the scope from 1.7 on
 async def test_a_mount_that_hides_its_routes(endpoint_of: Ask) -> None:
     inner = Starlette(routes=[Route("/a/{b}", page)])
 

@@ -15,8 +15,8 @@ from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
 from tests.instrumentation.asgi_app import App, Message, Receive, Scope, Send, Server, run, websocket_scope
 
-CONNECT = {"type": "websocket.connect"}
-ACCEPT = {"type": "websocket.accept"}
+CONNECT: Message = {"type": "websocket.connect"}
+ACCEPT: Message = {"type": "websocket.accept"}
 
 
 def disconnect(code: int | None = 1000) -> Message:
@@ -58,12 +58,11 @@ async def listening(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_accepted_and_closed_by_the_application(analytics: CapturedEvents) -> None:
-    sent: list[dict[str, Any]] = [
-        ACCEPT,
+    words: list[Message] = [
         {"type": "websocket.send", "text": "grüß"},
         {"type": "websocket.send", "bytes": b"abc"},
     ]
-    data = await connection(analytics, answering(*sent, {"type": "websocket.close", "code": 4001}))
+    data = await connection(analytics, answering(ACCEPT, *words, {"type": "websocket.close", "code": 4001}))
 
     assert (data["status_code"], data["outcome"], data["close_code"]) == (101, "ok", 4001)
     assert data["response_bytes"] == 6 + 3
@@ -108,7 +107,7 @@ async def test_a_close_before_accept_is_403(analytics: CapturedEvents) -> None:
 
 
 async def test_a_rejection_has_its_status(analytics: CapturedEvents) -> None:
-    rejection = [
+    rejection: list[Message] = [
         {"type": "websocket.http.response.start", "status": 401, "headers": []},
         {"type": "websocket.http.response.body", "body": b"who?", "more_body": False},
     ]

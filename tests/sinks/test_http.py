@@ -196,6 +196,26 @@ async def test_retry_after_reaches_the_worker(header: str, least: float | None, 
     assert seconds is None if least is None or most is None else least <= (seconds or 0.0) <= most
 
 
+async def test_the_worker_waits_as_long_as_it_was_asked_to_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([problem(503, **{"retry-after": "7"}), problem(429, **{"retry-after": "999999"}), result(1)])
+    delays: list[float] = []
+
+    async def sleep(worker: AnalyticsWorker, seconds: float) -> bool:
+        delays.append(seconds)
+        await asyncio.sleep(0)
+        return False
+
+    monkeypatch.setattr(AnalyticsWorker, "_sleep", sleep)
+    client = AnalyticsClient(service="shop")
+    await tracked(client, 1)
+    async with AnalyticsWorker(client, Service(lambda *_: next(answers)).sink()):
+        assert await client.aflush(20)
+    waits = [seconds for seconds in delays if seconds > 5 and seconds != client.settings.flush_interval]
+    assert any(7 <= seconds < 8 for seconds in waits)
+    assert any(300 <= seconds < 331 for seconds in waits)
+    await client.aclose()
+
+
 @pytest.mark.parametrize(
     ("status", "cure"),
     [(401, "ANALYTICS_TOKEN"), (403, "token"), (404, "URL"), (405, "URL"), (415, "JSON"), (301, "redirects"),

@@ -26,7 +26,7 @@ from asgi_analytics.sinks.memory import MemorySink
 ROOT = Path(__file__).parent.parent.parent
 USER = "2b1f8f7c-6d1e-4a53-9f57-0b6f6a1d8e21"
 TASK = "7f8c1f44-3a57-4a0e-8a58-9e43b1d5a6c0"
-MISSING: Any = object()
+MISSING: Any = ...
 
 
 def event(**changes: Any) -> dict[str, Any]:

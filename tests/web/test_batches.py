@@ -123,6 +123,18 @@ async def test_the_same_event_in_concurrent_batches_is_new_in_one_of_them(
     assert await count(database) == 20 + 8 * 5
 
 
+@pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
+async def test_duplicates_are_found_in_compressed_chunks_too(service: httpx2.AsyncClient, database: Database) -> None:
+    old = (datetime.now(UTC) - timedelta(days=30)).isoformat()
+    batch = [event(timestamp=old) for _ in range(5)]
+    await post(service, batch[:3])
+    connection = await database.connect()
+    assert await connection.fetch("SELECT compress_chunk(chunk) FROM show_chunks('analytics_events') AS chunk")
+    again = [*batch, event(), batch[0]]
+    assert (await post(service, again)).json() == {"received": 7, "duplicates": 4, "rejected": []}
+    assert await count(database) == 6
+
+
 async def test_the_invalid_are_rejected_by_index_and_the_valid_stored(
     service: httpx2.AsyncClient, database: Database
 ) -> None:

@@ -80,6 +80,23 @@ async def test_what_comes_during_a_write_goes_together_in_the_next() -> None:
     assert sink.most_at_once == 2
 
 
+async def test_no_batch_waits_for_a_writer_that_has_just_ended() -> None:
+    class AtOnce(Gate):
+        async def write(self, batch: Sequence[bytes]) -> Receipt:
+            return Receipt(0, (), [])
+
+    committer = commit(AtOnce())
+
+    async def send() -> None:
+        for i in range(200):
+            await committer.store([b"1"])
+            for _ in range(i % 4):
+                await asyncio.sleep(0)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(send() for _ in range(5)))
+
+
 async def test_each_batch_gets_its_own_part_of_the_receipt() -> None:
     sink = Gate()
     tasks = await start(commit(sink, 1), [b"0"], [b"dup", b"1"], [b"2", b"bad", b"dup", b"dup"], [b"3"], [b"bad"])

@@ -122,7 +122,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             "listening on http://%s:%d, %s",
             shown,
             listener.getsockname()[1],
-            f"{len(tokens)} tokens" if tokens else "without tokens",
+            f"tokens: {len(tokens)}" if tokens else "without tokens",
         )
         server.run(sockets=[listener])
     logging.getLogger("asgi_analytics").info("ended")

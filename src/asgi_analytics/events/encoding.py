@@ -300,7 +300,9 @@ class EventEncoder:
             raise
         except RecursionError:
             raise InvalidEvent(f"{shape.event_type} is nested too deeply") from None
-        except (TypeError, ValueError, OverflowError, AttributeError, SystemError) as error:  # the last: msgspec 0.21
+        except SystemError:  # msgspec before 0.22
+            raise InvalidEvent(f"{shape.event_type}: a number is out of range") from None
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InvalidEvent(f"{shape.event_type}: {_said(error)}") from None
 
     def _hidden(self, value: Any) -> Any:

@@ -38,9 +38,12 @@ class Django(Framework):
         signals.got_request_exception.connect(_got_request_exception, weak=False, dispatch_uid="asgi_analytics")
 
     def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
-        """Return the route that Django has resolved, with the slash that Django leaves out."""
+        """Return the route that Django has resolved, with the slash that Django leaves out.
+
+        A regular expression loses its first ``^``, as all do that Django includes under another route.
+        """
         match = getattr(request.native, "resolver_match", None)
-        return None if match is None else Template(f"/{match.route}")
+        return None if match is None else Template("/" + match.route.removeprefix("^"))
 
     def user(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> object:
         """Return the user where the application has asked for it; asking would be a query."""

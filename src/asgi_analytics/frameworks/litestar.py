@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from asgi_analytics.instrumentation.request import CapturedRequest
+
+_NOT_ALLOWED = object()
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 class Litestar(Framework):
@@ -44,11 +48,11 @@ class Litestar(Framework):
         """Return the route that Litestar has matched."""
         handler = scope.get("route_handler")
         if handler is None:
-            return _other_method(scope, request.native) if isinstance(request.native, _Allowed) else None
+            return _other_method(scope) if request.native is _NOT_ALLOWED else None
         if not getattr(handler, "is_mount", False):
-            text = scope.get("path_template")
+            text = _plain_route(scope) or scope.get("path_template")
             return Template(text) if text else None
-        for route in scope["litestar_app"].routes:
+        for route in _app_of(scope).routes:
             if getattr(route, "route_handler", None) is handler:
                 prefix = route.path_format.rstrip("/")
                 return Template(prefix + "/{path}", prefix)
@@ -58,10 +62,6 @@ class Litestar(Framework):
         """Return what Litestar has dressed up because the response had begun."""
         dressed = type(exc).__name__ == "LitestarException" and "after response started" in str(exc)
         return exc.__cause__ if dressed and exc.__cause__ is not None else exc
-
-
-class _Allowed(str):
-    """A method for which there is a route, where there was none for the request's."""
 
 
 class _AfterException:
@@ -75,8 +75,7 @@ class _AfterException:
         if request is None:
             return
         if getattr(exc, "status_code", None) == 405 and "route_handler" not in scope:
-            allowed = (getattr(exc, "headers", None) or {}).get("allow", "")
-            request.native = _Allowed(allowed.split(",")[0].strip())
+            request.native = _NOT_ALLOWED
         if not _is_handled(exc, scope):
             request.failed(exc)
 
@@ -91,14 +90,28 @@ def _outermost(app: Any, run: Callable[..., Awaitable[None]]) -> AnalyticsMiddle
     return None
 
 
-def _other_method(scope: MutableMapping[str, Any], method: str) -> Template | None:
+def _app_of(scope: MutableMapping[str, Any]) -> Any:
+    return scope.get("litestar_app") or scope["app"]  # older releases have only the latter
+
+
+def _plain_route(scope: MutableMapping[str, Any]) -> str | None:
+    """Return the path where it is a route without parameters: older releases give those the template of the root."""
+    path: str = scope["path"]
+    return path if path in getattr(_app_of(scope).asgi_router, "_plain_routes", ()) else None
+
+
+def _other_method(scope: MutableMapping[str, Any]) -> Template | None:
     """Return the route that the path would have taken with another method."""
     path = scope["path"]
     if root_path := scope.get("root_path", ""):
         path = path.split(root_path, maxsplit=1)[-1]
-    normalized = sys.modules["litestar.utils"].normalize_path(path)
-    found = scope["litestar_app"].asgi_router.handle_routing(path=normalized, method=method)
-    return Template(found[4]) if len(found) > 4 and found[4] else None
+    path = sys.modules["litestar.utils"].normalize_path(path)
+    router = _app_of(scope).asgi_router
+    for method in _METHODS:
+        with suppress(Exception):  # not this one either
+            found = router.handle_routing(path=path, method=method)
+            return Template(found[2] if found[2] in getattr(router, "_plain_routes", ()) else found[4])
+    return None
 
 
 def _is_handled(exc: BaseException, scope: MutableMapping[str, Any]) -> bool:
@@ -111,5 +124,5 @@ def _is_handled(exc: BaseException, scope: MutableMapping[str, Any]) -> bool:
     if starlette is not None and isinstance(exc, starlette.HTTPException):
         return True
     handler = scope.get("route_handler")
-    source = scope["litestar_app"].exception_handlers if handler is None else handler.resolve_exception_handlers()
+    source = _app_of(scope).exception_handlers if handler is None else handler.resolve_exception_handlers()
     return any(cls in source for cls in type(exc).__mro__ if cls not in (Exception, BaseException, object))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _METHODS = {m: m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
 
@@ -45,7 +44,7 @@ class AnalyticsMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Any,  # each framework has types of its own for an ASGI application, and they do not agree
         *,
         client: AnalyticsClient,
         exclude: Iterable[str] = (),
@@ -60,7 +59,7 @@ class AnalyticsMiddleware:
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
                 raise ConfigError(f"{name} is no function: use a function of the scope")
-        self.app = app
+        self.app: Callable[..., Awaitable[None]] = app
         self.client = client
         self.user_id = user_id
         self.session_id = session_id
@@ -70,7 +69,7 @@ class AnalyticsMiddleware:
         self._excluded_paths, self._excluded_prefixes = _read_exclude(exclude)
         self._has_excluded = bool(self._excluded_paths or self._excluded_prefixes)
         self._enabled = client.settings.enabled
-        self._has_seen_a_request = False
+        self._is_warm = False
         self.lines = client.request_lines(RequestLines)
         self.find_frameworks()
 
@@ -78,13 +77,19 @@ class AnalyticsMiddleware:
         """Look which frameworks the application uses: at construction, and once more at the first request."""
         found = [framework for known in self.known_frameworks if (framework := known.found()) is not None]
         self.frameworks: tuple[Framework, ...] = tuple(found)
+        self.knows_endpoints = bool(found) or self.endpoint is not None
+        # Most applications have one framework, and nothing to ask but this.
+        self.only_framework = found[0] if len(found) == 1 and self.endpoint is None else None
         self.knows_users = self.user_id is not None or any(framework.knows_users for framework in found)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application; whatever it raises goes on unchanged."""
         kind = scope["type"]
         request: CapturedRequest
-        if kind == "http" and self._captures(scope):
+        # Spelled out where a call would be seen in every request: what _captures() says of most of them.
+        if kind == "http" and (
+            (self._is_warm and REQUEST_KEY not in scope and not suppressed.get()) or self._captures(scope)
+        ):
             request = HttpRequest(self, scope, receive, send)
         elif kind == "websocket" and self.capture_websockets and self._captures(scope):
             request = connection = WebSocketConnection(self, scope, receive, send)
@@ -128,8 +133,8 @@ class AnalyticsMiddleware:
             if outer.middleware.client is self.client:
                 return False
             outer = outer.outer
-        if not self._has_seen_a_request:
-            self._has_seen_a_request = True
+        if not self._is_warm:
+            self._is_warm = True
             self.find_frameworks()
         return True
 
@@ -191,7 +196,7 @@ class HttpRequest(CapturedRequest):
                     if (answering := exception()) is not None:
                         self.answering = answering
                     if trace := otel_context():  # a span inside of this middleware is over at the end
-                        self.take_trace(trace)
+                        self.trace = trace
             else:
                 self._note_extension(kind, message)
         except Exception as error:

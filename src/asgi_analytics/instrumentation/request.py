@@ -63,6 +63,7 @@ class CapturedRequest(RequestContext):
         "started",
         "status",
         "template",
+        "trace",
         "ttfb",
     )
 
@@ -92,6 +93,8 @@ class CapturedRequest(RequestContext):
         self.status: int | None = None
         self.response_bytes: int | None = None
         self.close_code: int | None = None
+        # What was the trace when the response began.
+        self.trace: Context | None = None
         # Set when it ends: what the event says.
         self.template: str | None = None
         self.known_user: UUID | str | int | None = None
@@ -187,29 +190,37 @@ class CapturedRequest(RequestContext):
     def _find_endpoint(self, scope: Scope) -> str | None:
         middleware = self.middleware
         try:
+            if (only := middleware.only_framework) is not None:
+                found = only.template(scope, self)
+                return None if found is None else found.text
             if middleware.endpoint is not None and (named := middleware.endpoint(scope)) is not None:
                 return str(named)
+            route: Template | None = None
             mount: Template | None = None
             for framework in middleware.frameworks:
                 found = framework.template(scope, self)
                 if found is None:
                     continue
-                if mount is not None:
-                    found = found.below(mount)
                 if found.prefix is None:
-                    return found.text
-                mount = found
-            return None if mount is None else mount.text
+                    route = route or found
+                else:
+                    mount = found if mount is None else found.below(mount)
+            if route is None:
+                return None if mount is None else mount.text
+            return route.text if mount is None else route.below(mount).text
         except Exception as error:
             log_problem("endpoint", "the endpoint of a request is not known: %s: %s", type(error).__name__, error)
             return None
 
-    def take_trace(self, trace: Context) -> None:
-        """Remember the span that is current now."""
-        span = get_current_span(trace).get_span_context()
-        if span.is_valid:
-            self.trace_id = format_trace_id(span.trace_id)
-            self.span_id = format_span_id(span.span_id)
+    def take_trace(self) -> None:
+        """Remember the span that is current now, else the one in which the response began."""
+        for trace in (otel_context(), self.trace):
+            if trace:
+                span = get_current_span(trace).get_span_context()
+                if span.is_valid:
+                    self.trace_id = format_trace_id(span.trace_id)
+                    self.span_id = format_span_id(span.span_id)
+                    return
 
     # -- its end
 
@@ -229,13 +240,17 @@ class CapturedRequest(RequestContext):
 
         After the response it is none of the request's: a background task has raised.
         """
+        is_answered = exc is self.answering or (self.status or 0) >= 500
         exc = unwrapped(exc)
         outcome = self._outcome_of(exc)
         for framework in self.middleware.frameworks:
-            exc = framework.original(exc)
-        if not self.is_complete() or exc is self.answering or (self.status or 0) >= 500:
+            exc = unwrapped(framework.original(exc))
+        if not self.is_complete() or is_answered:
             self.outcome = outcome
             self.error_type = error_type(exc) if outcome == "error" else None
+            if outcome != "error" and self.is_complete():
+                # An error handler has answered, but there was nobody left to hear it.
+                self.status = self.ttfb = self.response_bytes = None
         if outcome == "error" and self.middleware.capture_errors:
             self.middleware.client.track_unhandled(exc)
 
@@ -255,13 +270,13 @@ class CapturedRequest(RequestContext):
         """Track the request's event, and let go of the application's objects: contexts may outlive the request."""
         try:
             if not self.excluded:
-                self._track()
+                self._track(self.middleware)
             if self.outer is not None:
                 self.outer.add_queries(self)
                 self.outer = None
         except Exception as error:
             log_problem("finish", "a request was not captured: %s: %s", type(error).__name__, error)
-        self.scope = self.native = self.answering = self.send_error = self.seen_errors = None
+        self.scope = self.native = self.answering = self.send_error = self.seen_errors = self.trace = None
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass a message on, and take note of it when it is sent."""
@@ -271,22 +286,25 @@ class CapturedRequest(RequestContext):
         """Return the status that the client got; the outcome is settled here too."""
         raise NotImplementedError
 
-    def _track(self) -> None:
+    def _track(self, middleware: AnalyticsMiddleware) -> None:
         ended = self.ended or perf_counter_ns()
         status = self.answered()
-        scope, middleware = self.scope, self.middleware
-        # From here on they are what they are now.
-        self.template = self.endpoint if scope is None or self._endpoint is not None else self._find_endpoint(scope)
+        scope = self.scope
+        # From here on they are what they are now. Nobody is asked who cannot know.
+        if self._endpoint is not None or scope is None:
+            self.template = self._endpoint
+        elif middleware.knows_endpoints:
+            self.template = self._find_endpoint(scope)
         if self._user_id is not _UNSAID or middleware.knows_users or (scope is not None and "user" in scope):
             self.known_user = self.user_id
         if self._session_id is not _UNSAID or middleware.session_id is not None:
             self.known_session = self.session_id
-        if (lines := middleware.lines) is None:
+        if otel_context() or self.trace:
+            self.take_trace()
+        if middleware.lines is None:
             middleware.client.track_captured(self._event(status, ended))
-            return
-        if trace := otel_context():
-            self.take_trace(trace)
-        middleware.client.track_captured_line(lines.line(self, status, ended))
+        else:
+            middleware.client.track_captured_line(middleware.lines.line(self, status, ended))
 
     def _event(self, status: int, ended: int) -> ApiRequest:
         queries = self.db_queries

@@ -48,7 +48,8 @@ class RouteTable:
         # Objects are looked up by their identity, since routes cannot be hashed; each stands beside its id, so that
         # no other object can take its place.
         self._leaves: dict[int, tuple[object, list[_Leaf]]] = {}
-        self._lists: list[tuple[Any, int]] = []
+        # Each list of routes in the tree, and what was in it.
+        self._lists: list[tuple[list[Any], list[Any]]] = []
         self._open_mounts: list[_Leaf] = []
         self._unknown: dict[int, object] = {}
         self._build()
@@ -94,7 +95,7 @@ class RouteTable:
         return None
 
     def _has_changed(self) -> bool:
-        return any(len(routes) != number for routes, number in self._lists)
+        return any(routes != before for routes, before in self._lists)
 
     def _build(self) -> None:
         self._leaves, self._lists, self._open_mounts = {}, [], []
@@ -114,14 +115,14 @@ class RouteTable:
         if depth > _DEEPEST:
             return
         if isinstance(routes, list):
-            self._lists.append((routes, len(routes)))
+            self._lists.append((routes, list(routes)))
         for route in list(routes):
             # FastAPI includes a router by reference; its contexts are the routes with all their prefixes.
             if (contexts := getattr(route, "effective_route_contexts", None)) is None:
                 self._visit(route, (route,), prefix, mounts, depth)
                 continue
             for included in _included_lists(route):
-                self._lists.append((included, len(included)))
+                self._lists.append((included, list(included)))
             for context in contexts():
                 effective = getattr(context, "starlette_route", None) or context
                 self._visit(effective, (context, effective), prefix, mounts, depth)

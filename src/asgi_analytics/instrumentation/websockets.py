@@ -89,8 +89,7 @@ class WebSocketConnection(CapturedRequest):
         if self.status is None:
             self.status = status
             self.ttfb = perf_counter_ns() - self.started
-            if trace := otel_context():
-                self.take_trace(trace)
+            self.trace = otel_context()
 
     def _end(self) -> None:
         if self.ended is None:

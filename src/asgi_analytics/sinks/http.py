@@ -210,7 +210,7 @@ def _result(response: httpx2.Response, sent: int) -> _Result:
     """Return what became of a part; raises `OperatorError` where the answer does not account for each event once."""
     try:
         result = _decode_result(response.content)
-    except ValueError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         result = _Result(-1, 0, [])
     places = {one.index for one in result.rejected}
     if (
@@ -227,7 +227,7 @@ def _is_ours(response: httpx2.Response) -> bool:
     """Tell whether the service itself refused, not a proxy that would refuse everything: then nothing is rejected."""
     try:
         return _decode_problem(response.content).status == response.status_code
-    except ValueError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 

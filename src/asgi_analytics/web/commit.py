@@ -54,9 +54,7 @@ class GroupCommit:
         waiting = _Waiting(lines, sum(map(len, lines)), loop.create_future())
         self._waiting.append(waiting)
         if len(self._writers) < self._most_writers:
-            writer = loop.create_task(self._write_all(), name="asgi-analytics group commit")
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            self._writers.add(loop.create_task(self._write_all(), name="asgi-analytics group commit"))
         return await waiting.answer
 
     async def aclose(self) -> None:
@@ -66,9 +64,13 @@ class GroupCommit:
         await self.sink.aclose()
 
     async def _write_all(self) -> None:
-        with suppress():  # mounted in an application that is watched: these are no queries of its own
-            while group := self._take():
-                await self._write(group)
+        try:
+            with suppress():  # mounted in an application that is watched: these are no queries of its own
+                while group := self._take():
+                    await self._write(group)
+        finally:
+            # In the same step as the last look: a batch that came between the two would wait for nobody.
+            self._writers.discard(asyncio.current_task())
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []

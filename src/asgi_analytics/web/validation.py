@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.events.base import event_class, event_type_of
+from asgi_analytics.events.base import event_class, event_type_of, event_types
 from asgi_analytics.events.encoding import MAX_DEPTH, Shape
 from asgi_analytics.events.identity import user_uuid
 from asgi_analytics.sinks.base import Rejected
@@ -26,6 +26,9 @@ RETENTION = timedelta(days=90)
 
 MAX_AHEAD = timedelta(hours=24)
 """How far ahead of this clock an event may be."""
+
+_MOST_NAMES = 1_000
+"""Of so many types it is remembered whether they are known: their names are the senders' to choose."""
 
 _LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _AWARE = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -64,7 +67,7 @@ class _Loose(msgspec.Struct):
 _encode = msgspec.json.Encoder().encode
 _decode_exact = msgspec.json.Decoder(_Exact).decode
 _decode_loose = msgspec.json.Decoder(_Loose).decode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_object = msgspec.json.Decoder(_Object).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -94,9 +97,19 @@ class _Known:
         if shape.has_user:  # belongs to the envelope; where it stands in data it is lifted out
             fields.append(("user_id", Any, msgspec.UNSET))
         row = msgspec.defstruct(
-            f"{cls.__name__}Data", fields, rename={f.name: f.encode_name for f in shape.fields}, kw_only=True
+            f"{cls.__name__}Data", fields, rename={f.name: f.encode_name for f in shape.fields}, kw_only=True, gc=False
         )
         self.decode: Callable[[msgspec.Raw], Any] = msgspec.json.Decoder(row).decode
+
+
+class _Unknown:
+    """How the data of any other event type are checked: they are an object."""
+
+    has_user = needs_user = False
+    decode = staticmethod(_decode_object)
+
+
+_UNKNOWN = _Unknown()
 
 
 def _storable(annotation: Any) -> Any:
@@ -127,12 +140,14 @@ class Validator:
         self.retention = retention
         self.max_ahead = max_ahead
         self._clock = clock or (lambda: datetime.now(UTC))
-        self._known: dict[str, _Known] = {}
+        self._types: dict[str, type[Event]] = {}
+        self._known: dict[str, _Known | _Unknown] = {}
 
     def check(self, lines: Sequence[bytes | None]) -> tuple[list[bytes], list[int], list[Rejected]]:
         """Return the lines to store, the places they had, and what is refused."""
         now = self._clock()
         oldest, newest = now - self.retention, now + self.max_ahead
+        self._follow_types()
         known = self._known
         good: list[bytes] = []
         places: list[int] = []
@@ -143,14 +158,16 @@ class Validator:
                     raise Invalid("not UTF-8")
                 # Nearly every event takes this way: two decodings in C, and the bytes stay as they came.
                 event = _decode_exact(line)
-                types = known[event.event_type]
-                data = types.decode(event.data)
+                types = known.get(event.event_type) or self._as_it_stands(event.event_type)
+                data: Any = types.decode(event.data)
                 if not (
                     oldest <= event.timestamp <= newest
-                    and event.service
+                    and event.service.strip()
                     and (event.user_id is not None or not types.needs_user)
                     and (not types.has_user or data.user_id is msgspec.UNSET)
-                ) or depth_exceeds(line, MAX_DEPTH):
+                    # So few brackets cannot be nested too deeply; otherwise the thorough way looks closer.
+                    and line.count(b"{") + line.count(b"[") <= MAX_DEPTH
+                ):
                     line = self._thorough(line, oldest, newest)
             except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 try:
@@ -180,7 +197,7 @@ class Validator:
             raise Invalid(f"more than {_span(self.max_ahead)} ahead", "timestamp")
         if event.timestamp < oldest:
             raise Invalid(f"older than {_span(self.retention)}", "timestamp")
-        types = self._type(event.event_type)
+        types = self._known_type(event.event_type)
         if types is None and self.strict_types:
             raise Invalid("unknown event type", "event_type")
         try:
@@ -213,13 +230,30 @@ class Validator:
             event.user_id = str(user)
         return _encode(event) if changed else line
 
-    def _type(self, name: str) -> _Known | None:
+    def _as_it_stands(self, name: str) -> _Known | _Unknown:
+        """Return how an event of this type is checked that is stored as it came; raises KeyError where none is."""
+        types = self._known_type(name)
+        if types is None and name.strip() and not self.strict_types:
+            if len(self._known) < _MOST_NAMES:
+                self._known[name] = _UNKNOWN
+            return _UNKNOWN
+        if types is None or types.event_type != name:
+            raise KeyError(name)
+        return types
+
+    def _known_type(self, name: str) -> _Known | None:
         types = self._known.get(name)
         if types is None and (cls := event_class(name)) is not None:
             types = _Known(cls)
             if types.event_type == name:  # a class name is no tag: each event that has one is mended
                 self._known[name] = types
-        return types
+        return types if isinstance(types, _Known) else None
+
+    def _follow_types(self) -> None:
+        """Forget what was known of types when one was defined, or defined anew, since the last batch."""
+        if (types := event_types()) != self._types:
+            self._types = types
+            self._known.clear()
 
 
 def _span(span: timedelta) -> str:
