@@ -60,6 +60,12 @@ CREATE FUNCTION analytics_pending(
     ORDER BY 2, 1
     $$;
 
+-- One key for each installation: that of its table.
+CREATE FUNCTION analytics_fill_lock() RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path FROM CURRENT
+    AS $$ SELECT (hashtext('asgi-analytics fill')::bigint << 32) | 'analytics_events'::regclass::oid::bigint $$;
+
 -- Sort the noted changes into the buckets to compute again, and forget those whose events are gone or will be in a day.
 CREATE FUNCTION analytics_collect(all_history boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
@@ -67,6 +73,7 @@ CREATE FUNCTION analytics_collect(all_history boolean DEFAULT false) RETURNS voi
     SET timezone = 'UTC'
     AS $$
 BEGIN
+    PERFORM pg_advisory_xact_lock(analytics_fill_lock());
     -- Deleted before anything is computed: what is noted afterwards is computed again the next time.
     WITH noted AS (DELETE FROM analytics_changes RETURNING hour)
     INSERT INTO analytics_stale (view_name, bucket)
@@ -86,12 +93,6 @@ BEGIN
     );
 END
 $$;
-
--- One key for each installation: that of its table.
-CREATE FUNCTION analytics_fill_lock() RETURNS bigint
-    LANGUAGE sql STABLE
-    SET search_path FROM CURRENT
-    AS $$ SELECT (hashtext('asgi-analytics fill')::bigint << 32) | 'analytics_events'::regclass::oid::bigint $$;
 
 -- Compute the buckets of a view from `since` up to `until`, both on the edge of one; whoever else fills is waited for.
 CREATE FUNCTION analytics_fill(view_name text, since timestamptz, until timestamptz) RETURNS void
@@ -130,7 +131,6 @@ DECLARE
     windows jsonb;
     one record;
 BEGIN
-    PERFORM pg_advisory_xact_lock(analytics_fill_lock());
     PERFORM analytics_collect(all_history);
     SELECT jsonb_agg(p ORDER BY p.window_start, p.view_name) INTO windows
     FROM analytics_pending(all_history => all_history) AS p;
