@@ -127,6 +127,7 @@ class TestDjango(FrameworkContract):
 
         assert self.request().user_id == uuid5(USER_NAMESPACE, "7")
 
+    @pytest.mark.newest  # Django listens for that from 5.0 on
     async def test_a_client_that_leaves(self) -> None:
         async def slow(request: HttpRequest) -> HttpResponse:
             await asyncio.sleep(10)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from litestar import Litestar, Request, Response, Router, WebSocket, asgi, get, websocket
 from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
@@ -112,6 +113,7 @@ def silent(*handlers: Any, **options: Any) -> Litestar:
     return Litestar(list(handlers), logging_config=None, openapi_config=None, **options)
 
 
+@pytest.mark.newest  # copy_scope, which newer releases warn about where it is not set
 async def test_routes_beside_the_root_and_mounts_have_their_own_templates(analytics: CapturedEvents) -> None:
     @get(["/", "/plain", "/with/{item:int}"])
     async def page() -> str:

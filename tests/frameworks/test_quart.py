@@ -112,6 +112,7 @@ async def test_a_background_task_that_raises(analytics: CapturedEvents) -> None:
     @app.get("/")
     async def page() -> str:
         app.add_background_task(work)
+        await asyncio.sleep(0.01)  # it fails while the request is still being answered
         return "page"
 
     await run(AnalyticsMiddleware(app, client=analytics.client), http_scope("/"))

@@ -25,9 +25,9 @@ class Quart(Framework):
         signals = sys.modules["quart.signals"]
         signals.request_started.connect(_request_started, weak=False)
         signals.websocket_started.connect(_websocket_started, weak=False)
-        for name in ("got_request_exception", "got_websocket_exception", "got_background_exception"):
-            if (signal := getattr(signals, name, None)) is not None:
-                signal.connect(_got_exception, weak=False)
+        signals.got_request_exception.connect(_got_exception, weak=False)
+        signals.got_websocket_exception.connect(_got_exception, weak=False)
+        signals.got_background_exception.connect(_got_background_exception, weak=False)
 
     def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
         """Return the rule that Quart has matched."""
@@ -69,3 +69,10 @@ async def _got_exception(sender: Any, *, exception: BaseException, **_: Any) -> 
     captured = captured_request()
     if captured is not None:
         captured.failed(exception)
+
+
+async def _got_background_exception(sender: Any, *, exception: BaseException, **_: Any) -> None:
+    captured = captured_request()
+    if captured is not None and captured.middleware.capture_errors:
+        # It may come before the response has gone out, and is none of its business.
+        captured.middleware.client.track_unhandled(exception)
