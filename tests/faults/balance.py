@@ -1,0 +1,38 @@
+"""What has to be true after every fault: each accepted event has one fate, and the table holds exactly the stored ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from uuid import UUID
+
+from asgi_analytics import AnalyticsClient
+from asgi_analytics._queue import Stats
+from tests.databases import Database
+
+ALL_IDS = "SELECT id FROM analytics_events"
+
+
+def assert_balanced(stats: Stats) -> None:
+    """Fail unless every accepted event is in exactly one place."""
+    fates = stats.stored + stats.duplicates + stats.rejected.total() + stats.abandoned + stats.queued + stats.in_flight
+    assert stats.accepted == fates, stats.as_dict()
+
+
+async def ids_in(database: Database) -> list[UUID]:
+    """Return the ids of the table; fails where one is there twice."""
+    connection = await database.connect()
+    ids = [row["id"] for row in await connection.fetch(ALL_IDS)]
+    twice = [one for one, number in Counter(ids).items() if number > 1]
+    assert not twice, f"{len(twice)} ids are stored twice: {twice[:3]}"
+    return ids
+
+
+async def assert_stored(client: AnalyticsClient, database: Database, expected: Collection[UUID]) -> None:
+    """Fail unless all is settled, and the table holds exactly the expected ids, each once."""
+    stats = client.stats()
+    assert_balanced(stats)
+    assert (stats.queued, stats.in_flight) == (0, 0), stats.as_dict()
+    stored = set(await ids_in(database))
+    wanted = set(expected)
+    assert stored == wanted, f"{len(wanted - stored)} are missing, {len(stored - wanted)} are nobody's"
