@@ -1,4 +1,4 @@
-"""What has to be true after every fault: each accepted event has one fate, and the table holds exactly the stored ones."""
+"""What is true after every fault: each accepted event has one fate, and the table holds exactly the stored ones."""
 
 from __future__ import annotations
 
