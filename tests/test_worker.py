@@ -143,7 +143,7 @@ async def test_the_sink_is_muted_for_our_own_instrumentation(make: Callable[...,
 async def test_what_comes_after_the_worker_in_its_task_is_not_muted(make: Callable[..., AnalyticsClient]) -> None:
     client = make()
     client.track(TASK)
-    client._queue.closed = True  # so that the worker ends when it has written
+    client._queue.close()  # so that the worker ends when it has written
     await AnalyticsWorker(client, FakeSink()).run()
     assert client.stats().stored == 1
     assert suppressed.get() is False
