@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from bisect import bisect_right
 from collections import Counter, deque
-from itertools import islice, repeat
+from itertools import accumulate, islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -218,9 +219,14 @@ class EventQueue:
         self.wake_after = self.wake_bytes = -1 if self.ended else _NEVER
         self._calm()
 
-    def is_worth_a_write(self) -> bool:
+    def is_worth_a_write(self, wake_at: int | None = None) -> bool:
         """Tell whether so much waits that the worker would be woken for it."""
-        return len(self.items) >= self._wake_at_when_idle or self.bytes_in - self.bytes_out >= WAKE_BYTES
+        enough = self._wake_at_when_idle if wake_at is None else wake_at
+        return len(self.items) >= enough or self.bytes_in - self.bytes_out >= WAKE_BYTES
+
+    def half(self) -> int:
+        """Return how many events are half of what the queue takes of captured ones, but no less than a batch."""
+        return max(self._wake_at_when_idle, self.captured_size // 2)
 
     def attach(self, waker: Callable[[], object], alive: Callable[[], bool]) -> None:
         """Make the owner of ``waker`` the worker, in the calling thread; `ConfigError` while another one is at it.
@@ -264,13 +270,13 @@ class EventQueue:
         """Move waiting events into flight, oldest first, within the limits (one event always fits)."""
         with self.lock:
             items = self.items
-            number = size = 0
-            while number < min(max_count, len(items)):
-                weight = weight_of(items[number])  # by its place: producers append meanwhile, which ends an iterator
-                if number and size + weight > max_bytes:
-                    break
-                number += 1
-                size += weight
+            try:
+                first = list(islice(items, max_count))
+            except RuntimeError:  # a finaliser has tracked something meanwhile: by their places, then
+                first = [items[place] for place in range(min(max_count, len(items)))]
+            sums = list(accumulate(map(weight_of, first)))
+            number = max(1, bisect_right(sums, max_bytes)) if sums else 0
+            size = sums[number - 1] if sums else 0
             batch: list[Item] = []
             self.in_flight = batch
             batch.extend(islice(iter(items.popleft, None), number))  # one step: a signal handler sees all or nothing
