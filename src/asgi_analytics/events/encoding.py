@@ -261,7 +261,7 @@ class EventEncoder:
         now = "now()" if self.clock else "now(UTC)"
         session = "session" if arguments else "None"
         body += [
-            # The encoder leaves up to half of its buffer behind what it returns. A copy has its exact size, and an event
+            # The encoder leaves up to half of its buffer behind what it returns. A copy has its exact size, and events
             # may wait for long.
             f"line = encode(Line(event_id, TYPE, {now}, SERVICE, {user}, {session}, Row({row})))[:-1] + context",
             "if 92 in line and NUL in line: return None",  # 92 is a backslash; b'…' in line costs ten times that
