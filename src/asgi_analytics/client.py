@@ -406,9 +406,11 @@ class AnalyticsClient:
         self._queue.report_drops()
         if left:
             log.warning(
-                "%d events of %s were abandoned: the time of the close ended before they were stored; last error: %s",
+                "%d %s of %s abandoned: the time of the close ended before %s stored; last error: %s",
                 left,
+                "event" if left == 1 else "events",
                 self.settings.service,
+                "it was" if left == 1 else "they were",
                 self._queue.last_error,
             )
         return left

@@ -129,7 +129,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that an environment names; raises `ConfigError` that names the variable, not its value."""
+    """Return the settings that an environment names.
+
+    Raises `ConfigError` that names the variable; what cannot be read is not quoted.
+    """
     settings: dict[str, Any] = {}
     for variable, (name, read) in VARIABLES.items():
         text = environ.get(variable, "")
@@ -139,4 +142,9 @@ def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             settings[name] = read(text)
         except ValueError as error:
             raise ConfigError(f"{variable} cannot be read: {error}") from None
+        if name in Settings.__struct_fields__:
+            try:
+                Settings(**{"service": "any", name: settings[name]})
+            except ConfigError as error:
+                raise ConfigError(f"{variable}: {error}") from None
     return settings

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from asgi_analytics import __version__
+from asgi_analytics._dsn import read_dsn
 from asgi_analytics.cli import table
 from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.migrate import runner
-from asgi_analytics.migrate.dsn import read_dsn
 from asgi_analytics.migrate.report import Report
 
 if TYPE_CHECKING:
