@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from opentelemetry.context import get_current as otel_context
@@ -420,6 +421,14 @@ class AnalyticsClient:
         if self._host is not None:
             self._host.after_fork()
             self._queue.idle(self._host.start, wake_at=1)
+
+
+def checked_client(client: object) -> AnalyticsClient:
+    """Return a client; raises `ConfigError` for what is none, such as the function below a bare ``@capture_errors``."""
+    if not isinstance(client, AnalyticsClient):
+        bare = ", as in @capture_errors(client)" if isinstance(client, FunctionType) else ""
+        raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient{bare}")
+    return client
 
 
 _MARK = "__asgi_analytics__"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from asgi_analytics._context import suppressed
 from asgi_analytics._log import log, log_problem, solved
+from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.sinks.base import Sink
 
@@ -51,9 +52,9 @@ class AnalyticsWorker:
     """
 
     def __init__(self, client: AnalyticsClient, sink: Sink) -> None:
-        if not isinstance(sink, Sink):
+        if not isinstance(sink, Sink) or isinstance(sink, type):
             raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
-        self.client = client
+        self.client = checked_client(client)
         self.sink = sink
         self._queue = client._queue
         self._wakened = asyncio.Event()
