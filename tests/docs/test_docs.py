@@ -16,6 +16,7 @@ from asgi_analytics.config import VARIABLES
 from asgi_analytics.events.base import event_types
 
 ROOT = Path(__file__).parent.parent.parent
+HOW_TO = ROOT / "docs" / "how-to"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -47,6 +48,15 @@ def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_every_page_is_linked_from_the_readme_and_every_framework_has_one() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {(ROOT / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", readme)}
+    assert not [page.name for page in PAGES[1:] if page not in linked]
+    frameworks = [file.stem for file in (ROOT / "src/asgi_analytics/frameworks").glob("[!_]*.py")]
+    assert sorted(frameworks) == ["django", "litestar", "quart", "starlette"]
+    assert not [name for name in [*frameworks, "fastapi", "bare-asgi"] if not (HOW_TO / f"{name}.md").exists()]
 
 
 def test_the_changelog_has_the_version() -> None:
