@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
+from msgspec import structs
 from opentelemetry.context import get_current as otel_context
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
@@ -24,7 +25,7 @@ from asgi_analytics._queue import EventQueue, Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
-from asgi_analytics.events.base import decode_envelope
+from asgi_analytics.events.base import Event, decode_envelope
 from asgi_analytics.events.encoding import EventEncoder, Facts
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from asgi_analytics._context import RequestContext
-    from asgi_analytics.events.base import Event
     from asgi_analytics.events.captured import ApplicationError
 
 
@@ -259,7 +259,7 @@ class AnalyticsClient:
             if not self._plain:
                 if not self.settings.enabled:
                     return False
-                filtered = self._filtered(event)
+                filtered = self._filtered(event, facts)
                 if filtered is None:
                     return False
                 event = filtered
@@ -282,12 +282,18 @@ class AnalyticsClient:
             return self._drop("closed", "the client is closed")
         return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
 
-    def _filtered(self, event: Event) -> Event | None:
+    def _filtered(self, event: Event, facts: Facts | None) -> Event | None:
+        """Return what ``before_track`` makes of an event; the request's user is shown to it in the event's field."""
         before_track = self.settings.before_track
         if before_track is None:
             return event
         try:
+            user_id = None if facts is None else facts.user_id
+            if user_id is not None and isinstance(event, Event) and getattr(event, "user_id", user_id) is None:
+                event = structs.replace(event, user_id=user_id)
             result = before_track(event)
+            if facts is not None and hasattr(result, "user_id"):
+                facts.user_id = None  # what it made of the user holds, also when it took the user away
         except Exception as error:
             self._drop("before_track", f"before_track raised {type(error).__name__}", error)
             return None

@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     close_timeout: float = 10.0
     """Seconds for the flush at lifespan shutdown and at interpreter exit. At zero nothing is waited for."""
     before_track: Callable[[Event], Event | None] | None = None
-    """Called with each event before it is encoded: returns it, another one, or None to refuse it."""
+    """Called with each event before it is encoded, the request's user in it: returns it, another one, or None."""
     enabled: bool = True
     """False: ``track()`` returns False, counts nothing, and no worker starts."""
     strict: bool = False

@@ -23,7 +23,7 @@ from asgi_analytics.sinks import http as http_sink
 from asgi_analytics.sinks import sink_from_url
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
-from tests.databases import Database
+from tests.databases import Database, free_port
 from tests.proxy import Proxy
 from tests.web.service import ROOT, Process, TellingSink, encode, event
 
@@ -431,3 +431,10 @@ async def test_the_limits_of_the_service_reject_one_event_only() -> None:
     assert [(one.index, one.reason) for one in receipt.rejected] == [(50, "too large for the ingestion service")]
     assert len(keeper.events) == 99
     assert all(len(write) <= 10 for write in keeper.writes)
+
+
+async def test_a_service_that_is_away_is_said_with_the_reason() -> None:
+    sink = HttpSink(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(TransientError, match=r"the ingestion service cannot be reached: .*Connect call failed"):
+        await sink.write(lines(1))
+    await sink.aclose()

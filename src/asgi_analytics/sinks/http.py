@@ -260,10 +260,13 @@ def _retry_after(value: str | None) -> float | None:
 
 def _unreachable(error: BaseException) -> SinkError:
     cause: BaseException | None = error
+    why = type(error).__name__
     while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            why = cause.strerror  # the cause of causes: what httpx2 says of it is that all attempts failed
         if isinstance(cause, ssl.SSLCertVerificationError):
             return OperatorError("the certificate of the ingestion service is not trusted: give HttpSink a make_client")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx2.UnsupportedProtocol):
         return OperatorError("the ingestion URL cannot be used: use http://host:8094")
-    return TransientError(f"the ingestion service cannot be reached: {type(error).__name__}")
+    return TransientError(f"the ingestion service cannot be reached: {why}")
