@@ -208,7 +208,8 @@ class AnalyticsWorker:
                 solved(key)
             self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
-            log_problem((self._problem, "rejected", reason), "%d events were rejected by the sink: %s", number, reason)
+            events = "event was" if number == 1 else "events were"
+            log_problem((self._problem, "rejected", reason), "%d %s rejected by the sink: %s", number, events, reason)
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:
         key = (self._problem, problem)
