@@ -3,7 +3,7 @@
 shows:   AnalyticsMiddleware around get_asgi_application(), templates as Django writes them, a last flush on SIGTERM
 needs:   nothing: without ANALYTICS_URL the events stay in memory
 install: pip install asgi-analytics django uvicorn
-run:     ANALYTICS_URL=postgresql://… uvicorn django_app:application
+run:     ANALYTICS_URL=postgresql://… uvicorn --app-dir examples django_app:application
 see:     curl localhost:8000/years/2026/; curl localhost:8000/broken/; then
          SELECT * FROM analytics_errors_hourly
 
