@@ -160,18 +160,6 @@ def command_lines() -> Iterator[str]:
         parser = parsers(importlib.import_module(module))
         parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
         yield f"### {name}\n\n```text\n{parser.format_help().strip()}\n```\n"
-        shared = {action.dest for action in parser._actions}
-        for command, sub in subcommands(parser).items():
-            sub.formatter_class = parser.formatter_class
-            if own := [action for action in sub._actions if action.dest not in shared]:
-                formatter = sub._get_formatter()
-                formatter.add_arguments(own)
-                yield f"`{name} {command}` takes these besides:\n\n```text\n{formatter.format_help().strip()}\n```\n"
-
-
-def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of the commands behind a command."""
-    return next((dict(a.choices or {}) for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
 
 
 def pages() -> str:
