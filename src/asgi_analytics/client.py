@@ -15,13 +15,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from msgspec import structs
-from opentelemetry.context import get_current as otel_context
-from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics import _metrics
-from asgi_analytics._context import current
+from asgi_analytics._context import current, otel_context, span_of
 from asgi_analytics._log import log
-from asgi_analytics._queue import EventQueue, Stats
+from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue, Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
@@ -38,7 +37,17 @@ if TYPE_CHECKING:
     from asgi_analytics.events.captured import ApplicationError
 
 
-_T = TypeVar("_T")
+class RecordLines(Protocol):
+    """Makes the JSON of records."""
+
+    writer: int
+    """What the records begin with, for the queue; set by `AnalyticsClient.lines`."""
+
+    def line(self, record: tuple[Any, ...]) -> bytes:
+        """Return the JSON of a record."""
+
+
+_LinesT = TypeVar("_LinesT", bound=RecordLines)
 
 
 class Host(Protocol):
@@ -188,36 +197,41 @@ class AnalyticsClient:
                 line = with_no_facts and with_no_facts(event)
             except Exception:
                 line = None  # _track mends it, or says what is wrong with it
-            if line and len(line) <= self._max_event_bytes and queue.put(line, queue.size, queue.max_bytes):
+            if line and len(line) <= self._max_event_bytes and queue.put(line, len(line)):
                 return True
-        return self._track(event, queue.size, queue.max_bytes)
+        return self._track(event)
 
     def track_captured(self, event: Event) -> bool:
         """Accept an event that was captured rather than said: refused from 80 % full, and never raising."""
-        queue = self._queue
         try:
-            return self._track(event, queue.captured_size, queue.captured_bytes)
+            return self._track(event, captured=True)
         except EventNotAccepted:
             return False
 
-    def track_captured_line(self, line: bytes) -> bool:
-        """Accept a captured event that is encoded already, by what `request_lines` has made."""
-        queue = self._queue
-        size, max_bytes = queue.captured_size, queue.captured_bytes
+    def track_captured_record(self, record: tuple[Any, ...]) -> bool:
+        """Accept a captured event as a record, of which the worker makes the JSON; `lines` has made what makes it."""
+        queue, weight = self._queue, record[1]
+        if weight <= self._max_event_bytes and queue.put(record, weight, True):
+            return True
+        return self.refuse_captured(weight)
+
+    def refuse_captured(self, weight: int) -> bool:
+        """Count a captured event that the queue did not take; False."""
         try:
-            # Another call would be seen in every request.
-            return (len(line) <= self._max_event_bytes and queue.put(line, size, max_bytes)) or self._refuse(line)
+            return self._refuse(weight)
         except EventNotAccepted:
             return False
 
-    def request_lines(self, make: Callable[[str, str | None, str | None], _T]) -> _T | None:
-        """Return what writes lines for this client; None where each event must be an object, or has a fixed identity.
+    def lines(self, make: Callable[[str, str | None, str | None], _LinesT]) -> _LinesT | None:
+        """Return what makes records, and lines of them, for this client: ``make(service, hostname, environment)``.
 
-        ``make(service, hostname, environment)`` makes it.
+        None where each event must be an object, has a fixed identity, or may be too large for the settings.
         """
-        if not self._plain or not self._mints_itself:
+        if not self._plain or not self._mints_itself or self._max_event_bytes < MOST_RECORDS_BYTES:
             return None
-        return make(self.settings.service, socket.gethostname(), self.settings.environment)
+        lines = make(self.settings.service, socket.gethostname(), self.settings.environment)
+        lines.writer = self._queue.add_writer(lines.line)
+        return lines
 
     def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
         """Report an exception that the application has handled, as an `ApplicationError` with ``handled`` true.
@@ -251,7 +265,7 @@ class AnalyticsClient:
             self._queue.drop("invalid", f"{type(error).__name__} while describing a {type(exc).__name__}")
             return None
 
-    def _track(self, event: Event, size: int, max_bytes: int) -> bool:
+    def _track(self, event: Event, *, captured: bool = False) -> bool:
         try:
             request = current.get()
             trace = otel_context()
@@ -270,14 +284,14 @@ class AnalyticsClient:
             raise
         except Exception as error:  # whatever it is, the application must not see it
             return self._drop("invalid", f"{type(error).__name__} while encoding", error)
-        if len(line) <= self._max_event_bytes and self._queue.put(line, size, max_bytes):
+        if len(line) <= self._max_event_bytes and self._queue.put(line, len(line), captured):
             return True
-        return self._refuse(line)
+        return self._refuse(len(line))
 
-    def _refuse(self, line: bytes) -> bool:
+    def _refuse(self, weight: int) -> bool:
         queue = self._queue
-        if len(line) > self._max_event_bytes:
-            return self._drop("oversize", f"{len(line)} bytes encoded; max_event_bytes is {self._max_event_bytes}")
+        if weight > self._max_event_bytes:
+            return self._drop("oversize", f"{weight} bytes encoded; max_event_bytes is {self._max_event_bytes}")
         if queue.closed:
             return self._drop("closed", "the client is closed")
         return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
@@ -314,9 +328,10 @@ class AnalyticsClient:
     def stats(self) -> Stats:
         """Return what became of the events until now; may be read from any thread."""
         age = 0.0
-        if (line := self._queue.oldest()) is not None:
+        if (item := self._queue.oldest()) is not None:
             now = self._encoder.clock() if self._encoder.clock else datetime.now(UTC)
-            age = max(0.0, (now - decode_envelope(line).timestamp).total_seconds())
+            then = decode_envelope(item).timestamp.timestamp() if isinstance(item, bytes) else item[2] / 1e9
+            age = max(0.0, now.timestamp() - then)
         return self._queue.read(age)
 
     # -- getting it out
@@ -364,7 +379,7 @@ class AnalyticsClient:
         queue = self._queue
         if queue.ended:
             return True
-        queue.closed = True
+        queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
         if seconds > 0 and queue.worker_thread == threading.get_ident() and queue.has_worker():
@@ -384,7 +399,7 @@ class AnalyticsClient:
         queue = self._queue
         if queue.ended:
             return True
-        queue.closed = True
+        queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
         await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
@@ -457,6 +472,7 @@ def _reported(exc: BaseException, client: AnalyticsClient, request: RequestConte
             unknown = seen is None or all(other is not one for other in seen)
             if unknown:
                 request.seen_errors = [*(seen or ())[-8:], one]
+                request.ordinary = False
         new = new or (unknown and not isinstance(one, BaseExceptionGroup))
     return new
 
@@ -467,13 +483,12 @@ def _facts(request: RequestContext | None, trace: Context) -> Facts:
         facts.user_id = request.user_id
         facts.session_id = request.session_id
         facts.request_id = request.request_id
-        facts.trace_id = request.trace_id
-        facts.span_id = request.span_id
+    span = None if request is None else request.span
     if trace:
-        span = get_current_span(trace).get_span_context()
-        if span.is_valid:
-            facts.trace_id = format_trace_id(span.trace_id)
-            facts.span_id = format_span_id(span.span_id)
+        span = span_of(trace) or span
+    if span is not None:
+        facts.trace_id = format_trace_id(span.trace_id)
+        facts.span_id = format_span_id(span.span_id)
     return facts
 
 

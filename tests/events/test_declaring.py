@@ -85,7 +85,7 @@ def test_a_subclass_of_an_event_needs_a_tag_of_its_own_and_inherits_the_fields()
     assert captured.events[0].data == {"order_id": 1, "total": 2, "number": "3"}
 
 
-@pytest.mark.parametrize("tag", ["", " ", 5, False, "a\0b", "a\nb", "\ud800"])
+@pytest.mark.parametrize("tag", ["", " ", 5, False])
 def test_a_tag_that_is_no_name_is_refused_when_the_class_is_made(tag: Any) -> None:
     with pytest.raises(ConfigError, match=r"Unnamed has the tag .*: use a name, as in class Unnamed\(Event, tag="):
 

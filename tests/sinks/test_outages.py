@@ -74,7 +74,7 @@ async def test_an_answer_that_was_lost_while_poison_is_sought_stores_nothing_twi
     client = connect(proxy.dsn)
     proxy.lose_answer(b"COMMIT")
     bad = line().replace(b'"service":"shop"', b'"service":null')
-    client._queue.put(bad, 100, 1 << 20)
+    client._queue.put(bad, len(bad))
     say(client, 5)
     assert await client.aflush(20)
     assert proxy.lost == 1

@@ -45,7 +45,7 @@ class EventMeta(msgspec.StructMeta):
         cls: Any = super().__new__(mcls, name, bases, namespace, **options)
         if any(isinstance(base, EventMeta) for base in bases):  # not Event itself, which is nothing that happened
             tag = cls.__struct_config__.tag
-            if not isinstance(tag, str) or not tag.strip() or not tag.isprintable():
+            if not isinstance(tag, str) or not tag.strip():
                 raise ConfigError(
                     f"{name} has the tag {tag!r}: use a name, as in class {name}(Event, tag='order_placed')"
                 )

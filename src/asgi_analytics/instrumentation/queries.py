@@ -44,8 +44,8 @@ class QueryRecorder:
         self._keeps_all = sample_rate == 1
         self._capture_statement = capture_statement
         self._track = checked_client(client).track_captured
-        self._track_line = client.track_captured_line
-        self._lines = client.request_lines(QueryLines)
+        self._track_record = client.track_captured_record
+        self._lines = client.lines(QueryLines)
 
     def watch(self, query: object) -> Statement | None:
         """Return what is known of a statement that is about to run; None for one that is none of our business."""
@@ -85,12 +85,9 @@ class QueryRecorder:
     def _keep(self, statement: Statement, duration: int, rows: int | None, request: RequestContext | None) -> None:
         if self._lines is not None:
             data = statement.data if self._capture_statement else statement.data_without_text
-            try:
-                line = self._lines.line(data, duration, rows, request)
-            except Exception:
-                line = None  # a user id that is none, and the like: the event itself will tell
-            if line is not None:
-                self._track_line(line)
+            record = self._lines.record(data, duration, rows, request)
+            if record is not None:
+                self._track_record(record)
                 return
         self._track(self._event(statement, duration, rows, "ok"))
 
@@ -139,6 +136,7 @@ class QueryRecorder:
 def count(request: RequestContext, fingerprint: str) -> None:
     """Count a query in its request, whatever the sampling."""
     request.db_queries += 1
+    request.ordinary = False
     repeats = request.fingerprints
     if repeats is None:
         request.fingerprints = {fingerprint: 1}
