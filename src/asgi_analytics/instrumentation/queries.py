@@ -15,7 +15,7 @@ from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import DatabaseQuery
 from asgi_analytics.instrumentation.query_lines import QueryLines
-from asgi_analytics.instrumentation.sql import Statement, normalise
+from asgi_analytics.instrumentation.sql import Statement, normalise, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class QueryRecorder:
         self._keeps_all = sample_rate == 1
         self._capture_statement = capture_statement
         self._track = checked_client(client).track_captured
-        self._track_record = client.track_captured_record
+        self._client = client
         self._lines = client.lines(QueryLines)
 
     def watch(self, query: object) -> Statement | None:
@@ -52,7 +52,7 @@ class QueryRecorder:
         if _suppressed() or ((request := _current()) is not None and request.excluded):
             return None
         try:
-            statement = normalise(query)  # type: ignore[arg-type]  # what is no text is told so by the driver
+            statement = remembered(query) or normalise(query)  # type: ignore[call-overload, arg-type]  # the driver tells what is no text
         except Exception as error:
             if isinstance(query, str):
                 not_captured(error)
@@ -87,7 +87,7 @@ class QueryRecorder:
             data = statement.data if self._capture_statement else statement.data_without_text
             record = self._lines.record(data, duration, rows, request)
             if record is not None:
-                self._track_record(record)
+                self._client.track_captured_record(record)
                 return
         self._track(self._event(statement, duration, rows, "ok"))
 

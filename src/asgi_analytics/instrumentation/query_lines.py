@@ -51,12 +51,15 @@ class QueryLines(Lines):
         if request is not None:
             user_id, session_id, endpoint = request.user_id, request.session_id, request.endpoint
             request_id = request.request_id
-            span = span or request.span
-            if user_id is not None and not is_id(user_id):
+            if span is None:
+                span = request.span
+            if (
+                (user_id is not None and (not is_id(user_id) or (type(user_id) is str and len(user_id) > LONGEST_NAME)))
+                or (session_id is not None and (type(session_id) is not str or len(session_id) > LONGEST_NAME))
+                or (endpoint is not None and len(endpoint) > LONGEST_NAME)
+                or (request_id is not None and len(request_id) > LONGEST_NAME)
+            ):
                 return None
-            for name in (user_id, session_id, endpoint, request_id):
-                if type(name) is str and len(name) > LONGEST_NAME:
-                    return None
         if span is not None:
             trace_id, span_id = span.trace_id, span.span_id
         now = time_ns()
