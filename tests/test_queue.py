@@ -308,7 +308,7 @@ def test_drops_are_logged_by_reason_with_their_number_and_not_one_by_one(caplog:
     queue.drop("invalid", "detail 3")
     queue.report_drops()
     assert sorted(caplog.messages) == [
-        "1 events dropped (queue_full), the last one: 100 events wait",
+        "1 event dropped (queue_full), the last one: 100 events wait",
         "3 events dropped (invalid), the last one: detail 2",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}

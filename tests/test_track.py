@@ -121,7 +121,7 @@ def test_events_are_taken_from_a_log_handler_of_our_own_log() -> None:
     finally:
         logging.getLogger("asgi_analytics").removeHandler(handler)
         client.close(5)
-    assert "1 events dropped (invalid)" in client.sink.events[0].data["text"]
+    assert "1 event dropped (invalid)" in client.sink.events[0].data["text"]
 
 
 # -- what surrounds an event

@@ -219,10 +219,15 @@ async def test_drops_are_logged_by_the_worker(
     assert "3 events dropped (oversize), the last one: " in caplog.text
 
 
-@pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop"])
+@pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop", MemorySink])
 def test_what_is_no_sink_is_refused(sink: Any) -> None:
     with pytest.raises(ConfigError, match=r"is no sink: it needs async write\(batch\) and aclose\(\)"):
         AnalyticsWorker(AnalyticsClient(service="shop"), sink)
+
+
+def test_what_is_no_client_is_refused() -> None:
+    with pytest.raises(ConfigError, match="client is a MemorySink: use an AnalyticsClient"):
+        AnalyticsWorker(MemorySink(), MemorySink())  # type: ignore[arg-type]  # swapped
 
 
 async def test_the_hourly_upkeep_of_a_sink_is_called_and_its_failure_hurts_nobody(

@@ -263,7 +263,8 @@ class EventQueue:
         for reason, detail in list(self._drop_details.items()):
             number = dropped[reason] - self._drops_reported[reason]
             if number and is_due((self._problem, reason)):
-                log.warning("%d events dropped (%s), the last one: %s", number, reason, detail)
+                events = "event" if number == 1 else "events"
+                log.warning("%d %s dropped (%s), the last one: %s", number, events, reason, detail)
                 self._drops_reported[reason] = dropped[reason]
 
     def take(self, max_count: int, max_bytes: int) -> list[Item]:

@@ -11,8 +11,10 @@ import threading
 import time
 import weakref
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
+from msgspec import structs
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics import _metrics
@@ -22,7 +24,7 @@ from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue, Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
-from asgi_analytics.events.base import decode_envelope
+from asgi_analytics.events.base import Event, decode_envelope
 from asgi_analytics.events.encoding import EventEncoder, Facts
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from asgi_analytics._context import RequestContext
-    from asgi_analytics.events.base import Event
     from asgi_analytics.events.captured import ApplicationError
 
 
@@ -272,7 +273,7 @@ class AnalyticsClient:
             if not self._plain:
                 if not self.settings.enabled:
                     return False
-                filtered = self._filtered(event)
+                filtered = self._filtered(event, facts)
                 if filtered is None:
                     return False
                 event = filtered
@@ -295,12 +296,18 @@ class AnalyticsClient:
             return self._drop("closed", "the client is closed")
         return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
 
-    def _filtered(self, event: Event) -> Event | None:
+    def _filtered(self, event: Event, facts: Facts | None) -> Event | None:
+        """Return what ``before_track`` makes of an event; the request's user is shown to it in the event's field."""
         before_track = self.settings.before_track
         if before_track is None:
             return event
         try:
+            user_id = None if facts is None else facts.user_id
+            if user_id is not None and isinstance(event, Event) and getattr(event, "user_id", user_id) is None:
+                event = structs.replace(event, user_id=user_id)
             result = before_track(event)
+            if facts is not None and hasattr(result, "user_id"):
+                facts.user_id = None  # what it made of the user holds, also when it took the user away
         except Exception as error:
             self._drop("before_track", f"before_track raised {type(error).__name__}", error)
             return None
@@ -421,9 +428,11 @@ class AnalyticsClient:
         self._queue.report_drops()
         if left:
             log.warning(
-                "%d events of %s were abandoned: the time of the close ended before they were stored; last error: %s",
+                "%d %s of %s abandoned: the time of the close ended before %s stored; last error: %s",
                 left,
+                "event" if left == 1 else "events",
                 self.settings.service,
+                "it was" if left == 1 else "they were",
                 self._queue.last_error,
             )
         return left
@@ -433,6 +442,14 @@ class AnalyticsClient:
         if self._host is not None:
             self._host.after_fork()
             self._queue.idle(self._host.start, wake_at=1)
+
+
+def checked_client(client: object) -> AnalyticsClient:
+    """Return a client; raises `ConfigError` for what is none, such as the function below a bare ``@capture_errors``."""
+    if not isinstance(client, AnalyticsClient):
+        bare = ", as in @capture_errors(client)" if isinstance(client, FunctionType) else ""
+        raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient{bare}")
+    return client
 
 
 _MARK = "__asgi_analytics__"

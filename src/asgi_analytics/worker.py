@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from asgi_analytics._context import suppressed
 from asgi_analytics._log import log, log_problem, solved
+from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.sinks.base import Sink
 
@@ -59,9 +60,9 @@ class AnalyticsWorker:
     """
 
     def __init__(self, client: AnalyticsClient, sink: Sink) -> None:
-        if not isinstance(sink, Sink):
+        if not isinstance(sink, Sink) or isinstance(sink, type):
             raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
-        self.client = client
+        self.client = checked_client(client)
         self.sink = sink
         self._queue = client._queue
         self._wakened = asyncio.Event()
@@ -227,7 +228,8 @@ class AnalyticsWorker:
                 solved(key)
             self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
-            log_problem((self._problem, "rejected", reason), "%d events were rejected by the sink: %s", number, reason)
+            events = "event was" if number == 1 else "events were"
+            log_problem((self._problem, "rejected", reason), "%d %s rejected by the sink: %s", number, events, reason)
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:
         key = (self._problem, problem)

@@ -15,7 +15,7 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, TimescaleSink, set_session
 from asgi_analytics._context import current
-from asgi_analytics.errors import OperatorError, TransientError
+from asgi_analytics.errors import ConfigError, OperatorError, TransientError
 from asgi_analytics.events.base import decode_envelope
 from asgi_analytics.events.encoding import EventEncoder, Facts
 from asgi_analytics.events.identity import USER_NAMESPACE
@@ -113,6 +113,29 @@ async def test_identity_is_the_pair_of_id_and_timestamp(database: Database, rows
     await sink.aclose()
     assert receipt.duplicates == 1
     assert [json.loads(row["data"])["what"] for row in await rows(order="timestamp")] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parameters"),
+    [
+        ("postgresql", "sslmode=prefer&channel_binding=prefer&connect_timeout=10"),  # as managed services give it
+        ("postgresql+asyncpg", "ssl=prefer&prepared_statement_cache_size=0"),  # as SQLAlchemy takes it
+    ],
+)
+async def test_a_url_that_analytics_migrate_takes_stores_events_too(
+    database: Database, rows: Rows, scheme: str, parameters: str
+) -> None:
+    url = f"{scheme}:{database.dsn.partition(':')[2]}?{parameters}\n"
+    client = AnalyticsClient.from_url(url, service="shop", strict=True)
+    client.track(EverythingStored(what="by a long URL"))
+    assert client.close(30), client.stats().last_error
+    assert [json.loads(row["data"])["what"] for row in await rows()] == ["by a long URL"]
+
+
+@pytest.mark.parametrize("pool", [None, 5, object()])
+def test_what_is_neither_a_pool_nor_a_url_is_refused_at_once(pool: Any) -> None:
+    with pytest.raises(ConfigError, match="use an asyncpg pool, or a URL, postgresql://"):
+        TimescaleSink(pool)
 
 
 async def test_what_is_tracked_through_a_url_arrives(database: Database, rows: Rows) -> None:

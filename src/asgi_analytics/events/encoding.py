@@ -188,7 +188,11 @@ class EventEncoder:
         shape = self._shapes.get(cls)
         if shape is None:
             if not (isinstance(cls, type) and issubclass(cls, Event)) or cls is Event:
-                raise InvalidEvent(f"{cls.__module__}.{cls.__qualname__} is no subclass of Event")
+                if issubclass(cls, type):
+                    raise InvalidEvent("a class was tracked, not an event: call it with its fields, TaskCreated(…)")
+                raise InvalidEvent(
+                    f"{cls.__module__}.{cls.__qualname__} is no event: track an instance of a subclass of Event"
+                )
             try:
                 shape = Shape(cls)
                 self.plain[cls] = self._write_function(shape, "")

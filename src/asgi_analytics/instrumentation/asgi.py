@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from sys import exception
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgi_analytics._context import current, otel_context, suppressed
 from asgi_analytics._log import log_problem
-from asgi_analytics.client import AnalyticsClient
+from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
 from asgi_analytics.instrumentation.request_lines import RequestLines
 from asgi_analytics.instrumentation.websockets import WebSocketConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
     from uuid import UUID
 
+    from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.instrumentation.framework import Framework
 
     Scope = MutableMapping[str, Any]
@@ -52,8 +54,7 @@ class AnalyticsMiddleware:
         capture_errors: bool = True,
         capture_websockets: bool = True,
     ) -> None:
-        if not isinstance(client, AnalyticsClient):
-            raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient")
+        checked_client(client)
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
                 raise ConfigError(f"{name} is no function: use a function of the scope")
@@ -259,6 +260,8 @@ class HttpRequest(CapturedRequest, eq=False):
 
 def _read_exclude(exclude: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     """Return the exact paths and the prefixes, each with its slash, of the option ``exclude``."""
+    if not isinstance(exclude, Iterable):
+        raise ConfigError(f"exclude is {exclude!r}: use a list, exclude=['/health']")
     if isinstance(exclude, str):
         raise ConfigError(f"exclude is the str {exclude!r}: use a list, exclude=[{exclude!r}]")
     exact, prefixes = [], []

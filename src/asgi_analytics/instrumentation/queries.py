@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import log_problem
 from asgi_analytics._tracebacks import error_type
+from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import DatabaseQuery
 from asgi_analytics.instrumentation.query_lines import QueryLines
@@ -42,7 +43,7 @@ class QueryRecorder:
         self._sample_rate = sample_rate
         self._keeps_all = sample_rate == 1
         self._capture_statement = capture_statement
-        self._track = client.track_captured
+        self._track = checked_client(client).track_captured
         self._client = client
         self._lines = client.lines(QueryLines)
 

@@ -166,7 +166,8 @@ class CapturedRequest(RequestContext, eq=False):
             if (only := middleware.only_framework) is not None:
                 found = only.template(scope, self)
                 return None if found is None else found.text
-            if middleware.endpoint is not None and (named := middleware.endpoint(scope)) is not None:
+            # One that raises is as one that does not know: the framework may.
+            if middleware.endpoint is not None and (named := ask(middleware.endpoint, scope, "endpoint")) is not None:
                 return str(named)
             route: Template | None = None
             mount: Template | None = None

@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid5
 
 import asyncpg
 import msgspec
 
+from asgi_analytics._dsn import read_dsn
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
-from asgi_analytics.sinks.sqlstates import condition, is_poison, sink_error
+from asgi_analytics.sinks.sqlstates import MISSING_GRANTS, condition, is_poison, sink_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -51,7 +51,9 @@ class TimescaleSink:
         tell_duplicates: bool = False,
         connections: int = 2,
     ) -> None:
-        self._url = _checked(pool) if isinstance(pool, str) else None
+        if not isinstance(pool, str) and not hasattr(pool, "acquire"):
+            raise ConfigError(f"pool is a {type(pool).__name__}: use an asyncpg pool, or a URL, postgresql://…")
+        self._url = read_dsn(pool).dsn if isinstance(pool, str) else None
         self._pool = None if isinstance(pool, str) else pool
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kept: PoolConnectionProxy[Any] | None = None
@@ -141,7 +143,7 @@ class TimescaleSink:
         if state["missing"]:
             raise OperatorError("the tables are missing: run analytics-migrate all, and check the search_path")
         if state["refused"]:
-            raise OperatorError("grant INSERT on analytics_events and analytics_dead_letters to the user")
+            raise OperatorError(MISSING_GRANTS)
         if state["read_only"]:
             raise TransientError("the database is read-only: a standby, perhaps")
 
@@ -228,23 +230,6 @@ _NAMELESS = UUID("0a0d7a3e-6f0e-5c52-9d0b-6c6f9f6a1f2e")
 
 async def _keep(connection: object) -> None:
     """Leave a connection as it is when it returns to the pool."""
-
-
-def _checked(url: str) -> str:
-    """Return a URL that asyncpg takes; raises `ConfigError`, without repeating what may be a password."""
-    try:
-        parts = urlsplit(url)
-        if parts.port == 0 or parts.fragment or "@" in parts.path:
-            raise ValueError  # a password with a slash or a number sign in it
-    except ValueError:
-        raise ConfigError(
-            "the database URL cannot be read (host, port or brackets): use postgresql://user:password@host:5432/database,"
-            " with special characters of the password percent-encoded"
-        ) from None
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in ("postgresql", "postgres"):
-        raise ConfigError("the database URL does not start with postgresql://")
-    return urlunsplit(parts._replace(scheme=scheme))
 
 
 def _dead_letter(line: bytes, error: asyncpg.PostgresError) -> tuple[Any, ...]:
