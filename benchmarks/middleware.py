@@ -162,7 +162,9 @@ def sentry(app: Any) -> Any:
 def apitally(app: Any) -> Any:
     from apitally.starlette import ApitallyMiddleware
 
-    app.add_middleware(ApitallyMiddleware, client_id="00000000-0000-4000-8000-000000000000", env="dev")
+    app.add_middleware(
+        ApitallyMiddleware, client_id="00000000-0000-4000-8000-000000000000", env="dev", openapi_url=None
+    )
     return app
 
 
