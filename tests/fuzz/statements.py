@@ -9,11 +9,14 @@ from asgi_analytics.instrumentation.sql import MAX_TEXT, normalise
 
 MARK = "zq7xw"
 DIGITS = "918273645"
-FRAGMENTS = """
+FRAGMENTS = re.findall(
+    r"\S+",
+    """
 SELECT * FROM INSERT INTO UPDATE SET DELETE WHERE AND IN VALUES ARRAY WITH RECURSIVE AS MERGE COPY TRUNCATE CREATE TABLE
 ALTER DROP IF NOT EXISTS BEGIN COMMIT START TRANSACTION SHOW ONLY LIMIT ORDER BY DISTINCT ROWS users a.b naïve x y
 "quoted" "with""quote" $1 $23 , ( ) [ ] ; = < > <= :: . + - * / % ? ?? @> #>> := && ||
-""".split()
+""",
+)
 LITERALS = 16
 _PRINTED = re.compile(r"[A-Z]+")
 
