@@ -18,11 +18,13 @@ from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.migrate import runner
 from asgi_analytics.migrate.dsn import read_dsn
 from asgi_analytics.migrate.report import Report
+from asgi_analytics.migrate.roles import READER, WRITER, make_roles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asgi_analytics.migrate.report import RefreshReport
+    from asgi_analytics.migrate.roles import RolesReport
 
 VARIABLES = ("DATABASE_URL", "PLATFORM_DATABASE_URL")
 DONE, PENDING, FAILED, INTERRUPTED, PIPE = 0, 1, 2, 130, 141
@@ -34,6 +36,7 @@ COMMANDS = {
     "status": "say what is applied and what is pending; exits 1 when something is pending",
     "dry-run": "print the SQL of the pending steps, for psql; change nothing",
     "refresh": "bring the aggregates up to date; for cron on plain PostgreSQL, and after a backfill",
+    "roles": "make two roles to grant to login roles: a writer that can insert and nothing else, and a reader",
 }
 EPILOG = """\
 The database is --database-url, or the variable DATABASE_URL, or PLATFORM_DATABASE_URL, in this order. A variable keeps
@@ -94,6 +97,10 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "refresh":
             command.add_argument("--from", dest="since", metavar="TIME", type=_time, help=f"{_TIME}; begin there")
             command.add_argument("--to", dest="until", metavar="TIME", type=_time, help=f"{_TIME}; end before it")
+        if name == "roles":
+            command.add_argument("--writer", metavar="ROLE", default=WRITER, help="its name (default: %(default)s)")
+            command.add_argument("--reader", metavar="ROLE", default=READER, help="its name (default: %(default)s)")
+            command.add_argument("--dry-run", action="store_true", help="print the SQL, for psql; change nothing")
     return parser
 
 
@@ -157,7 +164,7 @@ def _database_url(options: argparse.Namespace, environ: Mapping[str, str]) -> st
     raise ConfigError("no database is named: give --database-url, or set DATABASE_URL or PLATFORM_DATABASE_URL")
 
 
-async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport:
+async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport | RolesReport:
     settings: dict[str, Any] = {
         "schema": getattr(options, "schema", None),
         "wait": getattr(options, "wait", None),
@@ -174,20 +181,24 @@ async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport:
             if since is not None and until is not None and since >= until:
                 raise ConfigError(f"--from {since.isoformat()} is not before --to {until.isoformat()}: swap them")
             return await runner.refresh_views(url, since=since, until=until, **settings)
+        case "roles":
+            names = {"writer": options.writer, "reader": options.reader}
+            return await make_roles(url, **names, dry_run=options.dry_run, **settings)
         case phase:
             return await runner.migrate(url, phase=phase, **settings)
 
 
-def _show(command: str, report: Report | RefreshReport, as_json: bool) -> int:
+def _show(command: str, report: Report | RefreshReport | RolesReport, as_json: bool) -> int:
+    is_dry_run = getattr(report, "sql", None) is not None
     if as_json:
         document = msgspec.to_builtins(report)
-        if command != "dry-run":
+        if not is_dry_run:
             document.pop("sql", None)
         _print_json({"command": command, "ok": True, **document})
     else:
         for warning in report.warnings:
             _tell(f"warning: {warning}")
-        if command == "dry-run":
+        if is_dry_run:
             _tell(f"{report.database}, schema {report.schema}; the SQL is on stdout, nothing is changed")
         sys.stdout.write(table.render(command, report))
     return PENDING if command == "status" and isinstance(report, Report) and report.pending else DONE

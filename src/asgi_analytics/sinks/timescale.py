@@ -14,7 +14,7 @@ import msgspec
 
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
-from asgi_analytics.sinks.sqlstates import condition, is_poison, sink_error
+from asgi_analytics.sinks.sqlstates import RIGHTS, condition, is_poison, sink_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -136,7 +136,7 @@ class TimescaleSink:
         if state["missing"]:
             raise OperatorError("the tables are missing: run analytics-migrate all, and check the search_path")
         if state["refused"]:
-            raise OperatorError("grant INSERT on analytics_events and analytics_dead_letters to the user")
+            raise OperatorError(RIGHTS)
         if state["read_only"]:
             raise TransientError("the database is read-only: a standby, perhaps")
 
