@@ -138,7 +138,7 @@ def storable(line: bytes, *, strict: bool) -> None:
         assert "\0" not in text
         text.encode()
     UUID(event["event_id"])
-    moment = datetime.fromisoformat(event["timestamp"])
+    moment = datetime.fromisoformat(event["timestamp"].upper())
     assert NOW - timedelta(days=90, seconds=1) <= moment <= NOW + timedelta(hours=24, seconds=1)
     for name in ("event_type", "service"):
         assert event[name].strip()
