@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asgi_analytics._log import is_due, log
+from asgi_analytics._log import is_due, log, one_line
 from asgi_analytics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class EventQueue:
         for reason, detail in list(self._drop_details.items()):
             number = dropped[reason] - self._drops_reported[reason]
             if number and is_due((self._problem, reason)):
-                log.warning("%d events dropped (%s), the last one: %s", number, reason, detail)
+                log.warning("%d events dropped (%s), the last one: %s", number, reason, one_line(detail))
                 self._drops_reported[reason] = dropped[reason]
 
     def take(self, max_count: int, max_bytes: int) -> list[bytes]:

@@ -18,7 +18,7 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 
 from asgi_analytics import _metrics
 from asgi_analytics._context import current
-from asgi_analytics._log import log
+from asgi_analytics._log import log, one_line
 from asgi_analytics._queue import EventQueue, Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
@@ -408,8 +408,8 @@ class AnalyticsClient:
             log.warning(
                 "%d events of %s were abandoned: the time of the close ended before they were stored; last error: %s",
                 left,
-                self.settings.service,
-                self._queue.last_error,
+                one_line(self.settings.service),
+                one_line(self._queue.last_error),
             )
         return left
 

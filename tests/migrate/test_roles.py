@@ -442,7 +442,7 @@ async def test_without_the_rights_to_it_nothing_is_made_and_the_cure_is_said(emp
         owner, other = await roles.login("owner"), await roles.login("other")
         owner_role, other_role = roles.made[-2:]
         await admin.execute(f'CREATE SCHEMA ours AUTHORIZATION "{owner_role}"')
-        options = {"writer": roles.writer, "reader": roles.reader, "schema": "ours"}
+        options: dict[str, Any] = {"writer": roles.writer, "reader": roles.reader, "schema": "ours"}
         with pytest.raises(AnalyticsError, match="run analytics-migrate all first"):
             await make_roles(owner, **options)
         await migrate(owner, schema="ours")

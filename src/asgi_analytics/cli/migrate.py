@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from asgi_analytics import __version__
+from asgi_analytics._database_url import read_dsn, without_urls
+from asgi_analytics._log import one_line
 from asgi_analytics.cli import table
 from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.migrate import runner
-from asgi_analytics.migrate.dsn import read_dsn
 from asgi_analytics.migrate.report import Report
 from asgi_analytics.migrate.roles import READER, WRITER, make_roles
 
@@ -55,7 +56,7 @@ class _UsageError(AnalyticsError):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing several lines and exiting."""
-        raise _UsageError(f"{message}; see {self.prog} --help")
+        raise _UsageError(f"{without_urls(message)}; see {self.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -205,7 +206,7 @@ def _show(command: str, report: Report | RefreshReport | RolesReport, as_json: b
 
 
 def _fail(command: str | None, exc: BaseException, text: str, as_json: bool, code: int = FAILED) -> int:
-    text = " ".join(text.split())
+    text = one_line(text)
     document: dict[str, Any] = {"command": command, "ok": False, "error": text}
     document |= {name: getattr(exc, name) for name in ("file", "applied") if hasattr(exc, name)}
     if as_json:
@@ -219,7 +220,7 @@ def _hidden(url: str, text: str) -> str:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"analytics-migrate: {text}\n")
+    sys.stderr.write(f"analytics-migrate: {one_line(text)}\n")
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from opentelemetry.context import get_current as otel_context
 
 from asgi_analytics._context import current, suppressed
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
@@ -157,7 +157,7 @@ class AnalyticsMiddleware:
             elif client._queue.has_worker():
                 await client.aflush()
         except Exception as error:
-            log_problem("flush", "the flush at lifespan shutdown failed: %s: %s", type(error).__name__, error)
+            log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))
 
 
 class HttpRequest(CapturedRequest):
@@ -200,7 +200,7 @@ class HttpRequest(CapturedRequest):
             else:
                 self._note_extension(kind, message)
         except Exception as error:
-            log_problem("send", "a message of a response was not captured: %s: %s", type(error).__name__, error)
+            log_problem("send", "a message of a response was not captured: %s", failure(error))
 
     def _complete(self) -> None:
         if self.ended is None:

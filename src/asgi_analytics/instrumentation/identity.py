@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeGuard
 from uuid import UUID
 
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -29,7 +29,7 @@ def ask(
     try:
         value = function(scope)
     except Exception as error:
-        log_problem((name, function), "the middleware's %s raised %s: %s", name, type(error).__name__, error)
+        log_problem((name, function), "the middleware's %s raised %s", name, failure(error))
         return None
     if value is not None and not is_id(value):
         log_problem((name, function), "the middleware's %s returned a %s: no id", name, type(value).__name__)

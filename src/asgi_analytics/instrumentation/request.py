@@ -10,7 +10,7 @@ from opentelemetry.context import get_current as otel_context
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
 from asgi_analytics._context import RequestContext
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics._tracebacks import error_type, leaves, unwrapped
 from asgi_analytics.events.captured import ApiRequest
 from asgi_analytics.instrumentation.identity import ask, identity_of, is_id, sent_request_id
@@ -138,7 +138,7 @@ class CapturedRequest(RequestContext):
                     user = identity_of(framework.user(scope, self))
             return user
         except Exception as error:
-            log_problem("user", "the user of a request is not known: %s: %s", type(error).__name__, error)
+            log_problem("user", "the user of a request is not known: %s", failure(error))
             return None
         finally:
             self._user_id = _UNSAID
@@ -209,7 +209,7 @@ class CapturedRequest(RequestContext):
                 return None if mount is None else mount.text
             return route.text if mount is None else route.below(mount).text
         except Exception as error:
-            log_problem("endpoint", "the endpoint of a request is not known: %s: %s", type(error).__name__, error)
+            log_problem("endpoint", "the endpoint of a request is not known: %s", failure(error))
             return None
 
     def take_trace(self) -> None:
@@ -233,7 +233,7 @@ class CapturedRequest(RequestContext):
         try:
             self.unhandled(exc)
         except Exception as error:
-            log_problem("failed", "an exception was not captured: %s: %s", type(error).__name__, error)
+            log_problem("failed", "an exception was not captured: %s", failure(error))
 
     def unhandled(self, exc: BaseException) -> None:
         """Take note of an exception that nobody handles: one that leaves the application, or that a framework answers.
@@ -275,7 +275,7 @@ class CapturedRequest(RequestContext):
                 self.outer.add_queries(self)
                 self.outer = None
         except Exception as error:
-            log_problem("finish", "a request was not captured: %s: %s", type(error).__name__, error)
+            log_problem("finish", "a request was not captured: %s", failure(error))
         self.scope = self.native = self.answering = self.send_error = self.seen_errors = self.trace = None
 
     async def send(self, message: MutableMapping[str, Any]) -> None:

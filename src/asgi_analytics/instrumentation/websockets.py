@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import get_current as otel_context
 
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics.instrumentation.request import CapturedRequest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class WebSocketConnection(CapturedRequest):
                 code = message.get("code")
                 self.close_code = 1005 if code is None else int(code)
         except Exception as error:
-            log_problem("receive", "a WebSocket message was not captured: %s: %s", type(error).__name__, error)
+            log_problem("receive", "a WebSocket message was not captured: %s", failure(error))
         return message
 
     async def send(self, message: Message) -> None:
@@ -62,7 +62,7 @@ class WebSocketConnection(CapturedRequest):
         try:
             self._note(message["type"], message)
         except Exception as error:
-            log_problem("send", "a WebSocket message was not captured: %s: %s", type(error).__name__, error)
+            log_problem("send", "a WebSocket message was not captured: %s", failure(error))
 
     def _note(self, kind: str, message: Message) -> None:
         if kind == "websocket.send":

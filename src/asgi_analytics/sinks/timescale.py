@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid5
 
 import asyncpg
 import msgspec
 
-from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
+from asgi_analytics._database_url import read_dsn
+from asgi_analytics.errors import OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.sqlstates import RIGHTS, condition, is_poison, sink_error
 
@@ -51,7 +51,7 @@ class TimescaleSink:
         tell_duplicates: bool = False,
         connections: int = 2,
     ) -> None:
-        self._url = _checked(pool) if isinstance(pool, str) else None
+        self._url = read_dsn(pool).dsn if isinstance(pool, str) else None
         self._pool = None if isinstance(pool, str) else pool
         self._loop: asyncio.AbstractEventLoop | None = None
         self._prefix = "" if schema is None else '"' + schema.replace('"', '""') + '".'
@@ -202,23 +202,6 @@ _NAMELESS = UUID("0a0d7a3e-6f0e-5c52-9d0b-6c6f9f6a1f2e")
 
 async def _keep(connection: object) -> None:
     """Leave a connection as it is when it returns to the pool."""
-
-
-def _checked(url: str) -> str:
-    """Return a URL that asyncpg takes; raises `ConfigError`, without repeating what may be a password."""
-    try:
-        parts = urlsplit(url)
-        if parts.port == 0 or parts.fragment or "@" in parts.path:
-            raise ValueError  # a password with a slash or a number sign in it
-    except ValueError:
-        raise ConfigError(
-            "the database URL cannot be read (host, port or brackets): use postgresql://user:password@host:5432/database,"
-            " with special characters of the password percent-encoded"
-        ) from None
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in ("postgresql", "postgres"):
-        raise ConfigError("the database URL does not start with postgresql://")
-    return urlunsplit(parts._replace(scheme=scheme))
 
 
 def _dead_letter(line: bytes, error: asyncpg.PostgresError) -> tuple[Any, ...]:

@@ -37,6 +37,7 @@ LIBPQ_ONLY = frozenset(
 """Parameters of libpq that asyncpg would send to the server, which refuses them. Managed services put them in URLs."""
 
 SQLALCHEMY_ONLY = frozenset({"async_fallback", "prepared_statement_cache_size", "prepared_statement_name_func"})
+_SECRETIVE = re.compile(r"(://|password=).*", re.DOTALL)
 SSL_WORDS = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 
 
@@ -107,3 +108,8 @@ def read_dsn(text: str) -> DatabaseUrl:
     # a password that is the user's or the database's name as well would only make messages unreadable
     hidden = sorted((secret for secret in secrets if secret and secret not in place), key=len, reverse=True)
     return DatabaseUrl(dsn, place, tuple(hidden))
+
+
+def without_urls(text: str) -> str:
+    """Return a text that ends where the rest of a URL begins, or a password: who knows how long it is."""
+    return _SECRETIVE.sub(r"\1***", text)

@@ -11,8 +11,8 @@ from asyncpg import connect_utils
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asgi_analytics._database_url import read_dsn
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.migrate.dsn import read_dsn
 
 
 def as_asyncpg_reads_it(dsn: str) -> Any:
