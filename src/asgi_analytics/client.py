@@ -124,7 +124,7 @@ class AnalyticsClient:
             service=self.settings.service,
             environment=self.settings.environment,
             hostname=socket.gethostname(),
-            hash_key=key.encode() if isinstance(key, str) else key,
+            hash_key=key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key,
             keep_personal_data=self.settings.keep_personal_data,
             clock=clock,
             new_id=new_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -98,14 +99,14 @@ class AccessLog:
             # A balancer asks for these every second.
             level = logging.DEBUG if seen.endpoint in _QUIET and seen.status < 400 else logging.INFO
             if access_log.isEnabledFor(level):
-                client = scope.get("client")
+                client = (scope.get("client") or ("",))[0] or "-"
                 access_log.log(
                     level,
                     "%s %s %d client=%s bytes=%d events=%d stored=%d duplicates=%d rejected=%d duration_ms=%.1f",
                     method,
                     seen.endpoint,
                     seen.status,
-                    client[0] if client else "-",
+                    client if _HOST.fullmatch(client) else "?",
                     seen.bytes,
                     seen.events,
                     seen.stored,
@@ -114,6 +115,9 @@ class AccessLog:
                     seconds * 1000,
                 )
 
+
+_HOST = re.compile(r"[0-9A-Za-z.:%_-]{1,100}")
+"""What can be a client's address. A server that believes X-Forwarded-For takes any text for one: figures of its own."""
 
 _QUIET = ("/health", "/ready")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
