@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
 
-from asgi_analytics import AnalyticsClient, MemorySink
+from asgi_analytics import AnalyticsClient, MemorySink, events
 from asgi_analytics.config import VARIABLES, Settings
 from asgi_analytics.errors import ConfigError, MissingExtra
+from asgi_analytics.testing import capture_events
 
 SECRET = "hunter2"
 

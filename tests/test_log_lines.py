@@ -37,7 +37,7 @@ def test_what_can_be_printed_stays_and_what_cannot_is_written_out() -> None:
 def test_a_problem_is_one_record_of_one_line(text: str) -> None:
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]  # the shortest handler there is
+    vars(handler)["emit"] = records.append
     _log.log.addHandler(handler)
     try:
         log_problem(object(), "a problem of %d: %s", 7, text)

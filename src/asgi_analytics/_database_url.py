@@ -1,4 +1,4 @@
-"""Database URLs: read once, made fit for asyncpg, and shown without their secrets."""
+"""Database URLs: read in one place for all, made fit for asyncpg, and shown without their secrets."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_dsn(text: str) -> DatabaseUrl:
     if "@" in userinfo or parts.fragment or text.endswith("#") or "@" in parts.path:
         raise ConfigError(
             "the database URL has an @, /, # or ? in its user or password that must be percent-encoded "
-            "(%40, %2F, %23, %3F)"
+            f"(%40, %2F, %23, %3F): {EXPECTED}"
         )
     if not all(re.fullmatch(r"[A-Za-z_][\w.]*", name) for name, _ in fields):
         raise ConfigError(f"the database URL has a parameter whose name cannot be read: {EXPECTED}")
