@@ -74,7 +74,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     address=st.sampled_from(["127.0.0.1", "::1%eth0", "", "x stored=9", "a\nb", "\x1b[31m", MARK + " "]) | st.text(),
     tokens=st.booleans(),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_request_is_one_line_and_an_answer_that_repeats_nothing(
     lines: Callable[[], list[str]],
     method: str,
