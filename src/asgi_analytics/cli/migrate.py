@@ -45,7 +45,8 @@ the password out of the list of processes. postgresql+asyncpg:// and postgres://
 
 exit codes: 0 done, or nothing pending; 1 something is pending (status only); 2 error, in one line on stderr;
 130 interrupted.
-Options may stand before or after the command.
+Options may stand before or after the command. refresh takes --from and --to besides, roles takes --writer, --reader
+and --dry-run, behind the command: analytics-migrate roles --help.
 """
 
 
