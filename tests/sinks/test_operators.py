@@ -141,3 +141,11 @@ async def test_a_cancelled_write_leaves_the_sink_usable(database: Database, rows
 def test_the_url_of_another_driver_is_taken() -> None:
     sink: Any = TimescaleSink("postgresql+asyncpg://u:p@db/shop?sslmode=require")
     assert sink._url == "postgresql://u:p@db/shop?sslmode=require"
+
+
+async def test_a_url_with_parameters_of_other_clients_works(database: Database, rows: Rows) -> None:
+    sink = TimescaleSink(f"{database.dsn}?channel_binding=prefer&connect_timeout=5&keepalives=1")
+    batch = [line("a")]
+    await sink.write(batch)
+    assert [row["id"] for row in await rows()] == ids(batch)
+    await sink.aclose()

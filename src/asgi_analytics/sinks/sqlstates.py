@@ -19,6 +19,9 @@ _POISON_CLASSES = frozenset({"22", "23", "54"})
 # All others are transient, also 26, a pooled connection that lost its prepared statements.
 _OPERATOR_CLASSES = frozenset({"28", "3D", "3F", "42", "0A", "P0", "XX", "F0", "HV"})
 
+# Their messages quote values, or are whatever a trigger, or a foreign server, says.
+_TALKATIVE = _POISON_CLASSES | {"P0", "HV"}
+
 # Somebody migrates at this moment.
 _TRANSIENT = frozenset({"42P07", "42710"})
 
@@ -42,11 +45,12 @@ def condition(error: asyncpg.PostgresError) -> str:
 def sink_error(error: BaseException) -> SinkError:
     """Return what the worker has to know of a failed write; the message names the cause and, if need be, the cure.
 
-    It holds the server's primary message, never its detail, which may quote the row, and no connection string.
+    It holds the server's primary message where that quotes no value, never its detail, and no connection string.
     """
     if isinstance(error, asyncpg.PostgresError):
         code = str(error.sqlstate)
-        said = f"{error.args[0] if error.args else type(error).__name__} ({code})"
+        is_quiet = error.args and code[:2] not in _TALKATIVE
+        said = f"{error.args[0] if is_quiet else condition(error)} ({code})"
         if (
             code[:2] in _OPERATOR_CLASSES
             and code not in _TRANSIENT
