@@ -157,6 +157,13 @@ async def test_a_schema_is_a_name_whatever_stands_in_it(database: Database, sche
         await connection.close()
 
 
+@pytest.mark.parametrize("schema", ["", "x" * 64, "a\0", "\udcff", "😀" * 16])
+def test_what_cannot_be_a_schema_is_refused_at_once(schema: str) -> None:
+    with pytest.raises(ConfigError, match="is no name of a schema") as caught:
+        TimescaleSink("postgresql://db/shop", schema=schema)
+    assert str(caught.value).isprintable()
+
+
 @given(header=st.binary(max_size=250), path=TEXT, text=TEXT)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_request_writes_no_log_line_of_its_own(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_analytics._identifiers import quoted
 from asgi_analytics._log import one_line
-from asgi_analytics.migrate.flavour import quoted
 from asgi_analytics.migrate.report import RefreshReport, Report
 from asgi_analytics.migrate.roles import RolesReport
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import asyncpg
 import msgspec
 
+from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate.files import Flavour, find_migrations
-from asgi_analytics.migrate.flavour import quoted
 from asgi_analytics.migrate.lock import held
 from asgi_analytics.migrate.session import open_session
 from asgi_analytics.migrate.statements import split
@@ -128,8 +128,8 @@ async def make_roles(
 
 
 def _check(name: str) -> None:
-    if not name or not name.isprintable() or len(name.encode()) > 63:
-        raise ConfigError(f"{name!r} is no name of a role: use 1 to 63 bytes, without control characters")
+    if not checked(name, "role").isprintable():
+        raise ConfigError(f"{name!r} is no name of a role that people could read: leave out control characters")
     if name in ("public", "none") or name.startswith("pg_"):
         raise ConfigError(f"{name!r} is a name that PostgreSQL keeps for itself: use another for the role")
 

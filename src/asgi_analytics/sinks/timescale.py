@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from asgi_analytics._database_url import read_dsn
+from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.sqlstates import RIGHTS, condition, is_poison, sink_error
@@ -54,7 +55,7 @@ class TimescaleSink:
         self._url = read_dsn(pool).dsn if isinstance(pool, str) else None
         self._pool = None if isinstance(pool, str) else pool
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._prefix = "" if schema is None else '"' + schema.replace('"', '""') + '".'
+        self._prefix = "" if schema is None else quoted(checked(schema, "schema")) + "."
         self._connections = connections
         self.tells_duplicates = tell_duplicates
         self._store_events = self._statement("store_events_telling" if tell_duplicates else "store_events")
