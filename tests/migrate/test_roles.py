@@ -16,6 +16,7 @@ import pytest
 
 from asgi_analytics import TimescaleSink
 from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError, OperatorError
+from asgi_analytics.migrate import roles as module
 from asgi_analytics.migrate.roles import RolesReport, make_roles
 from asgi_analytics.migrate.runner import migrate, refresh_views, status
 from tests.databases import Database
@@ -337,6 +338,53 @@ async def test_what_a_role_has_from_elsewhere_is_warned_about(roles: Roles) -> N
         f'the reader "{roles.reader}" also has DELETE, INSERT, UPDATE on analytics_events, from PUBLIC or from a role '
         "that it is a member of: revoke it there",
     )
+
+
+async def test_they_may_be_made_again_while_the_writer_writes(roles: Roles, writer_dsn: str, reader_dsn: str) -> None:
+    sink, reader = TimescaleSink(writer_dsn), await asyncpg.connect(reader_dsn)
+    done = asyncio.Event()
+    batches: list[bytes] = []
+
+    async def write() -> None:
+        while not done.is_set():
+            day = (midnight(len(batches) % 60) + timedelta(hours=2)).isoformat()
+            batches.append(with_timestamp(day, "x"))
+            assert (await sink.write(batches[-1:])).duplicates == 0
+            assert await reader.fetchval("SELECT count(*) FROM analytics_events") == len(batches)
+
+    writing = asyncio.create_task(write())
+    for _ in range(5):
+        await roles.make()
+    done.set()
+    await writing
+    await sink.aclose()
+    await reader.close()
+    assert len(batches) > 5
+    assert await stored(roles.admin) == ids(batches)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("failures", [3, 100])
+async def test_what_another_session_changed_meanwhile_is_tried_again_a_few_times(
+    roles: Roles, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    real, tried = module._demand_usage, []
+
+    async def demand(*arguments: Any) -> None:
+        tried.append(arguments)
+        if len(tried) <= failures:
+            raise asyncpg.InternalServerError("tuple concurrently updated")
+        await real(*arguments)
+
+    monkeypatch.setattr(module, "_demand_usage", demand)
+    if failures < module.ATTEMPTS:
+        assert [role.is_new for role in (await roles.make()).roles] == [True, True]
+        assert len(tried) == failures + 1
+    else:
+        with pytest.raises(MigrationError, match="tuple concurrently updated"):
+            await roles.make()
+        assert len(tried) == module.ATTEMPTS
+        assert roles.writer not in {row["rolname"] for row in await roles.admin.fetch(EVERY_ROLE)}
 
 
 async def test_two_runs_at_once_make_the_roles_once(roles: Roles) -> None:

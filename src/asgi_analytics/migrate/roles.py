@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,7 @@ GROUP BY t.name ORDER BY t.name
 CHANGING = ("UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 FORBIDDEN = {"writer": ("SELECT", *CHANGING), "reader": ("INSERT", *CHANGING)}
 USAGE = "SELECT pg_catalog.has_schema_privilege($1::name, $2::text, 'USAGE')"
+ATTEMPTS = 10
 CREATE = "CREATE ROLE {role} NOLOGIN"
 
 
@@ -160,7 +162,7 @@ async def _missing(session: Session, names: dict[str, str]) -> list[str]:
 
 async def _apply(session: Session, names: dict[str, str]) -> list[str]:
     """Make and grant all, or nothing; return the roles that were made."""
-    while True:
+    for left in reversed(range(ATTEMPTS)):
         missing = await _missing(session, names)
         try:
             async with session.connection.transaction():
@@ -170,8 +172,13 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
                     await session.connection.execute(statement.text)
                 await _demand_usage(session, names)
             return missing
-        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-            continue  # made meanwhile by a run in another database of the server: it is not missing any more
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
+            # A run in another database of the server made the role meanwhile; or a writer made a chunk, and PostgreSQL
+            # says "tuple concurrently updated": rights and chunks are noted in one row of the table.
+            if not left:
+                raise
+        await asyncio.sleep(0.1)
+    raise AssertionError  # the last attempt has returned, or raised
 
 
 async def _demand_usage(session: Session, names: dict[str, str]) -> None:
