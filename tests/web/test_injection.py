@@ -14,8 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgi_analytics import TimescaleSink
+from asgi_analytics.web.elements import NotAnArray, split
 from asgi_analytics.web.ingestion import create_ingestion_app
+from asgi_analytics.web.validation import Validator
 from tests.databases import PASSWORD, Database
+from tests.fuzz import batches
 from tests.instrumentation.asgi_app import Server, http_scope
 from tests.web.service import Process, TellingSink, client, event
 
@@ -101,6 +104,53 @@ async def test_any_request_is_one_line_and_an_answer_that_repeats_nothing(
     for text in (*said, answer, str(start["headers"])):
         assert MARK not in text
         assert TOKEN not in text
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from(["event_type", "service", "user_id", "session_id"]), st.text(min_size=1)),
+            st.lists(
+                st.tuples(st.integers(40, 500), st.sampled_from(batches.WORDS) | st.binary(max_size=3)), max_size=3
+            ),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_what_the_decoder_takes_the_database_takes_or_keeps_as_a_dead_letter(
+    database: Database, made: list[tuple[dict[str, str], list[tuple[int, bytes]]]]
+) -> None:
+    lines = []
+    for changes, overwritten in made:
+        sent = bytearray(json.dumps(event(**changes), ensure_ascii=False).encode())
+        for place, word in overwritten:
+            sent[place : place + len(word)] = word
+        lines.append(bytes(sent))
+    good, _, _ = Validator().check([line for one in lines for line in parts_of(one)])
+    sink = TimescaleSink(database.dsn)
+    before = await count(database)
+    receipt = await sink.write(good)
+    await sink.aclose()
+    assert await count(database) - before == len(good) - receipt.duplicates
+    await database.close()
+
+
+def parts_of(line: bytes) -> list[bytes | None]:
+    """Return the elements of a body with a single line in it, which may have become several."""
+    try:
+        return split(b"[" + line + b"]", 100)
+    except NotAnArray:
+        return []
+
+
+async def count(database: Database) -> int:
+    """Return how many events and dead letters are kept."""
+    connection = await database.connect()
+    tables = "(SELECT count(*) FROM analytics_events) + (SELECT count(*) FROM analytics_dead_letters)"
+    number: int = await connection.fetchval(f"SELECT {tables}")
+    return number
 
 
 async def test_no_secret_is_in_the_description_the_answers_and_the_log(
