@@ -18,7 +18,7 @@ from asgi_analytics import TimescaleSink
 from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError, OperatorError
 from asgi_analytics.migrate import roles as module
 from asgi_analytics.migrate.roles import RolesReport, make_roles
-from asgi_analytics.migrate.runner import migrate, refresh_views, status
+from asgi_analytics.migrate.runner import dry_run, migrate, refresh_views, status
 from tests.databases import Database
 from tests.schema.happenings import DAY, VIEWS, happened, midnight, now
 from tests.sinks.contract import ids, line
@@ -104,6 +104,18 @@ async def refused(connection: asyncpg.Connection, statement: str) -> None:
     raise AssertionError(f"{statement}: it was done")
 
 
+async def psql(database: Database, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as somebody would who got it from a dry run."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [database.psql, "-X", "-v", "ON_ERROR_STOP=1", "-d", database.dsn],
+        input=script,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("tell", [False, True])
 async def test_the_writer_can_do_all_that_the_sink_does(roles: Roles, writer_dsn: str, tell: bool) -> None:
     sink = TimescaleSink(writer_dsn, tell_duplicates=tell)
@@ -177,6 +189,8 @@ async def test_the_writer_can_do_nothing_else(roles: Roles, writer_dsn: str) -> 
             "SELECT remove_retention_policy('analytics_events')",
             "SELECT delete_job(job_id) FROM timescaledb_information.jobs WHERE hypertable_name = 'analytics_events'",
             "SELECT compress_chunk(c) FROM show_chunks('analytics_events') AS c",
+            "CALL analytics_refresh_pending()",
+            "CALL refresh_continuous_aggregate('analytics_user_days', NULL, NULL)",
         ]
     else:
         statements += [
@@ -398,14 +412,7 @@ async def test_a_dry_run_is_a_script_for_psql_and_changes_nothing(roles: Roles) 
     assert (await roles.admin.fetch(RIGHTS), await roles.admin.fetch(EVERY_ROLE)) == (rights, known)
     assert [role.is_new for role in report.roles] == [True, True]
     assert report.sql is not None
-    ran = await asyncio.to_thread(
-        subprocess.run,
-        [roles.database.psql, "-X", "-v", "ON_ERROR_STOP=1", "-d", roles.database.dsn],
-        input=report.sql,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    ran = await psql(roles.database, report.sql)
     assert (ran.returncode, ran.stderr) == (0, "")
     rights = await roles.admin.fetch(RIGHTS)
     assert [role.is_new for role in (await roles.make()).roles] == [False, False]
@@ -416,7 +423,17 @@ async def test_a_dry_run_is_a_script_for_psql_and_changes_nothing(roles: Roles) 
 
 
 @pytest.mark.parametrize(
-    "name", ['o"reilly', "{reader}", "x; DROP TABLE analytics_events", "$$", "-- a", "'; --", "é 😀 {0} %s \\"]
+    "name",
+    [
+        'o"reilly',
+        "{reader}",
+        "x; DROP TABLE analytics_events",
+        "$$",
+        "-- a",
+        "'; --",
+        "é 😀 {0} %s \\",
+        "\\! x :a :'b'",
+    ],
 )
 async def test_names_are_names_whatever_stands_in_them(empty_database: Database, name: str) -> None:
     admin = await empty_database.connect()
@@ -424,7 +441,10 @@ async def test_names_are_names_whatever_stands_in_them(empty_database: Database,
     roles = Roles(empty_database, admin)
     writer, reader = f"{name}{suffix}", f"{name}{suffix}r"
     roles.made = [writer, reader]
-    await migrate(empty_database.dsn, schema=schema)
+    whole = await dry_run(empty_database.dsn, schema=schema)
+    assert whole.sql is not None
+    assert (await psql(empty_database, whole.sql)).returncode == 0
+    assert (await status(empty_database.dsn, schema=schema)).pending == ()
     try:
         script = (await roles.make(writer=writer, reader=reader, schema=schema, dry_run=True)).sql
         report = await roles.make(writer=writer, reader=reader, schema=schema)
@@ -444,14 +464,7 @@ async def test_names_are_names_whatever_stands_in_them(empty_database: Database,
         if empty_database.flavour == "timescaledb":
             await admin.execute(f"CALL {path}.analytics_refresh_late(0, NULL)")
         await refresh_views(empty_database.dsn, schema=schema)
-        ran = await asyncio.to_thread(
-            subprocess.run,
-            [empty_database.psql, "-X", "-v", "ON_ERROR_STOP=1", "-d", empty_database.dsn],
-            input=script.replace("CREATE ROLE", "ALTER ROLE"),
-            text=True,
-            capture_output=True,
-            check=False,
-        )
+        ran = await psql(empty_database, script.replace("CREATE ROLE", "ALTER ROLE"))
         assert (ran.returncode, ran.stderr) == (0, "")
     finally:
         await roles.drop()
