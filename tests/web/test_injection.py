@@ -213,3 +213,21 @@ async def test_what_the_table_refuses_is_answered_and_logged_by_its_reason_alone
     assert MARK not in "".join(lines())
     [letter] = await connection.fetch("SELECT * FROM analytics_dead_letters")
     assert MARK in letter["payload"]
+
+
+async def test_what_nobody_foresaw_is_logged_by_its_place_and_answered_without_a_traceback(
+    lines: Callable[[], list[str]],
+) -> None:
+    app = create_ingestion_app(sink=TellingSink())
+    app.state.ingestion.validator.check = lambda lines: int(lines[0])
+    body = json.dumps([event(service=MARK)]).encode()
+    server = Server([{"type": "http.request", "body": body, "more_body": False}])
+    scope = http_scope("/events/batch", "POST", headers=[(b"content-type", b"application/json")])
+    await app(scope, server.receive, server.send)  # nothing is raised, which the server would log
+    await app.state.ingestion.aclose()
+    assert server.sent[0]["status"] == 500
+    assert (b"retry-after", b"5") in server.sent[0]["headers"]
+    failed, access = lines()
+    assert re.fullmatch(r"a request failed: ValueError \(test_injection.py, line \d+\)", failed)
+    assert access.startswith("POST /events/batch 500 ")
+    assert MARK not in failed + access + str(server.sent)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 
+from asgi_analytics._log import failure, log_problem
+from asgi_analytics.web import problem
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -81,17 +84,24 @@ class AccessLog:
             return
         seen = scope[KEY] = Seen()
         start = time.perf_counter()
+        is_answered = False
 
         async def watched(message: Message) -> None:
+            nonlocal is_answered
             if message["type"] == "http.response.start":
+                is_answered = True
                 seen.status = message["status"]
             await send(message)
 
         try:
             await self.app(scope, receive, watched)
-        except Exception:
-            seen.status = 500
-            raise
+        except Exception as error:
+            if is_answered:  # nothing is left but to break the connection
+                raise
+            # Not left to the server, which would log a traceback, whose last line may quote an event.
+            said = failure(error)
+            log_problem((id(self), said), "a request failed: %s", said, level=logging.ERROR)
+            await problem.failed()(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - start
             method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
