@@ -14,12 +14,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from asgi_analytics import TimescaleSink
+from asgi_analytics import AnalyticsClient, TimescaleSink, events
 from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError, OperatorError
 from asgi_analytics.migrate import roles as module
 from asgi_analytics.migrate.roles import RolesReport, make_roles
 from asgi_analytics.migrate.runner import dry_run, migrate, refresh_views, status
 from tests.databases import Database
+from tests.fakes import eventually
+from tests.faults.balance import assert_balanced, assert_stored
 from tests.schema.happenings import DAY, VIEWS, happened, midnight, now
 from tests.sinks.contract import ids, line
 from tests.sinks.test_poison import POISON, with_timestamp
@@ -134,6 +136,35 @@ async def test_the_writer_can_do_all_that_the_sink_does(roles: Roles, writer_dsn
     assert len(await stored(roles.admin, "analytics_dead_letters")) == len(bad)
     await sink.upkeep()
     await sink.aclose()
+
+
+async def test_a_running_application_whose_rights_were_taken_stores_everything_once_they_are_back(
+    roles: Roles, writer_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_analytics.worker.OPERATOR_BACKOFF", 0.05)
+    monkeypatch.setattr("asgi_analytics.worker.LAST_OPERATOR_BACKOFF", 0.1)
+    client = AnalyticsClient.from_url(writer_dsn, service="shop", flush_interval=0.05, strict=True)
+    task = UUID(int=7)
+    tracked = 0
+
+    def track() -> int:
+        for _ in range(50):
+            client.track(events.TaskStarted(task_id=task, user_id="ada"))
+        return tracked + 50
+
+    tracked = track()
+    assert await client.aflush(20)
+    await roles.admin.execute(f'REVOKE ALL ON analytics_events FROM "{roles.writer}"')
+    tracked = track()
+    await eventually(lambda: client.stats().retries >= 2)
+    assert "analytics-migrate roles" in str(client.stats().last_error)
+    assert_balanced(client.stats())
+    await roles.make()
+    assert await client.aclose(20)
+    stats = client.stats()
+    assert (stats.accepted, stats.stored, stats.rejected) == (tracked, tracked, {})
+    await assert_stored(client, roles.database, await stored(roles.admin))
+    assert len(await stored(roles.admin)) == tracked == 100
 
 
 async def test_the_writer_can_do_nothing_else(roles: Roles, writer_dsn: str) -> None:
