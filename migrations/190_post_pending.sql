@@ -92,14 +92,14 @@ CREATE FUNCTION analytics_pending(
 
 -- Refresh what is pending. A refresh commits on its way, and so can be called only from a procedure without a SET
 -- clause, which sees the search_path of whoever calls it, a background job for instance. Therefore the names of this
--- schema and of the extension's are written into it.
+-- schema and of the extension's are written into it; as a literal, for a name may hold what ends a dollar quote.
 DO $do$
 BEGIN
     EXECUTE format(
-        $create$
-CREATE PROCEDURE analytics_refresh_pending(since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
-    LANGUAGE plpgsql
-    AS $$
+        'CREATE PROCEDURE analytics_refresh_pending(since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL) '
+        'LANGUAGE plpgsql AS %L',
+        format(
+            $body$
 DECLARE
     views text[];
     starts timestamptz[];
@@ -114,13 +114,13 @@ BEGIN
         CALL %2$I.refresh_continuous_aggregate(format('%%I.%%I', %1$L, views[i])::regclass, starts[i], ends[i]);
     END LOOP;
 END
-$$
-        $create$,
-        current_schema(),
-        (
-            SELECT n.nspname
-            FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
-            WHERE e.extname = 'timescaledb'
+            $body$,
+            current_schema(),
+            (
+                SELECT n.nspname
+                FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
+                WHERE e.extname = 'timescaledb'
+            )
         )
     );
 END

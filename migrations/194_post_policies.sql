@@ -18,16 +18,15 @@ ORDER BY c.view_name;
 DO $do$
 BEGIN
     EXECUTE format(
-        $create$
-CREATE PROCEDURE analytics_refresh_late(job_id integer, config jsonb)
-    LANGUAGE plpgsql
-    AS $$
+        'CREATE PROCEDURE analytics_refresh_late(job_id integer, config jsonb) LANGUAGE plpgsql AS %L',
+        format(
+            $body$
 BEGIN
     CALL %I.analytics_refresh_pending(until => now() - INTERVAL '3 days');
 END
-$$
-        $create$,
-        current_schema()
+            $body$,
+            current_schema()
+        )
     );
 END
 $do$;

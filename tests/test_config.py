@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
 
-from asgi_analytics import AnalyticsClient, MemorySink
+from asgi_analytics import AnalyticsClient, MemorySink, events
 from asgi_analytics.config import VARIABLES, Settings
 from asgi_analytics.errors import ConfigError, MissingExtra
+from asgi_analytics.testing import capture_events
 
 SECRET = "hunter2"
 
@@ -24,6 +26,7 @@ SECRET = "hunter2"
         ("hash_key", ""),
         ("hash_key", b""),
         ("hash_key", 7),
+        ("hash_key", "\ud800"),
         ("keep_personal_data", "yes"),
         ("batch_size", 0),
         ("batch_size", 1.5),
@@ -217,3 +220,14 @@ def test_a_missing_extra_names_the_pip_install() -> None:
     assert isinstance(error, ConfigError)
     assert isinstance(error, ImportError)
     assert "pip install 'asgi-analytics[http]'" in str(error)
+
+
+def test_a_key_whose_variable_is_no_utf8_is_the_bytes_that_were_set() -> None:
+    given = b"\xff\xfe key"
+    event = events.AuthLoginAttempt(email="ada@example.org", success=True)
+    stored = []
+    for key in (given, os.fsdecode(given)):
+        with capture_events(service="shop", hash_key=key) as captured:
+            captured.client.track(event)
+        stored.append(captured.events[0].data["email"])
+    assert stored[0] == stored[1]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asgi_analytics._log import is_due, log, log_problem
+from asgi_analytics._log import is_due, log, log_problem, one_line
 from asgi_analytics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class EventQueue:
             number = dropped[reason] - self._drops_reported[reason]
             if number and is_due((self._problem, reason)):
                 events = "event" if number == 1 else "events"
-                log.warning("%d %s dropped (%s), the last one: %s", number, events, reason, detail)
+                log.warning("%d %s dropped (%s), the last one: %s", number, events, reason, one_line(detail))
                 self._drops_reported[reason] = dropped[reason]
 
     def take(self, max_count: int, max_bytes: int) -> list[Item]:

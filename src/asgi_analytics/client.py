@@ -19,7 +19,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics import _metrics
 from asgi_analytics._context import current, otel_context, span_of
-from asgi_analytics._log import log
+from asgi_analytics._log import log, one_line
 from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue, Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
@@ -134,7 +134,7 @@ class AnalyticsClient:
             service=self.settings.service,
             environment=self.settings.environment,
             hostname=socket.gethostname(),
-            hash_key=key.encode() if isinstance(key, str) else key,
+            hash_key=key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key,
             keep_personal_data=self.settings.keep_personal_data,
             clock=clock,
             new_id=new_id,
@@ -431,9 +431,9 @@ class AnalyticsClient:
                 "%d %s of %s abandoned: the time of the close ended before %s stored; last error: %s",
                 left,
                 "event" if left == 1 else "events",
-                self.settings.service,
+                one_line(self.settings.service),
                 "it was" if left == 1 else "they were",
-                self._queue.last_error,
+                one_line(self._queue.last_error),
             )
         return left
 

@@ -70,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"environment is {self.environment!r}: use a str")
         if self.hash_key is not None and (not isinstance(self.hash_key, str | bytes) or not self.hash_key):
             raise ConfigError("hash_key is empty or no text: use a secret str or bytes")
+        # Bytes of a variable that are no UTF-8 come as surrogates, and become the same bytes again; no others can.
+        if isinstance(self.hash_key, str) and re.search("[\ud800-\udc7f\udd00-\udfff]", self.hash_key):
+            raise ConfigError("hash_key holds surrogates, which are no text: use a secret str or bytes")
 
     def __repr__(self) -> str:
         """Return the settings without the key."""

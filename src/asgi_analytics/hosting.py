@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics.sinks import sink_from_url
 from asgi_analytics.worker import AnalyticsWorker
 
@@ -81,7 +81,7 @@ class ThreadHost:
                 runner.run(self._serve())
         except BaseException as error:
             # Not expected: what the sink raises is the worker's to handle.
-            log_problem((self._problem, "ended"), "the worker's thread ended by %s: %s", type(error).__name__, error)
+            log_problem((self._problem, "ended"), "the worker's thread ended by %s", failure(error))
         finally:
             self._ended()
 
@@ -119,7 +119,7 @@ class ThreadHost:
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 runner.run(flush())
         except Exception as error:
-            log_problem((self._problem, "ended"), "the last flush ended by %s: %s", type(error).__name__, error)
+            log_problem((self._problem, "ended"), "the last flush ended by %s", failure(error))
 
     def stop(self) -> None:
         """Tell the worker to end; returns at once."""

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 from asgi_analytics._context import suppressed
-from asgi_analytics._log import log, log_problem, solved
+from asgi_analytics._log import failure, log, log_problem, solved
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.sinks.base import Sink
@@ -209,7 +209,7 @@ class AnalyticsWorker:
                     raise
                 longest = min(LAST_OPERATOR_BACKOFF, OPERATOR_BACKOFF * 2**attempt)
                 delay = random.uniform(longest / 2, longest)  # noqa: S311  # jitter
-                said = str(error) if isinstance(error, SinkError) else f"{type(error).__name__}: {error}"
+                said = failure(error)
                 queue.failed(said)
                 self._log_problem(said, "events wait until somebody acts: %s", said, level=logging.ERROR)
             if queue.in_flight is not batch or self._stopping:
@@ -253,7 +253,8 @@ class AnalyticsWorker:
             try:
                 await upkeep()
             except Exception as error:
-                log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
+                said = failure(error)
+                log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", said)
             await asyncio.sleep(UPKEEP_SECONDS)
 
 

@@ -34,7 +34,7 @@ async def test_the_sql_of_the_docs_runs(database: Database, block: str) -> None:
     connection = await database.connect()
     transaction = connection.transaction()
     await transaction.start()
-    await connection.execute("CREATE ROLE application")
+    await connection.execute("CREATE ROLE application; CREATE ROLE analytics_writer; CREATE ROLE analytics_reader")
     await connection.execute(for_kind(block, database.flavour))
     await transaction.rollback()
 

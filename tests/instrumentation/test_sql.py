@@ -35,6 +35,10 @@ from asgi_analytics.instrumentation.sql import MAX_TEXT, normalise
         ('SELECT "never ends and is secret', "SELECT ?"),
         ("SELECT 1 /* never ends secret", "SELECT ?"),
         ("SELECT 'a\x00b', \x00, \ud800 FROM t", "SELECT ?, \ufffd, \ufffd FROM t"),
+        (
+            'SELECT "a\n\tb", c\x1b[31m, "d\x1b\x9b\u2028e" FROM t',
+            'SELECT "a  b", c\ufffd[?, "d\ufffd\ufffd\ufffde" FROM t',
+        ),
         ("", ""),
         ("é'é'é", "é?é"),
     ],

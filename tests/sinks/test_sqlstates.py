@@ -66,14 +66,20 @@ def test_what_somebody_must_mend_says_what_to_do(sqlstate: str) -> None:
     error = postgres_error(sqlstate)
     assert not is_poison(error)
     assert type(sink_error(error)) is OperatorError
-    assert str(sink_error(error)).startswith(f"it failed ({sqlstate}): ")
+    said = condition(error) if sqlstate in ("P0001", "HV000") else "it failed"
+    assert str(sink_error(error)).startswith(f"{said} ({sqlstate}): ")
+
+
+@pytest.mark.parametrize("sqlstate", [*POISON, "P0001", "HV000"])
+def test_a_message_that_may_quote_a_value_is_not_repeated(sqlstate: str) -> None:
+    assert SECRET not in str(sink_error(postgres_error(sqlstate, f"value {SECRET} is refused")))
 
 
 @pytest.mark.parametrize(
     ("sqlstate", "cure"),
     [
         ("42P01", "run analytics-migrate all"),
-        ("42501", "grant the user INSERT"),
+        ("42501", "grant INSERT"),
         ("28P01", "check the user and the password"),
         ("3D000", "create the database"),
         ("42P05", "statement_cache_size=0"),

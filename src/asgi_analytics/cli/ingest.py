@@ -12,7 +12,8 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from asgi_analytics import __version__
-from asgi_analytics._dsn import read_dsn
+from asgi_analytics._database_url import read_dsn, without_urls
+from asgi_analytics._log import one_line
 from asgi_analytics.config import KIB, MIB
 from asgi_analytics.errors import AnalyticsError, ConfigError
 
@@ -42,7 +43,7 @@ class _UsageError(AnalyticsError):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing several lines and exiting."""
-        raise _UsageError(f"{message}; see {self.prog} --help")
+        raise _UsageError(f"{without_urls(message)}; see {self.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(argv)
         return _serve(options, os.environ)
     except AnalyticsError as exc:
-        sys.stderr.write(f"analytics-ingest: {' '.join(str(exc).split())}\n")
+        sys.stderr.write(f"analytics-ingest: {one_line(exc)}\n")
         return FAILED
     except KeyboardInterrupt:
         return DONE

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from asgi_analytics import __version__
-from asgi_analytics._dsn import read_dsn
+from asgi_analytics._database_url import read_dsn, without_urls
+from asgi_analytics._log import one_line
 from asgi_analytics.cli import table
 from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.migrate import runner
 from asgi_analytics.migrate.report import Report
+from asgi_analytics.migrate.roles import READER, WRITER, make_roles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asgi_analytics.migrate.report import RefreshReport
+    from asgi_analytics.migrate.roles import RolesReport
 
 VARIABLES = ("DATABASE_URL", "PLATFORM_DATABASE_URL")
 DONE, PENDING, FAILED, INTERRUPTED, PIPE = 0, 1, 2, 130, 141
@@ -34,6 +37,7 @@ COMMANDS = {
     "status": "say what is applied and what is pending; exits 1 when something is pending",
     "dry-run": "print the SQL of the pending steps, for psql; change nothing",
     "refresh": "bring the aggregates up to date; for cron on plain PostgreSQL, and after a backfill",
+    "roles": "make two roles to grant to login roles: a writer that can insert and nothing else, and a reader",
 }
 EPILOG = """\
 The database is --database-url, or the variable DATABASE_URL, or PLATFORM_DATABASE_URL, in this order. A variable keeps
@@ -41,7 +45,8 @@ the password out of the list of processes. postgresql+asyncpg:// and postgres://
 
 exit codes: 0 done, or nothing pending; 1 something is pending (status only); 2 error, in one line on stderr;
 130 interrupted.
-Options may stand before or after the command.
+Options may stand before or after the command. refresh takes --from and --to besides, roles takes --writer, --reader
+and --dry-run, behind the command: analytics-migrate roles --help.
 """
 
 
@@ -52,7 +57,7 @@ class _UsageError(AnalyticsError):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing several lines and exiting."""
-        raise _UsageError(f"{message}; see {self.prog} --help")
+        raise _UsageError(f"{without_urls(message)}; see {self.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -93,6 +98,10 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", **options)
         if name == "refresh":
             _add_range(command)
+        if name == "roles":
+            command.add_argument("--writer", metavar="ROLE", default=WRITER, help="its name (default: %(default)s)")
+            command.add_argument("--reader", metavar="ROLE", default=READER, help="its name (default: %(default)s)")
+            command.add_argument("--dry-run", action="store_true", help="print the SQL, for psql; change nothing")
     _add_range(parser.add_argument_group("of refresh"))
     return parser
 
@@ -166,7 +175,7 @@ def _database_url(options: argparse.Namespace, environ: Mapping[str, str]) -> st
     raise ConfigError("no database is named: give --database-url, or set DATABASE_URL or PLATFORM_DATABASE_URL")
 
 
-async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport:
+async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport | RolesReport:
     settings: dict[str, Any] = {
         "schema": getattr(options, "schema", None),
         "wait": getattr(options, "wait", None),
@@ -183,27 +192,31 @@ async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport:
             if since is not None and until is not None and since >= until:
                 raise ConfigError(f"--from {since.isoformat()} is not before --to {until.isoformat()}: swap them")
             return await runner.refresh_views(url, since=since, until=until, **settings)
+        case "roles":
+            names = {"writer": options.writer, "reader": options.reader}
+            return await make_roles(url, **names, dry_run=options.dry_run, **settings)
         case phase:
             return await runner.migrate(url, phase=phase, **settings)
 
 
-def _show(command: str, report: Report | RefreshReport, as_json: bool) -> int:
+def _show(command: str, report: Report | RefreshReport | RolesReport, as_json: bool) -> int:
+    is_dry_run = getattr(report, "sql", None) is not None
     if as_json:
         document = msgspec.to_builtins(report)
-        if command != "dry-run":
+        if not is_dry_run:
             document.pop("sql", None)
         _print_json({"command": command, "ok": True, **document})
     else:
         for warning in report.warnings:
             _tell(f"warning: {warning}")
-        if command == "dry-run":
+        if is_dry_run:
             _tell(f"{report.database}, schema {report.schema}; the SQL is on stdout, nothing is changed")
         sys.stdout.write(table.render(command, report))
     return PENDING if command == "status" and isinstance(report, Report) and report.pending else DONE
 
 
 def _fail(command: str | None, exc: BaseException, text: str, as_json: bool, code: int = FAILED) -> int:
-    text = " ".join(text.split())
+    text = one_line(text)
     document: dict[str, Any] = {"command": command, "ok": False, "error": text}
     document |= {name: getattr(exc, name) for name in ("file", "applied") if hasattr(exc, name)}
     if as_json:
@@ -217,7 +230,7 @@ def _hidden(url: str, text: str) -> str:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"analytics-migrate: {text}\n")
+    sys.stderr.write(f"analytics-migrate: {one_line(text)}\n")
 
 
 def _print_json(document: dict[str, Any]) -> None:

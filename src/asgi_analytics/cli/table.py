@@ -4,30 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_analytics._identifiers import quoted
+from asgi_analytics._log import one_line
 from asgi_analytics.migrate.report import RefreshReport, Report
+from asgi_analytics.migrate.roles import RolesReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asgi_analytics.migrate.report import Step
 
+DESCRIPTIONS = {"writer": "inserts, and nothing else", "reader": "reads, and nothing else"}
 
-def render(command: str, report: Report | RefreshReport) -> str:
+
+def render(command: str, report: Report | RefreshReport | RolesReport) -> str:
     """Return the text of a report; of a dry run the SQL alone."""
-    if isinstance(report, Report) and report.sql is not None:
+    if not isinstance(report, RefreshReport) and report.sql is not None:
         return report.sql or "-- nothing is pending\n"
-    lines = [f"{report.database}, schema {report.schema}"]
+    lines = [one_line(f"{report.database}, schema {report.schema}")]
     if isinstance(report, RefreshReport):
         lines += aligned(
             [view.view, f"{view.start or 'the beginning'}", f"{view.end or 'now'}", milliseconds(view.duration_ms)]
             for view in report.refreshed
         )
-        lines += [f"{note}." for note in report.notes]
+        lines += [f"{one_line(note)}." for note in report.notes]
         lines.append("The aggregates are up to date." if report.refreshed else "Nothing was pending.")
+        return "\n".join(lines) + "\n"
+    if isinstance(report, RolesReport):
+        lines += aligned(
+            [role.name, DESCRIPTIONS[role.purpose], "made" if role.is_new else "was there"] for role in report.roles
+        )
+        lines += [f"{one_line(note)}." for note in report.notes]
+        lines.append(f"Next: GRANT {quoted(report.roles[0].name)} TO the login roles of the application")
         return "\n".join(lines) + "\n"
     shown = [*report.applied, *(report.pending if command == "status" else ())]
     lines += aligned([step.name, step.description, state(step, command)] for step in shown)
-    lines += [f"{note}." for note in report.notes]
+    lines += [f"{one_line(note)}." for note in report.notes]
     lines.append(advice(command, report))
     return "\n".join(lines) + "\n"
 

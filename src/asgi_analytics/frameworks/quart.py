@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics.instrumentation.framework import Framework, Template, captured_request
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _take_rule(name: str) -> None:
         try:
             captured.leave(_rule_of(getattr(sys.modules["quart"], name)))
         except Exception as error:  # it would become the application's
-            log_problem("quart", "the rule of a request is not known: %s: %s", type(error).__name__, error)
+            log_problem("quart", "the rule of a request is not known: %s", failure(error))
 
 
 async def _got_exception(sender: Any, *, exception: BaseException, **_: Any) -> None:

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgi_analytics._context import current, otel_context, suppressed
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
@@ -172,7 +172,7 @@ class AnalyticsMiddleware:
             elif client._queue.has_worker():
                 await client.aflush()
         except Exception as error:
-            log_problem("flush", "the flush at lifespan shutdown failed: %s: %s", type(error).__name__, error)
+            log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))
 
 
 class HttpRequest(CapturedRequest, eq=False):
@@ -211,7 +211,7 @@ class HttpRequest(CapturedRequest, eq=False):
             else:
                 self._note_extension(kind, message)
         except Exception as error:
-            log_problem("send", "a message of a response was not captured: %s: %s", type(error).__name__, error)
+            log_problem("send", "a message of a response was not captured: %s", failure(error))
 
     def _complete(self) -> None:
         if self.ended is None:

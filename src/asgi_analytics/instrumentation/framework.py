@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from asgi_analytics._context import current
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -56,7 +56,7 @@ class Framework:
             try:
                 cls.connect()
             except Exception as error:  # a release we do not know: requests are captured all the same
-                log_problem((cls, "connect"), "%s has other insides than expected: %s", cls.module, error)
+                log_problem((cls, "connect"), "%s has other insides than expected: %s", cls.module, failure(error))
         return cls()
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeGuard
 from uuid import UUID
 
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -30,7 +30,7 @@ def ask(
     try:
         value = function(scope)
     except Exception as error:
-        log_problem((name, function), "the middleware's %s raised %s: %s", name, type(error).__name__, error)
+        log_problem((name, function), "the middleware's %s raised %s", name, failure(error))
         return None
     if type(value) is UUID or value is None:  # most of them: a call less
         return value

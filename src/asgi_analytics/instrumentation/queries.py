@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from asgi_analytics._context import current, suppressed
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics._tracebacks import error_type
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
@@ -164,4 +164,4 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 def not_captured(error: Exception) -> None:
     """Log a failure of our own, which must not become the application's."""
-    log_problem("query", "a query was not captured: %s: %s", type(error).__name__, error)
+    log_problem("query", "a query was not captured: %s", failure(error))

@@ -6,7 +6,7 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics._context import RequestContext, otel_context, span_of
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics._queue import MOST_RECORDS_BYTES
 from asgi_analytics._tracebacks import error_type, unwrapped
 from asgi_analytics.events.captured import ApiRequest
@@ -109,7 +109,7 @@ class CapturedRequest(RequestContext, eq=False):
                         user = identity_of(framework.user(scope, self))
             return user
         except Exception as error:
-            log_problem("user", "the user of a request is not known: %s: %s", type(error).__name__, error)
+            log_problem("user", "the user of a request is not known: %s", failure(error))
             return None
         finally:
             self._user_id = _UNSAID
@@ -183,7 +183,7 @@ class CapturedRequest(RequestContext, eq=False):
                 return None if mount is None else mount.text
             return route.text if mount is None else route.below(mount).text
         except Exception as error:
-            log_problem("endpoint", "the endpoint of a request is not known: %s: %s", type(error).__name__, error)
+            log_problem("endpoint", "the endpoint of a request is not known: %s", failure(error))
             return None
 
     # -- its end
@@ -197,7 +197,7 @@ class CapturedRequest(RequestContext, eq=False):
         try:
             self.unhandled(exc)
         except Exception as error:
-            log_problem("failed", "an exception was not captured: %s: %s", type(error).__name__, error)
+            log_problem("failed", "an exception was not captured: %s", failure(error))
 
     def unhandled(self, exc: BaseException) -> None:
         """Take note of an exception that nobody handles: one that leaves the application, or that a framework answers.
@@ -268,7 +268,7 @@ class CapturedRequest(RequestContext, eq=False):
             if not middleware.client._queue.put(record, weight, True):
                 middleware.client.refuse_captured(weight)
         except Exception as error:
-            log_problem("finish", "a request was not captured: %s: %s", type(error).__name__, error)
+            log_problem("finish", "a request was not captured: %s", failure(error))
         finally:
             self.scope = None
             if not self.ordinary:

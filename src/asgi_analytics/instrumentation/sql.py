@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from msgspec import json
 
-from asgi_analytics.events.identity import clean_text
 from asgi_analytics.instrumentation.sql_kinds import classify
 
 MAX_TEXT = 2_000
@@ -67,6 +66,9 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+# In no statement that PostgreSQL takes but inside quotes; as text they would move a terminal's cursor, or be refused.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_BLANK = re.compile(r"[\t\n\r\f\v]")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _BEFORE_A_SIGN = frozenset("([,=<>+*/%") | {"<=", ">=", "<>", "!="}
 
@@ -111,7 +113,7 @@ def _learn(statement: str) -> Statement:
 
 
 def _read(statement: str) -> Statement:
-    text, words = _cut(statement)
+    text, words = _cut(_UNPRINTABLE.sub("\ufffd", statement))
     query_type, table, is_control = classify(words)
     is_control = is_control or text in _ABOUT_THE_SESSION
     is_read = query_type in ("SELECT", "VALUES", "TABLE", "SHOW") and "into" not in words
@@ -151,7 +153,7 @@ def _cut(sql: str) -> tuple[str, list[str]]:
         elif kind == 5:
             shown, word = sql[start : min(at, start + 12)], "?"
         elif kind == 7:
-            shown = word = sql[start : min(at, start + MAX_TEXT)] if match[8] else "?"
+            shown = word = _BLANK.sub(" ", sql[start : min(at, start + MAX_TEXT)]) if match[8] else "?"
         else:
             shown = word = "?"
             if kind == 6:
@@ -170,7 +172,7 @@ def _cut(sql: str) -> tuple[str, list[str]]:
             parts.append(shown)
             room -= len(shown)
         space = False
-    return clean_text("".join(parts)[:MAX_TEXT].strip(" ;")), words
+    return "".join(parts)[:MAX_TEXT].strip(" ;"), words
 
 
 def _ends_with_a_sign(words: list[str]) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from asgi_analytics.events.identity import clean_text
-
 _KINDS = frozenset(
     re.findall(
         r"\w+",
@@ -93,7 +91,7 @@ def _table(words: list[str], at: int, common: set[str]) -> str | None:
     if verb == "select" and start <= end and words[start - 1] == "(":
         return None  # a function
     plain = (part[1:-1].replace('""', '"') if part[0] == '"' else part for part in name)
-    return clean_text(".".join(plain)[:200])
+    return ".".join(plain)[:200] or None  # "" is no name
 
 
 def _from(words: list[str], at: int) -> int:

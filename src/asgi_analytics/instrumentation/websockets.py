@@ -6,7 +6,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics._context import otel_context
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 from asgi_analytics.instrumentation.request import CapturedRequest
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class WebSocketConnection(CapturedRequest, eq=False):
                 code = message.get("code")
                 self.close_code = 1005 if code is None else int(code)
         except Exception as error:
-            log_problem("receive", "a WebSocket message was not captured: %s: %s", type(error).__name__, error)
+            log_problem("receive", "a WebSocket message was not captured: %s", failure(error))
         return message
 
     async def send(self, message: Message) -> None:
@@ -52,7 +52,7 @@ class WebSocketConnection(CapturedRequest, eq=False):
         try:
             self._note(message["type"], message)
         except Exception as error:
-            log_problem("send", "a WebSocket message was not captured: %s: %s", type(error).__name__, error)
+            log_problem("send", "a WebSocket message was not captured: %s", failure(error))
 
     def _note(self, kind: str, message: Message) -> None:
         if kind == "websocket.send":

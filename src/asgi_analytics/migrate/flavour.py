@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 
+from asgi_analytics._identifiers import quoted
 from asgi_analytics.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -39,14 +40,9 @@ LICENCE = (
     "install its community edition, or set timescaledb.license = 'timescale' and restart the server"
 )
 RIGHTS = (
-    'TimescaleDB is available but the role "{role}" may not create it: as a superuser run CREATE EXTENSION timescaledb '
-    'in this database, or GRANT CREATE ON DATABASE "{database}" TO "{role}"'
+    "TimescaleDB is available but the role {role} may not create it: as a superuser run CREATE EXTENSION timescaledb "
+    "in this database, or GRANT CREATE ON DATABASE {database} TO {role}"
 )
-
-
-def quoted(name: str) -> str:
-    """Return an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +133,7 @@ async def _try(trial: Any, found: Found) -> tuple[str | None, bool]:
         await trial.execute(found.create_sql)
         licence = await trial.fetchval("SELECT current_setting('timescaledb.license', true)")
     except (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError) as exc:
-        text = RIGHTS.format(role=facts["role"], database=facts["database"])
+        text = RIGHTS.format(role=quoted(facts["role"]), database=quoted(facts["database"]))
         return (text if isinstance(exc, asyncpg.InsufficientPrivilegeError) else f"{text} ({exc})"), False
     except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
         return None, True

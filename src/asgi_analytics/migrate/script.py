@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_analytics._identifiers import quoted
 from asgi_analytics.migrate import ledger
-from asgi_analytics.migrate.flavour import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from asgi_analytics._dsn import DatabaseUrl, read_dsn
+from asgi_analytics._database_url import DatabaseUrl, read_dsn
+from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate import ledger
 from asgi_analytics.migrate.connection import connect, explain
-from asgi_analytics.migrate.flavour import look, probe, quoted
+from asgi_analytics.migrate.flavour import look, probe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -121,8 +122,8 @@ async def open_session(
     """Give a session on a URL, or on an open connection that gets its settings back. Errors leave it explained."""
     if wait is not None and not 0 <= wait < float("inf"):
         raise ConfigError(f"wait is {wait!r}: use seconds from 0")
-    if schema is not None and (not schema or "\0" in schema or len(schema.encode()) > 63):
-        raise ConfigError(f"{schema!r} is no name of a schema: use 1 to 63 bytes")
+    if schema is not None:
+        checked(schema, "schema")
     deadline = None if wait is None else time.monotonic() + wait
     url = read_dsn(target) if isinstance(target, str) else None
     connection: Any = target if url is None else await connect(url, deadline, tell)

@@ -19,12 +19,15 @@ _POISON_CLASSES = frozenset({"22", "23", "54"})
 # All others are transient, also 26, a pooled connection that lost its prepared statements.
 _OPERATOR_CLASSES = frozenset({"28", "3D", "3F", "42", "0A", "P0", "XX", "F0", "HV"})
 
+# Their messages quote values, or are whatever a trigger, or a foreign server, says.
+_TALKATIVE = _POISON_CLASSES | {"P0", "HV"}
+
 # Somebody migrates at this moment.
 _TRANSIENT = frozenset({"42P07", "42710"})
 
-MISSING_GRANTS = (
-    "grant the user INSERT on analytics_events and analytics_dead_letters, SELECT (timestamp, id) on the former "
-    "and SELECT (id) on the latter"
+RIGHTS = (
+    "grant INSERT on analytics_events and analytics_dead_letters, and SELECT on their keys, to the user: what the "
+    "writer has that analytics-migrate roles makes"
 )
 
 
@@ -42,11 +45,12 @@ def condition(error: asyncpg.PostgresError) -> str:
 def sink_error(error: BaseException) -> SinkError:
     """Return what the worker has to know of a failed write; the message names the cause and, if need be, the cure.
 
-    It holds the server's primary message, never its detail, which may quote the row, and no connection string.
+    It holds the server's primary message where that quotes no value, never its detail, and no connection string.
     """
     if isinstance(error, asyncpg.PostgresError):
         code = str(error.sqlstate)
-        said = f"{error.args[0] if error.args else type(error).__name__} ({code})"
+        is_quiet = error.args and code[:2] not in _TALKATIVE
+        said = f"{error.args[0] if is_quiet else condition(error)} ({code})"
         if (
             code[:2] in _OPERATOR_CLASSES
             and code not in _TRANSIENT
@@ -73,7 +77,7 @@ def _cure(code: str) -> str:
     if code in ("42P01", "3F000", "42703"):
         return "run analytics-migrate all, and check the schema and the search_path"
     if code == "42501":
-        return MISSING_GRANTS
+        return RIGHTS
     if code[:2] == "28":
         return "check the user and the password of the URL"
     if code == "42P05":

@@ -11,10 +11,11 @@ from uuid import UUID, uuid5
 import asyncpg
 import msgspec
 
-from asgi_analytics._dsn import read_dsn
+from asgi_analytics._database_url import read_dsn
+from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
-from asgi_analytics.sinks.sqlstates import MISSING_GRANTS, condition, is_poison, sink_error
+from asgi_analytics.sinks.sqlstates import RIGHTS, condition, is_poison, sink_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -57,7 +58,7 @@ class TimescaleSink:
         self._pool = None if isinstance(pool, str) else pool
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kept: PoolConnectionProxy[Any] | None = None
-        self._prefix = "" if schema is None else '"' + schema.replace('"', '""') + '".'
+        self._prefix = "" if schema is None else quoted(checked(schema, "schema")) + "."
         self._connections = connections
         self.tells_duplicates = tell_duplicates
         self._store_events = self._statement("store_events_telling" if tell_duplicates else "store_events")
@@ -143,7 +144,7 @@ class TimescaleSink:
         if state["missing"]:
             raise OperatorError("the tables are missing: run analytics-migrate all, and check the search_path")
         if state["refused"]:
-            raise OperatorError(MISSING_GRANTS)
+            raise OperatorError(RIGHTS)
         if state["read_only"]:
             raise TransientError("the database is read-only: a standby, perhaps")
 

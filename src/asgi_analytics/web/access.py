@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
+
+from asgi_analytics._log import failure, log_problem
+from asgi_analytics.web import problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -80,17 +84,24 @@ class AccessLog:
             return
         seen = scope[KEY] = Seen()
         start = time.perf_counter()
+        is_answered = False
 
         async def watched(message: Message) -> None:
+            nonlocal is_answered
             if message["type"] == "http.response.start":
+                is_answered = True
                 seen.status = message["status"]
             await send(message)
 
         try:
             await self.app(scope, receive, watched)
-        except Exception:
-            seen.status = 500
-            raise
+        except Exception as error:
+            if is_answered:  # nothing is left but to break the connection
+                raise
+            # Not left to the server, which would log a traceback, whose last line may quote an event.
+            said = failure(error)
+            log_problem((id(self), said), "a request failed: %s", said, level=logging.ERROR)
+            await problem.failed()(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - start
             method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
@@ -98,14 +109,14 @@ class AccessLog:
             # A balancer asks for these every second.
             level = logging.DEBUG if seen.endpoint in _QUIET and seen.status < 400 else logging.INFO
             if access_log.isEnabledFor(level):
-                client = scope.get("client")
+                client = (scope.get("client") or ("",))[0] or "-"
                 access_log.log(
                     level,
                     "%s %s %d client=%s bytes=%d events=%d stored=%d duplicates=%d rejected=%d duration_ms=%.1f",
                     method,
                     seen.endpoint,
                     seen.status,
-                    client[0] if client else "-",
+                    client if _HOST.fullmatch(client) else "?",
                     seen.bytes,
                     seen.events,
                     seen.stored,
@@ -114,6 +125,9 @@ class AccessLog:
                     seconds * 1000,
                 )
 
+
+_HOST = re.compile(r"[0-9A-Za-z.:%_-]{1,100}")
+"""What can be a client's address. A server that believes X-Forwarded-For takes any text for one: figures of its own."""
 
 _QUIET = ("/health", "/ready")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from asgi_analytics._log import log_problem, solved
+from asgi_analytics._log import failure, log_problem, solved
 from asgi_analytics._version import __version__
-from asgi_analytics.errors import SinkError, TransientError
+from asgi_analytics.errors import TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.web import openapi
 from asgi_analytics.web.access import KEY, Figures, Seen
@@ -77,7 +77,7 @@ class IngestionService:
         try:
             await self._readiness.ask()
         except Exception as error:
-            log_problem((id(self), "ready"), "not ready: %s", error)
+            log_problem((id(self), "ready"), "not ready: %s", failure(error))
             return False
         solved((id(self), "ready"))
         return True
@@ -139,7 +139,7 @@ class IngestionService:
             receipt = await self._commit.store(lines)
         except Exception as error:
             away = isinstance(error, TransientError)
-            said = str(error) if isinstance(error, SinkError) else type(error).__name__
+            said = failure(error)
             level = logging.WARNING if away else logging.ERROR
             log_problem((id(self), said), "batches are refused: %s", said, level=level)
             raise Problem(

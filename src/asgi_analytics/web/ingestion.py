@@ -111,7 +111,6 @@ def create_ingestion_app(
         exception_handlers={
             Problem: problem.on_problem,
             HTTPException: problem.on_http_exception,
-            500: problem.on_failure,
         },
         lifespan=lifespan,
     )

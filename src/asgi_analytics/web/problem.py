@@ -46,8 +46,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return respond(exception.status_code, exception.detail, exception.headers)
 
 
-async def on_failure(request: Request, error: Exception) -> Response:
-    """Answer what nobody expected; the server logs it."""
+def failed() -> Response:
+    """Return the response for what nobody expected."""
     return respond(
         500, "something failed here; nothing is known to be stored, send the batch again", {"Retry-After": "5"}
     )

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from asgi_analytics._context import suppress
-from asgi_analytics._log import log_problem
+from asgi_analytics._log import failure, log_problem
 
 if TYPE_CHECKING:
     from asgi_analytics.sinks.base import Sink
@@ -48,5 +48,5 @@ class Upkeep:
                 try:
                     await self._upkeep()
                 except Exception as error:
-                    log_problem((id(self), "upkeep"), "the hourly upkeep failed and is tried again: %s", error)
+                    log_problem((id(self), "upkeep"), "the hourly upkeep failed and is tried again: %s", failure(error))
                 await asyncio.sleep(EVERY_SECONDS)

@@ -1,4 +1,4 @@
-"""Database URLs: read once, made fit for asyncpg, and shown without their secrets."""
+"""Database URLs: read in one place for all, made fit for asyncpg, and shown without their secrets."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ LIBPQ_ONLY = frozenset(
 
 SQLALCHEMY_ONLY = frozenset({"async_fallback", "prepared_statement_cache_size", "prepared_statement_name_func"})
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_SECRETIVE = re.compile(r"(://|password=).*", re.DOTALL)
 SSL_WORDS = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 
 
@@ -81,7 +82,7 @@ def read_dsn(text: str) -> DatabaseUrl:
     if "@" in userinfo or parts.fragment or text.endswith("#") or "@" in parts.path:
         raise ConfigError(
             "the database URL has an @, /, # or ? in its user or password that must be percent-encoded "
-            "(%40, %2F, %23, %3F): postgresql://user:p%40ssword@host:5432/database"
+            f"(%40, %2F, %23, %3F): {EXPECTED}"
         )
     if not all(re.fullmatch(r"[A-Za-z_][\w.]*", name) for name, _ in fields):
         raise ConfigError(f"the database URL has a parameter whose name cannot be read: {EXPECTED}")
@@ -110,3 +111,8 @@ def read_dsn(text: str) -> DatabaseUrl:
     # a password that is the user's or the database's name as well would only make messages unreadable
     hidden = sorted((secret for secret in secrets if secret and secret not in place), key=len, reverse=True)
     return DatabaseUrl(dsn, place, tuple(hidden))
+
+
+def without_urls(text: str) -> str:
+    """Return a text that ends where the rest of a URL begins, or a password: who knows how long it is."""
+    return _SECRETIVE.sub(r"\1***", text)

@@ -11,7 +11,7 @@ from asyncpg import connect_utils
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_analytics._dsn import read_dsn
+from asgi_analytics._database_url import read_dsn
 from asgi_analytics.errors import ConfigError
 
 
