@@ -1,4 +1,4 @@
-"""The end of a process, whatever ends it: what was accepted is in a real table, or counted, and a kill loses a bound."""
+"""The end of a process, whatever ends it: what was accepted is in a real table, or is counted."""
 
 from __future__ import annotations
 
