@@ -181,7 +181,7 @@ class EventQueue:
         flight waits again.
         """
         with self.lock:
-            if self.owner is not None and self._alive():
+            if self.is_attached():
                 raise ConfigError("this client has a worker already: one client, one worker")
             self.put_back()
             self._alive = alive
@@ -198,6 +198,10 @@ class EventQueue:
             self._waker = self.owner = None
             self.worker_thread = None
             self.busy()
+
+    def is_attached(self) -> bool:
+        """Tell whether a worker is at it, on a loop that runs."""
+        return self.owner is not None and self._alive()
 
     def has_worker(self) -> bool:
         """Tell whether somebody takes events out, or would if woken."""

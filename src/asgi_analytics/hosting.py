@@ -90,7 +90,8 @@ class ThreadHost:
         self._loop = self._task = None
         self._running = False
         client = self._client()
-        if client is not None and not self._stop and not client._queue.has_worker():
+        # Also where the worker never came to attach itself: no thread, no descriptors for its loop.
+        if client is not None and not self._stop and not client._queue.is_attached():
             client._queue.idle(self.start, wake_at=1)
 
     async def _serve(self) -> None:

@@ -155,7 +155,8 @@ async def slow_down(database: Database, seconds: float) -> None:
     connection = await database.connect()
     await connection.execute(
         f"""
-        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END';
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END';
         CREATE TRIGGER dawdle AFTER INSERT ON analytics_events FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
         """
     )
