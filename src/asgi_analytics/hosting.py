@@ -64,7 +64,7 @@ class ThreadHost:
             if not self._running:
                 self._running = True
                 # Not threading.Thread, whose start() takes a lock that the code under this signal handler may hold.
-                _thread.start_new_thread(self._run, ())
+                _thread.start_new_thread(self._start_thread, ())
                 _finish_in_multiprocessing_children(self._client)
             return True
         except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
@@ -73,9 +73,20 @@ class ThreadHost:
         finally:
             self._starting.release()
 
+    def _start_thread(self) -> None:
+        """Start the worker's thread, in a short-lived one that may wait for threading's lock.
+
+        A thread that threading did not start itself is made known to it at the first look; in the child of a fork
+        CPython takes such a one apart under that same lock, before it is made anew: where another thread held it, the
+        child would hang in ``os.fork()``.
+        """
+        try:
+            threading.Thread(target=self._run, name="asgi-analytics worker", daemon=True).start()
+        except RuntimeError:  # out of threads just now: this one is here
+            self._run()
+
     def _run(self) -> None:
         try:
-            threading.current_thread().name = "asgi-analytics worker"
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve())
