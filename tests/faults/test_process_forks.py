@@ -198,3 +198,38 @@ async def test_the_processes_of_multiprocessing_store_all_of_theirs(
     assert found
     assert all(one["stored"] == one["accepted"] for one in found), found
     assert set(await ids_in(database)) == accepted
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_fork_during_the_first_connection_leaves_children_that_can_connect(
+    database: Database, tmp_path: Path
+) -> None:
+    # OpenSSL sets itself up once a process, at the first connection: each moment needs a process of its own.
+    for milliseconds in range(0, 16, 2):
+        folder = tmp_path / str(milliseconds)
+        folder.mkdir()
+        run_witnessed(
+            """
+            client = make_client(flush_interval=3600)
+            for number in range(100):
+                client.track(Said(what="parent", number=number))
+            time.sleep(int(os.environ["MILLISECONDS"]) / 1000)
+            children = []
+            for number in range(3):
+                child = os.fork()
+                if not child:
+                    client.track(Said(what=f"child {number}"))
+                    stored = client.close(15)
+                    witness.write_figures(f"child-{number}")
+                    os._exit(not stored)
+                children.append(child)
+            assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+            """,
+            folder,
+            database.dsn,
+            MILLISECONDS=str(milliseconds),
+        )
+        [parent], children = figures(folder), figures(folder, "child")
+        assert (parent["stored"], [one["stored"] for one in children]) == (100, [1] * 3)
+    accepted = {one for folder in tmp_path.iterdir() for one in accepted_ids(folder)}
+    assert set(await ids_in(database)) == accepted
