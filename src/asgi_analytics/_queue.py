@@ -207,6 +207,13 @@ class EventQueue:
         """Tell whether somebody takes events out, or would if woken."""
         return self._waker is not None and (self.owner is None or self._alive())
 
+    def needs_this_thread(self) -> bool:
+        """Tell whether the worker cannot go on while the calling thread waits.
+
+        It is the worker's own thread, or holds the lock: then a signal handler calls, from the middle of another call.
+        """
+        return self.worker_thread == threading.get_ident() or self.lock._is_owned()  # type: ignore[attr-defined]
+
     def report_drops(self) -> None:
         """Log what was dropped since the last word about it, one line a reason."""
         dropped = self.dropped.read()

@@ -318,15 +318,17 @@ class AnalyticsClient:
         """Wait until everything accepted before the call is settled, at most ``timeout`` seconds (``close_timeout``).
 
         Interrupts a backoff. False when something is left. At zero it asks for a write and does not wait. In the
-        worker's own thread it does not wait either: nothing could happen meanwhile.
+        worker's own thread it does not wait either, nor in a signal handler that interrupts a call of this client which
+        holds its lock: nothing could happen meanwhile.
         """
-        done = threading.Event()
-        if self._ask(done.set):
+        # No threading.Event: its set() takes a lock, which a signal handler may find held by the wait it interrupts.
+        done = threading.Lock()
+        done.acquire()
+        if self._ask(done.release):
             return True
-        if self._queue.worker_thread != threading.get_ident():
-            done.wait(self._seconds(timeout))
-        self._queue.forget(done.set)
-        return done.is_set()
+        settled = not self._queue.needs_this_thread() and done.acquire(timeout=self._seconds(timeout))
+        self._queue.forget(done.release)
+        return settled or done.acquire(blocking=False)
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """Do what `flush` does without blocking the loop."""
@@ -350,9 +352,8 @@ class AnalyticsClient:
     def close(self, timeout: float | None = None) -> bool:
         """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
 
-        What is left then is counted as abandoned; False says so. In the worker's own thread nothing can be waited
-        for: the worker writes what is left after this call, and ends. A call after the end does nothing and returns
-        True.
+        What is left then is counted as abandoned; False says so. Where `flush` cannot wait, the worker writes what is
+        left after this call, and ends. A call after the end does nothing and returns True.
         """
         queue = self._queue
         if queue.ended:
@@ -360,7 +361,7 @@ class AnalyticsClient:
         queue.closed = True
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
-        if seconds > 0 and queue.worker_thread == threading.get_ident() and queue.has_worker():
+        if seconds > 0 and queue.needs_this_thread() and queue.has_worker():
             queue.wake()
             return queue.is_settled()
         if self._host is not None and not queue.is_settled() and not self._host.start():

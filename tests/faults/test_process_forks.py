@@ -205,15 +205,15 @@ async def test_a_fork_during_the_first_connection_leaves_children_that_can_conne
     database: Database, tmp_path: Path
 ) -> None:
     # OpenSSL sets itself up once a process, at the first connection: each moment needs a process of its own.
-    for milliseconds in range(0, 16, 2):
-        folder = tmp_path / str(milliseconds)
+    for tenths in (0, 2, 4, 6, 8, 10, 12, 16, 24, 40):
+        folder = tmp_path / str(tenths)
         folder.mkdir()
         run_witnessed(
             """
             client = make_client(flush_interval=3600)
             for number in range(100):
                 client.track(Said(what="parent", number=number))
-            time.sleep(int(os.environ["MILLISECONDS"]) / 1000)
+            time.sleep(int(os.environ["TENTHS"]) / 10_000)
             children = []
             for number in range(3):
                 child = os.fork()
@@ -227,9 +227,44 @@ async def test_a_fork_during_the_first_connection_leaves_children_that_can_conne
             """,
             folder,
             database.dsn,
-            MILLISECONDS=str(milliseconds),
+            TENTHS=str(tenths),
         )
         [parent], children = figures(folder), figures(folder, "child")
         assert (parent["stored"], [one["stored"] for one in children]) == (100, [1] * 3)
     accepted = {one for folder in tmp_path.iterdir() for one in accepted_ids(folder)}
     assert set(await ids_in(database)) == accepted
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_fork_finds_the_worker_between_two_steps_of_its_loop(database: Database, tmp_path: Path) -> None:
+    run_witnessed(
+        """
+        client = make_client(flush_interval=0.05, batch_size=1)
+        class Busy(TimescaleSink):
+            busy = False
+            async def write(self, batch):
+                for _ in range(3):
+                    self.busy = True
+                    time.sleep(0.003)  # in the middle of something, as OpenSSL may be
+                    self.busy = False
+                    await asyncio.sleep(0)
+                return await super().write(batch)
+        sink = client._host.sink = Busy(DSN)
+        children = []
+        for number in range(40):
+            client.track(Said(what="parent", number=number))
+            while not sink.busy:
+                time.sleep(0)
+            child = os.fork()
+            if not child:
+                assert client.sink is not sink
+                os._exit(sink.busy)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 40
+        """,
+        tmp_path,
+        database.dsn,
+    )
+    [parent] = figures(tmp_path)
+    assert parent["stored"] == 40
+    assert set(await ids_in(database)) == accepted_ids(tmp_path)
