@@ -116,6 +116,7 @@ class AnalyticsClient:
         self._plain = settings.enabled and settings.before_track is None
         _clients.add(self)
         _metrics.observe(_clients)
+        _metrics.remember(self)
 
     def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
@@ -128,6 +129,7 @@ class AnalyticsClient:
             keep_personal_data=self.settings.keep_personal_data,
             clock=clock,
             new_id=new_id,
+            max_bytes=self.settings.max_event_bytes,
         )
         self._plain_encoders = self._encoder.plain
 
@@ -264,7 +266,7 @@ class AnalyticsClient:
                 event = filtered
             line = self._encoder.encode(event, facts)
         except InvalidEvent as error:
-            return self._drop("invalid", error.detail, error)
+            return self._drop(error.reason, error.detail, error)
         except EventNotAccepted:
             raise
         except Exception as error:  # whatever it is, the application must not see it
@@ -285,11 +287,18 @@ class AnalyticsClient:
         before_track = self.settings.before_track
         if before_track is None:
             return event
+        depth = getattr(_asking, "depth", 0)
+        if depth == _DEEPEST:  # what it tracks for each event that it sees would have no end
+            self._queue.drop("before_track", "before_track tracks an event for each event that it tracks itself")
+            return None
+        _asking.depth = depth + 1
         try:
             result = before_track(event)
         except Exception as error:
             self._drop("before_track", f"before_track raised {type(error).__name__}", error)
             return None
+        finally:
+            _asking.depth = depth
         if result is None:
             self._queue.drop("before_track", "")  # on purpose: nothing to log, and nothing for strict to raise
         return result
@@ -461,6 +470,10 @@ def _facts(request: RequestContext | None, trace: Context) -> Facts:
     return facts
 
 
+_asking = threading.local()
+"""How many calls of ``before_track`` this thread is in: that function may track events, too."""
+_DEEPEST = 2
+
 _clients: weakref.WeakSet[AnalyticsClient] = weakref.WeakSet()
 
 
@@ -470,6 +483,7 @@ def _close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
+    _metrics.forget_collected()
     for client in list(_clients):
         client._after_fork()
 
