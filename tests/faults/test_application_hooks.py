@@ -1,4 +1,4 @@
-"""The application's own functions that raise, hang, return nonsense or track: no request and no neighbour pays for it."""
+"""The application's own functions that raise, hang, return nonsense or track: nobody else pays for it."""
 
 from __future__ import annotations
 
