@@ -54,6 +54,10 @@ def raise_an_error_that_cannot_be_shown(*_: Any) -> Any:
     raise Unspeakable
 
 
+def returning(value: Any) -> Callable[..., Any]:
+    return lambda *_: value
+
+
 NONSENSE = [object(), b"bytes", "text", 1.5, [], {"a": 1}, TASK.__class__, print, ..., float("nan"), True]
 # -- before_track
 
@@ -202,12 +206,11 @@ async def test_a_callable_that_raises_or_returns_nonsense_costs_no_request_and_n
     make: Callable[..., AnalyticsClient], database: Database, tmp_path: Path, name: str
 ) -> None:
     client = make()
-    hooks = [raise_runtime_error, recurse, raise_an_error_that_cannot_be_shown]
-    hooks += [lambda scope, nonsense=nonsense: nonsense for nonsense in NONSENSE]
-    hooks += [lambda scope: "\x00\ud800" * 10, lambda scope: scope.clear(), lambda scope: "x" * 300_000]
+    hooks: list[Callable[..., Any]] = [raise_runtime_error, recurse, raise_an_error_that_cannot_be_shown, dict.clear]
+    hooks += map(returning, [*NONSENSE, "\x00\ud800" * 10, "x" * 300_000])
     for hook in hooks:
-        app = AnalyticsMiddleware(shop, client=client, **{name: hook})
-        assert await ask(app) == EXPECTED, hook
+        options: dict[str, Any] = {name: hook}
+        assert await ask(AnalyticsMiddleware(shop, client=client, **options)) == EXPECTED, hook
     assert await client.aflush(30)
     stats = client.stats()
     # One event a request; what such a callable has made too large for one is counted.
@@ -228,7 +231,8 @@ async def test_a_callable_that_tracks_costs_no_request_and_comes_to_an_end(
         assert client.track(HookSaid(what=name))
         return str(uuid4())
 
-    app = AnalyticsMiddleware(shop, client=client, **{name: hook})
+    options: dict[str, Any] = {name: hook}
+    app = AnalyticsMiddleware(shop, client=client, **options)
     for _ in range(50):
         assert await ask(app) == EXPECTED
     assert await client.aflush(30)
