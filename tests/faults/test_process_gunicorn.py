@@ -38,7 +38,13 @@ async def buy(request):
         assert client.track(Said(what="bought", number=number))
     return PlainTextResponse("ok")
 
-shop = Starlette(routes=[Route("/buy", buy)])
+import contextlib
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    (witness.folder / f"started-{os.getpid()}").touch()
+    yield
+
+shop = Starlette(routes=[Route("/buy", buy)], lifespan=lifespan)
 shop.add_middleware(AnalyticsMiddleware, client=client)
 
 async def app(scope, receive, send):
@@ -86,6 +92,7 @@ async def test_master_and_workers_store_all_of_theirs(database: Database, tmp_pa
         port = int(listener.getsockname()[1])
     with gunicorn(tmp_path, database.dsn, port, flushed) as server:
         until(lambda: buy(port), 30)
+        until(lambda: len(list(tmp_path.glob("started-*"))) == 3, 30)
         assert all(buy(port) for _ in range(29))
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
@@ -105,14 +112,15 @@ async def test_a_worker_that_is_killed_costs_its_own_events_only_and_its_heir_st
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
     with gunicorn(tmp_path, database.dsn, port, "flushed") as server:
-        until(lambda: buy(port), 30)
-        assert all(buy(port) for _ in range(9))
+        until(lambda: len(list(tmp_path.glob("started-*"))) == 3, 30)
+        assert all(buy(port) for _ in range(10))
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
         if not children.exists():
             pytest.skip("this system does not tell a process's children")
         before = children.read_text().split()
         os.kill(int(before[0]), signal.SIGKILL)
-        until(lambda: len(set(children.read_text().split()) - set(before)) == 1, 30)
+        # A worker that is told to end before it serves does not hear it: that is between gunicorn and uvicorn.
+        until(lambda: len(list(tmp_path.glob("started-*"))) == 4, 30)
         until(lambda: buy(port), 30)
         assert all(buy(port) for _ in range(9))
         server.send_signal(signal.SIGTERM)
