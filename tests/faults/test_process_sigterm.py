@@ -20,6 +20,7 @@ from tests.faults.witness import PROLOGUE, accepted_ids, assert_accounted, envir
 from tests.proxy import Proxy
 
 APP = """
+import contextlib
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -33,7 +34,12 @@ async def buy(request):
         assert client.track(Said(what="bought", number=number))
     return PlainTextResponse("ok")
 
-shop = Starlette(routes=[Route("/buy", buy)])
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    (witness.folder / f"started-{os.getpid()}").touch()
+    yield
+
+shop = Starlette(routes=[Route("/buy", buy)], lifespan=lifespan)
 shop.add_middleware(AnalyticsMiddleware, client=client)
 
 async def app(scope, receive, send):
@@ -193,6 +199,8 @@ async def test_with_two_workers_each_stores_its_own(
     serve: Callable[..., Shop], database: Database, tmp_path: Path
 ) -> None:
     shop = serve(database.dsn, "--workers", "2")
+    # One that is told to end before it serves has no lifespan that could end.
+    until(lambda: len(list(tmp_path.glob("started-*"))) == 2, 30)
     assert all(shop.buy(500) for _ in range(20))
     shop.terminate()
     until(lambda: len(figures(tmp_path, "lifespan")) == 2, 20)
