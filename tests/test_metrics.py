@@ -81,6 +81,48 @@ os._exit(0)
     assert 0 < value("oldest_seconds", service="bank") < 60
 
 
+def test_a_counter_does_not_go_back_when_clients_are_collected() -> None:
+    output = run_script(
+        READ
+        + """
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+import gc
+seen = []
+for number in range(5):
+    client = AnalyticsClient(service="shop", queue_size=3)
+    for _ in range(4):
+        client.track(said("hello"))
+    client.track("nonsense")
+    if number % 2:
+        client.close(0)
+    seen.append(read(reader))
+    del client
+    gc.collect()
+    seen.append(read(reader))
+child = os.fork() if hasattr(os, "fork") else 0
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+elif hasattr(os, "fork"):
+    if reader.get_metrics_data():
+        [[_, number]] = read(reader)["analytics.events.accepted"][2]
+        assert number == 0
+    os._exit(0)
+print(json.dumps(seen), flush=True)
+os._exit(0)
+"""
+    )
+    seen = json.loads(output.splitlines()[-1])
+
+    def values(name: str, **attributes: str) -> list[float]:
+        return [number for found in seen for held, number in found[f"analytics.events.{name}"][2] if held == attributes]
+
+    assert values("accepted", service="shop") == [3, 3, 6, 6, 9, 9, 12, 12, 15, 15]
+    assert values("abandoned", service="shop") == [0, 0, 3, 3, 3, 3, 6, 6, 6, 6]
+    assert values("dropped", service="shop", reason="queue_full") == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert values("dropped", service="shop", reason="invalid") == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
 def test_without_an_sdk_there_is_nothing_to_pay_for() -> None:
     run_script(
         """

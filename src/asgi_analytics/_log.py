@@ -30,7 +30,15 @@ def log_problem(key: object, message: str, *args: object, level: int = logging.W
         args = tuple(arg if isinstance(arg, int | float) else one_line(arg) for arg in args)
         if unsaid:
             message, args = message + " (and %d times more before)", (*args, unsaid)
-        log.log(level, message, *args)
+        # The log may be written later, elsewhere, and not know what to do with an error that cannot be shown.
+        log.log(level, message, *(_shown(arg) if isinstance(arg, BaseException) else arg for arg in args))
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"a {type(error).__name__} that cannot be shown"
 
 
 def is_due(key: object) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import metrics
@@ -9,7 +12,7 @@ from opentelemetry import metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from asgi_analytics._queue import Stats
+    from asgi_analytics._queue import EventQueue, Stats
     from asgi_analytics.config import Settings
 
 
@@ -17,6 +20,7 @@ class Observed(Protocol):
     """What is asked for figures."""
 
     settings: Settings
+    _queue: EventQueue
 
     def stats(self) -> Stats:
         """Return the figures of this moment."""
@@ -39,6 +43,43 @@ _GAUGES = {
 }
 
 _observed: Collection[Observed] | None = None
+# What clients had counted that are no more: a counter must not go back. Appended to by the garbage collector, in the
+# middle of anything, and added up elsewhere.
+_collected: deque[tuple[str, Stats]] = deque()
+_collected_sums: dict[str, dict[tuple[str, str | None], float]] = {}
+_adding = threading.Lock()
+
+
+def remember(client: Observed) -> None:
+    """Keep what a client has counted when it is collected as garbage."""
+    _add_collected()
+    service, queue = client.settings.service, client._queue
+    # Nobody else has the queue by then, so its lock is free.
+    weakref.finalize(client, lambda: _collected.append((service, queue.read(0.0)))).atexit = False
+
+
+def forget_collected() -> None:
+    """Start from nothing, in the child of a fork: its parent goes on counting."""
+    global _adding
+    _adding = threading.Lock()
+    _collected.clear()
+    _collected_sums.clear()
+
+
+def _add_collected() -> None:
+    with _adding:
+        while _collected:
+            service, stats = _collected.popleft()
+            for name in _COUNTERS:
+                sums = _collected_sums.setdefault(name, {})
+                for key, number in _numbers(service, stats, name):
+                    sums[key] = sums.get(key, 0) + number
+
+
+def _numbers(service: str, stats: Stats, name: str) -> Iterator[tuple[tuple[str, str | None], float]]:
+    value = stats[name]
+    for reason, number in value.items() if isinstance(value, dict) else [(None, value)]:
+        yield (service, reason), number
 
 
 def observe(clients: Collection[Observed]) -> None:
@@ -62,11 +103,12 @@ def observe(clients: Collection[Observed]) -> None:
 def _callback(name: str) -> Callable[[metrics.CallbackOptions], Iterable[metrics.Observation]]:
     def read(options: metrics.CallbackOptions) -> Iterator[metrics.Observation]:
         # Clients of one service are one series: two observations with the same attributes would hide one of them.
-        sums: dict[tuple[str, str | None], float] = {}
-        for client in list(_observed or ()):
-            value = client.stats()[name]
-            for reason, number in value.items() if isinstance(value, dict) else [(None, value)]:
-                key = (client.settings.service, reason)
+        clients = list(_observed or ())  # held, so that none of them is collected between here and its figures
+        _add_collected()
+        with _adding:
+            sums = dict(_collected_sums.get(name, {}))
+        for client in clients:
+            for key, number in _numbers(client.settings.service, client.stats(), name):
                 sums[key] = max(sums.get(key, 0), number) if name == "oldest_seconds" else sums.get(key, 0) + number
         for (service, reason), number in sums.items():
             yield metrics.Observation(number, {"service": service} | ({"reason": reason} if reason else {}))

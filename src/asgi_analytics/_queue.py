@@ -235,7 +235,7 @@ class EventQueue:
         flight waits again.
         """
         with self.lock:
-            if self.owner is not None and self._alive():
+            if self.is_attached():
                 raise ConfigError("this client has a worker already: one client, one worker")
             self.put_back()
             self._alive = alive
@@ -253,9 +253,20 @@ class EventQueue:
             self.worker_thread = None
             self.busy()
 
+    def is_attached(self) -> bool:
+        """Tell whether a worker is at it, on a loop that runs."""
+        return self.owner is not None and self._alive()
+
     def has_worker(self) -> bool:
         """Tell whether somebody takes events out, or would if woken."""
         return self._waker is not None and (self.owner is None or self._alive())
+
+    def needs_this_thread(self) -> bool:
+        """Tell whether the worker cannot go on while the calling thread waits.
+
+        It is the worker's own thread, or holds the lock: then a signal handler calls, from the middle of another call.
+        """
+        return self.worker_thread == threading.get_ident() or self.lock._is_owned()  # type: ignore[attr-defined]
 
     def report_drops(self) -> None:
         """Log what was dropped since the last word about it, one line a reason."""

@@ -126,6 +126,7 @@ class AnalyticsClient:
         self._plain = settings.enabled and settings.before_track is None
         _clients.add(self)
         _metrics.observe(_clients)
+        _metrics.remember(self)
 
     def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
@@ -138,6 +139,7 @@ class AnalyticsClient:
             keep_personal_data=self.settings.keep_personal_data,
             clock=clock,
             new_id=new_id,
+            max_bytes=self.settings.max_event_bytes,
         )
         self._plain_encoders = self._encoder.plain
 
@@ -279,7 +281,7 @@ class AnalyticsClient:
                 event = filtered
             line = self._encoder.encode(event, facts)
         except InvalidEvent as error:
-            return self._drop("invalid", error.detail, error)
+            return self._drop(error.reason, error.detail, error)
         except EventNotAccepted:
             raise
         except Exception as error:  # whatever it is, the application must not see it
@@ -301,6 +303,11 @@ class AnalyticsClient:
         before_track = self.settings.before_track
         if before_track is None:
             return event
+        depth = getattr(_asking, "depth", 0)
+        if depth == _DEEPEST:  # what it tracks for each event that it sees would have no end
+            self._queue.drop("before_track", "before_track tracks an event for each event that it tracks itself")
+            return None
+        _asking.depth = depth + 1
         try:
             user_id = None if facts is None else facts.user_id
             if user_id is not None and isinstance(event, Event) and getattr(event, "user_id", user_id) is None:
@@ -311,6 +318,8 @@ class AnalyticsClient:
         except Exception as error:
             self._drop("before_track", f"before_track raised {type(error).__name__}", error)
             return None
+        finally:
+            _asking.depth = depth
         if result is None:
             self._queue.drop("before_track", "")  # on purpose: nothing to log, and nothing for strict to raise
         return result
@@ -340,15 +349,17 @@ class AnalyticsClient:
         """Wait until everything accepted before the call is settled, at most ``timeout`` seconds (``close_timeout``).
 
         Interrupts a backoff. False when something is left. At zero it asks for a write and does not wait. In the
-        worker's own thread it does not wait either: nothing could happen meanwhile.
+        worker's own thread it does not wait either, nor in a signal handler that interrupts a call of this client which
+        holds its lock: nothing could happen meanwhile.
         """
-        done = threading.Event()
-        if self._ask(done.set):
+        # No threading.Event: its set() takes a lock, which a signal handler may find held by the wait it interrupts.
+        done = threading.Lock()
+        done.acquire()
+        if self._ask(done.release):
             return True
-        if self._queue.worker_thread != threading.get_ident():
-            done.wait(self._seconds(timeout))
-        self._queue.forget(done.set)
-        return done.is_set()
+        settled = not self._queue.needs_this_thread() and done.acquire(timeout=self._seconds(timeout))
+        self._queue.forget(done.release)
+        return settled or done.acquire(blocking=False)
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """Do what `flush` does without blocking the loop."""
@@ -372,9 +383,8 @@ class AnalyticsClient:
     def close(self, timeout: float | None = None) -> bool:
         """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
 
-        What is left then is counted as abandoned; False says so. In the worker's own thread nothing can be waited
-        for: the worker writes what is left after this call, and ends. A call after the end does nothing and returns
-        True.
+        What is left then is counted as abandoned; False says so. Where `flush` cannot wait, the worker writes what is
+        left after this call, and ends. A call after the end does nothing and returns True.
         """
         queue = self._queue
         if queue.ended:
@@ -382,7 +392,7 @@ class AnalyticsClient:
         queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
-        if seconds > 0 and queue.worker_thread == threading.get_ident() and queue.has_worker():
+        if seconds > 0 and queue.needs_this_thread() and queue.has_worker():
             queue.wake()
             return queue.is_settled()
         if self._host is not None and not queue.is_settled() and not self._host.start():
@@ -492,6 +502,10 @@ def _facts(request: RequestContext | None, trace: Context) -> Facts:
     return facts
 
 
+_asking = threading.local()
+"""How many calls of ``before_track`` this thread is in: that function may track events, too."""
+_DEEPEST = 2
+
 _clients: weakref.WeakSet[AnalyticsClient] = weakref.WeakSet()
 
 
@@ -501,6 +515,7 @@ def _close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
+    _metrics.forget_collected()
     for client in list(_clients):
         client._after_fork()
 

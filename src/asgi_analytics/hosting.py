@@ -5,11 +5,13 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakSet, ref
 
 from asgi_analytics._log import failure, log_problem
 from asgi_analytics.sinks import sink_from_url
@@ -18,6 +20,9 @@ from asgi_analytics.worker import AnalyticsWorker
 if TYPE_CHECKING:
     from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.sinks.base import Sink
+
+FORK_SECONDS = 0.5
+"""How long a fork waits, at most, until the workers' threads rest."""
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -45,6 +50,7 @@ class ThreadHost:
         self._inherited: list[object] = []
         self._problem = object()  # this host's own in the log
         self._begin()
+        _hosts.add(self)
 
     def _begin(self) -> None:
         self._starting = threading.Lock()
@@ -64,7 +70,7 @@ class ThreadHost:
             if not self._running:
                 self._running = True
                 # Not threading.Thread, whose start() takes a lock that the code under this signal handler may hold.
-                _thread.start_new_thread(self._run, ())
+                _thread.start_new_thread(self._start_thread, ())
                 _finish_in_multiprocessing_children(self._client)
             return True
         except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
@@ -73,9 +79,20 @@ class ThreadHost:
         finally:
             self._starting.release()
 
+    def _start_thread(self) -> None:
+        """Start the worker's thread, in a short-lived one that may wait for threading's lock.
+
+        A thread that threading did not start itself is made known to it at the first look; in the child of a fork
+        CPython takes such a one apart under that same lock, before it is made anew: where another thread held it, the
+        child would hang in ``os.fork()``.
+        """
+        try:
+            threading.Thread(target=self._run, name="asgi-analytics worker", daemon=True).start()
+        except RuntimeError:  # out of threads just now: this one is here
+            self._run()
+
     def _run(self) -> None:
         try:
-            threading.current_thread().name = "asgi-analytics worker"
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve())
@@ -90,7 +107,8 @@ class ThreadHost:
         self._loop = self._task = None
         self._running = False
         client = self._client()
-        if client is not None and not self._stop and not client._queue.has_worker():
+        # Also where the worker never came to attach itself: no thread, no descriptors for its loop.
+        if client is not None and not self._stop and not client._queue.is_attached():
             client._queue.idle(self.start, wake_at=1)
 
     async def _serve(self) -> None:
@@ -133,6 +151,28 @@ class ThreadHost:
         """Tell whether the thread has ended, or never began."""
         return not self._running
 
+    def rest(self, until: threading.Event, deadline: float) -> None:
+        """Make the thread wait between two steps of its loop until an event is set; returns when it does so.
+
+        Gives up at ``deadline``, by the monotonic clock: the thread may wait for what the caller holds.
+        """
+        resting = threading.Event()
+
+        def rest() -> None:
+            resting.set()
+            until.wait()
+
+        while self._running and (left := deadline - time.monotonic()) > 0:
+            loop = self._loop
+            if loop is None:
+                time.sleep(0.001)  # it was started just now, or ends
+                continue
+            if loop is not asyncio._get_running_loop():
+                with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                    loop.call_soon_threadsafe(rest)
+                    resting.wait(left)
+            return
+
     def after_fork(self) -> None:
         """Begin anew in the child of a fork.
 
@@ -156,3 +196,27 @@ def _finish_in_multiprocessing_children(client: ref[AnalyticsClient]) -> None:
             alive.close()
 
     util.Finalize(None, close, exitpriority=100)
+
+
+_hosts: WeakSet[ThreadHost] = WeakSet()
+_rests: dict[int, threading.Event] = {}
+
+
+def _before_fork() -> None:
+    """Let no worker be in the middle of something when the process is copied.
+
+    The child would find locks of C libraries held by a thread that it does not have. A fork during the first
+    connection, which makes OpenSSL initialise itself, left children that could never connect.
+    """
+    over = _rests[threading.get_ident()] = threading.Event()
+    deadline = time.monotonic() + FORK_SECONDS
+    for host in list(_hosts):
+        host.rest(over, deadline)
+
+
+def _after_fork_in_parent() -> None:
+    _rests.pop(threading.get_ident()).set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_rests.clear)

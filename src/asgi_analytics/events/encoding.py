@@ -20,10 +20,13 @@ from asgi_analytics.events.base import PERSONAL, Event, event_type_of
 from asgi_analytics.events.identity import MINT_SOURCE, clean_text, mint, mint_names, personal_hash, user_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_DEPTH = 100
 """How deep values may be nested. PostgreSQL's own parser gives up at some thousands."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""How large an event may be, unless the encoder is told otherwise."""
 
 _json = msgspec.json.Encoder()
 # Bound here: what freezes datetime in a test puts a class in its place whose objects cannot be encoded.
@@ -150,6 +153,7 @@ class EventEncoder:
         keep_personal_data: bool = False,
         clock: Callable[[], datetime] | None = None,
         new_id: Callable[[], UUID] | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.service = clean_text(service)
         self._hostname = hostname and clean_text(hostname)
@@ -158,6 +162,7 @@ class EventEncoder:
         self._keep_personal_data = keep_personal_data
         self.clock = None if clock is None else lambda: _clock_time(clock())
         self._new_id = new_id
+        self._max_bytes = max_bytes
         self._plain_context = self._context(NO_FACTS, None)
         self._shapes: dict[type[Event], Shape] = {}
         self.plain: dict[type, Callable[[Any], bytes | None]] = {}
@@ -280,16 +285,18 @@ class EventEncoder:
         """Convert, clean and validate each value; raises `InvalidEvent`."""
         shape = self._shape(type(event))
         try:
-            values = {f.encode_name: _clean(getattr(event, f.name), f.encode_name, 0) for f in shape.fields}
+            room = _Room(self._max_bytes)
+            values = {f.encode_name: _clean(getattr(event, f.name), f.encode_name, room) for f in shape.fields}
             row = msgspec.convert(values, shape.row)
+            room = _Room(self._max_bytes)
             for f in shape.fields:  # once more: a string has become what the field declares, a naive datetime maybe
-                value = _clean(getattr(row, f.name), f.encode_name, 0)
+                value = _clean(getattr(row, f.name), f.encode_name, room)
                 setattr(row, f.name, self._hidden(value) if f.name in shape.personal else value)
             user_id = getattr(event, "user_id", None) if shape.has_user else None
             user, key = None, None
             if (chosen := facts.user_id if user_id is None else user_id) is not None:
                 user, key = user_uuid(chosen)
-            facts = Facts(**{name: _clean(getattr(facts, name), name, 0) for name in Facts.__struct_fields__[1:]})
+            facts = Facts(**{name: _clean(getattr(facts, name), name, room) for name in Facts.__struct_fields__[1:]})
             session_id = None if facts.session_id is None else str(facts.session_id)
             line = _Line(
                 self._new_id() if self._new_id else mint(),
@@ -316,9 +323,37 @@ class EventEncoder:
         return self._hide(value if isinstance(value, str) else _json.encode(value).decode())
 
 
-def _clean(value: Any, where: str, depth: int) -> Any:
+class _Oversize(InvalidEvent):
+    """An event is too large, which was seen before it was encoded."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"more than {max_bytes} bytes, each value counted as often as it is met")
+        self.reason = "oversize"
+
+
+class _Room:
+    """How much of an event's bytes is left to its values.
+
+    A value that is met again and again is written each time: thirty lists that hold each other twice are a billion
+    values, and an object that knows its parent has no end. Whoever tracks must not wait for that.
+    """
+
+    __slots__ = ("left", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = self.left = max_bytes
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise _Oversize(self.max_bytes)
+
+
+def _clean(value: Any, where: str, room: _Room, depth: int = 0) -> Any:
     """Return a value that JSON and PostgreSQL can hold: text cleaned, structures made of dict and list."""
     kind = type(value)
+    if depth:  # a field's own text is not counted here: where it is personal, its hash is stored
+        room.take(len(value) if kind is str else 1)
     if kind is str:
         return clean_text(value)
     if value is None or kind in (bool, int, float) or isinstance(value, UUID):
@@ -330,11 +365,11 @@ def _clean(value: Any, where: str, depth: int) -> Any:
     if depth >= MAX_DEPTH:
         raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        return {_clean_key(key, where): _clean(item, where, depth + 1) for key, item in value.items()}
+        return {_clean_key(key, where, room): _clean(item, where, room, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, where, depth + 1) for item in value]
+        return [_clean(item, where, room, depth + 1) for item in value]
     if isinstance(value, Enum):
-        return _clean(value.value, where, depth + 1)
+        return _clean(value.value, where, room, depth + 1)
     # Text, numbers and dates with a class of their own (numpy's, markupsafe's, freezegun's) are what they are.
     if isinstance(value, str):
         return clean_text(str.__str__(value))
@@ -345,14 +380,36 @@ def _clean(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     # Decimals, bytes, times, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
+    _measure(value, where, _Room(room.left), depth)
     try:
         converted = msgspec.to_builtins(value, builtin_types=_kept, str_keys=True)
     except (TypeError, ValueError) as error:
         raise InvalidEvent(f"{where}: {_said(error)}") from None
-    return _clean(converted, where, depth + 1)
+    return _clean(converted, where, room, depth + 1)
 
 
-def _clean_key(key: Any, where: str) -> str:
+def _measure(value: Any, where: str, room: _Room, depth: int) -> None:
+    """Refuse a structure that msgspec, which converts all of it in one go, would not come to an end with."""
+    room.take(1)
+    if depth > MAX_DEPTH:
+        raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
+    kind = type(value)
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    elif names := getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", None):
+        parts = (getattr(value, name, None) for name in names)
+    elif attributes := getattr(kind, "__attrs_attrs__", None):
+        parts = (getattr(value, attribute.name, None) for attribute in attributes)
+    for part in parts:
+        _measure(part, where, room, depth + 1)
+
+
+def _clean_key(key: Any, where: str, room: _Room) -> str:
+    if isinstance(key, str):
+        room.take(len(key))
     if isinstance(key, str) and not isinstance(key, Enum):
         return clean_text(str.__str__(key))
     plain = msgspec.to_builtins({key: None}, str_keys=True)

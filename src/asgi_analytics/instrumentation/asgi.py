@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgi_analytics._context import current, otel_context, suppressed
-from asgi_analytics._log import failure, log_problem
+from asgi_analytics._log import failure, log, log_problem, one_line
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
@@ -168,9 +168,17 @@ class AnalyticsMiddleware:
             if client.sink is not None:
                 # The worker has a thread of its own, and this blocks the loop on purpose: uvicorn raises the signal
                 # that ended it, which kills the process, as soon as the loop turns after the application's shutdown.
-                client.flush()
-            elif client._queue.has_worker():
-                await client.aflush()
+                settled = client.flush()
+            else:
+                settled = not client._queue.has_worker() or await client.aflush()
+            if not settled:  # said here: where a signal kills the process next, no exit hook will say it
+                stats = client.stats()
+                log.warning(
+                    "%d events of %s are not stored at the shutdown of the application; last error: %s",
+                    stats.queued + stats.in_flight,
+                    one_line(client.settings.service),
+                    one_line(stats.last_error),
+                )
         except Exception as error:
             log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))
 
