@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
-from asgi_analytics.sinks.sqlstates import condition, is_poison, sink_error
+from asgi_analytics.sinks.sqlstates import Refusal, is_poison, sink_error
 
 SECRET = "hunter2"
 
@@ -88,8 +88,8 @@ def test_a_cure_is_named(sqlstate: str, cure: str) -> None:
 def test_what_the_content_caused_is_poison_with_a_short_stable_name(sqlstate: str) -> None:
     error = postgres_error(sqlstate, f"value {SECRET} is refused")
     assert is_poison(error)
-    assert SECRET not in condition(error)
-    assert condition(error).endswith("_violation a_constraint" if sqlstate[:2] == "23" else " a_constraint")
+    assert SECRET not in Refusal.by(error).reason
+    assert Refusal.by(error).reason.endswith("_violation a_constraint" if sqlstate[:2] == "23" else " a_constraint")
 
 
 def test_a_changed_table_is_no_reason_to_call_somebody() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import NamedTuple, Self
 
 import asyncpg
 
@@ -28,10 +29,24 @@ def is_poison(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and str(error.sqlstate)[:2] in _POISON_CLASSES
 
 
-def condition(error: asyncpg.PostgresError) -> str:
-    """Return a refusal's name, such as ``check_violation analytics_events_timestamp_check``: no value is in it."""
-    name = snake_case(type(error).__name__.removesuffix("Error"))
-    return f"{name} {error.constraint_name}" if getattr(error, "constraint_name", None) else name
+class Refusal(NamedTuple):
+    """Why an event was refused: no value of the event is in it."""
+
+    reason: str
+    """The condition's name, such as ``check_violation analytics_events_timestamp_range``."""
+    sqlstate: str
+
+    @classmethod
+    def of(cls, sqlstate: str, constraint: str | None = None) -> Self:
+        """Return the refusal that the server would answer with."""
+        kind = asyncpg.PostgresError.get_message_class_for_sqlstate(sqlstate)
+        name = snake_case(kind.__name__.removesuffix("Error"))
+        return cls(f"{name} {constraint}" if constraint else name, sqlstate)
+
+    @classmethod
+    def by(cls, error: asyncpg.PostgresError) -> Self:
+        """Return the refusal that the server answered with."""
+        return cls.of(str(error.sqlstate), getattr(error, "constraint_name", None))
 
 
 def sink_error(error: BaseException) -> SinkError:
