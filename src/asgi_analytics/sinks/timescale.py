@@ -81,6 +81,11 @@ class TimescaleSink:
             async with self._connection() as connection:
                 try:
                     return await self._store(connection, batch)
+                except asyncpg.ReadOnlySQLTransactionError:
+                    # A primary that was replaced may live on as a standby, and keep its connections: a new one is led
+                    # to where the name points now.
+                    connection.terminate()
+                    raise
                 except asyncpg.PostgresError as error:
                     if not is_poison(error):
                         raise
@@ -232,7 +237,8 @@ def _checked(url: str) -> str:
     """Return a URL that asyncpg takes; raises `ConfigError`, without repeating what may be a password."""
     try:
         parts = urlsplit(url)
-        if parts.port == 0 or parts.fragment or "@" in parts.path:
+        hosts = parts.netloc.rpartition("@")[2].split(",")  # several, of which a failover makes another one the primary
+        if any(urlsplit(f"//{host}").port == 0 for host in hosts) or parts.fragment or "@" in parts.path:
             raise ValueError  # a password with a slash or a number sign in it
     except ValueError:
         raise ConfigError(
