@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -25,14 +26,18 @@ TICKS_A_SECOND = 50
 
 
 class Application:
-    """Tracks events under ids of its own; ``accepted`` holds those for which ``track()`` returned True."""
+    """Tracks events under ids of its own; ``accepted`` holds those for which ``track()`` returned True.
+
+    ``at`` is its clock.
+    """
 
     def __init__(self, client: AnalyticsClient) -> None:
         self.client = client
         self.accepted: list[UUID] = []
         self.refused = 0
+        self.at: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._id = uuid4()
-        client._set_encoder(None, lambda: self._id)
+        client._set_encoder(lambda: self.at(), lambda: self._id)
 
     def say(self, number: int = 1) -> None:
         """Track so many events, whatever becomes of them."""
