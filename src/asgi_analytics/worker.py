@@ -60,6 +60,7 @@ class AnalyticsWorker:
         self._stopping = False
         self._running = False
         self._task: asyncio.Task[None] | None = None
+        self._most = WRITE_EVENTS  # what one write takes: less after one that ran out of time
         self._problem = object()  # this worker's own in the log
         self._problems: set[object] = set()
 
@@ -148,6 +149,8 @@ class AnalyticsWorker:
 
     def _is_ready(self) -> bool:
         queue = self._queue
+        if self._most < WRITE_EVENTS and queue.items:
+            return True  # the rest of a batch that has waited for its write already
         return queue.is_worth_a_write() or queue.flushing or queue.closed or self._stopping
 
     async def _last_flush(self) -> None:
@@ -169,16 +172,20 @@ class AnalyticsWorker:
         return True
 
     async def _write_one(self) -> None:
-        """Write one batch, until it is settled or abandoned."""
+        """Write one batch, or the first part of it, until that is settled or abandoned."""
         queue = self._queue
-        batch = queue.take(WRITE_EVENTS, WRITE_BYTES)
+        batch = queue.take(self._most, WRITE_BYTES)
         attempt = 0
         while True:
             try:
                 receipt = await self.sink.write(batch)
                 self._settle(batch, receipt)
+                # Slowly: what was halved a moment ago would run out of time again.
+                self._most = min(WRITE_EVENTS, self._most + max(1, self._most // 8))
                 return
             except TransientError as error:
+                if error.fewer:
+                    self._most = max(1, len(batch) // 2)
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
                 delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
                 queue.failed(str(error))
@@ -195,6 +202,10 @@ class AnalyticsWorker:
                 return  # a close gave it up meanwhile, or it waits for the next worker
             queue.report_drops()
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
+            with queue.lock:  # a close must not come in between
+                if self._most < len(batch) and queue.in_flight is batch:
+                    queue.put_back()
+                    batch = queue.take(self._most, WRITE_BYTES)
 
     def _settle(self, batch: list[bytes], receipt: Receipt) -> None:
         rejected = receipt.rejected

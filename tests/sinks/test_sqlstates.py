@@ -123,6 +123,11 @@ def test_errors_that_are_not_the_servers_are_told_apart(error: Exception, kind: 
     assert SECRET not in str(sink_error(error))
 
 
+def test_only_what_a_smaller_write_may_mend_asks_for_fewer_events() -> None:
+    asks = {code for code in TRANSIENT if getattr(sink_error(postgres_error(code)), "fewer", False)}
+    assert asks == {"57014"}
+
+
 def test_neither_details_nor_rows_are_quoted() -> None:
     for sqlstate in (*TRANSIENT, *OPERATOR):
         assert SECRET not in str(sink_error(postgres_error(sqlstate)))

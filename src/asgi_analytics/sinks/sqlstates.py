@@ -63,7 +63,7 @@ def sink_error(error: BaseException) -> SinkError:
             and not isinstance(error, asyncpg.InvalidCachedStatementError)
         ):
             return OperatorError(f"{said}: {_cure(code)}")
-        return TransientError(said)
+        return TransientError(said, fewer=code == "57014")  # statement_timeout of the server
     if isinstance(error, asyncio.TimeoutError):
         return TransientError("the database did not answer in time")
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -80,20 +80,26 @@ class TimescaleSink:
         try:
             async with self._connection() as connection:
                 try:
-                    return await self._store(connection, batch)
+                    return await self._store_or_isolate(connection, batch)
+                except TimeoutError as error:  # of the write, not of the connection
+                    raise TransientError("the database did not answer in time", fewer=True) from error
                 except asyncpg.ReadOnlySQLTransactionError:
                     # A primary that was replaced may live on as a standby, and keep its connections: a new one is led
                     # to where the name points now.
                     connection.terminate()
                     raise
-                except asyncpg.PostgresError as error:
-                    if not is_poison(error):
-                        raise
-                return await self._isolate(connection, batch)
         except SinkError:
             raise
         except Exception as error:
             raise sink_error(error) from error
+
+    async def _store_or_isolate(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
+        try:
+            return await self._store(connection, batch)
+        except asyncpg.PostgresError as error:
+            if not is_poison(error):
+                raise
+        return await self._isolate(connection, batch)
 
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
         array = b"[" + b",".join(batch) + b"]"
