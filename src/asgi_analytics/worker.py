@@ -149,8 +149,6 @@ class AnalyticsWorker:
 
     def _is_ready(self) -> bool:
         queue = self._queue
-        if self._most < WRITE_EVENTS and queue.items:
-            return True  # the rest of a batch that has waited for its write already
         return queue.is_worth_a_write() or queue.flushing or queue.closed or self._stopping
 
     async def _last_flush(self) -> None:
@@ -172,20 +170,22 @@ class AnalyticsWorker:
         return True
 
     async def _write_one(self) -> None:
-        """Write one batch, or the first part of it, until that is settled or abandoned."""
+        """Write one batch, in parts where time runs out, until it is settled or abandoned."""
         queue = self._queue
-        batch = queue.take(self._most, WRITE_BYTES)
+        batch = queue.take(WRITE_EVENTS, WRITE_BYTES)
         attempt = 0
-        while True:
+        while batch:
+            part = batch[: self._most] if len(batch) > self._most else batch
             try:
-                receipt = await self.sink.write(batch)
-                self._settle(batch, receipt)
+                receipt = await self.sink.write(part)
+                batch = self._settle(batch, len(part), receipt)
                 # Slowly: what was halved a moment ago would run out of time again.
                 self._most = min(WRITE_EVENTS, self._most + max(1, self._most // 8))
-                return
+                attempt = 0
+                continue
             except TransientError as error:
                 if error.fewer:
-                    self._most = max(1, len(batch) // 2)
+                    self._most = max(1, len(part) // 2)
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
                 delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
                 queue.failed(str(error))
@@ -202,16 +202,14 @@ class AnalyticsWorker:
                 return  # a close gave it up meanwhile, or it waits for the next worker
             queue.report_drops()
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
-            with queue.lock:  # a close must not come in between
-                if self._most < len(batch) and queue.in_flight is batch:
-                    queue.put_back()
-                    batch = queue.take(self._most, WRITE_BYTES)
 
-    def _settle(self, batch: list[bytes], receipt: Receipt) -> None:
+    def _settle(self, batch: list[bytes], written: int, receipt: Receipt) -> list[bytes]:
+        """Record what became of the events of a batch that were written, its first ones; returns the others."""
         rejected = receipt.rejected
-        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > len(batch):
+        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > written:
             raise SinkError(f"{type(self.sink).__name__} answered for more events than it was given")
-        self._queue.settle(batch, duplicates=receipt.duplicates, rejected=[one.reason for one in rejected])
+        reasons = [one.reason for one in rejected]
+        rest = self._queue.settle(batch, duplicates=receipt.duplicates, rejected=reasons, written=written)
         if self._problems:
             log.info("events are stored again")
             for key in self._problems:
@@ -219,6 +217,7 @@ class AnalyticsWorker:
             self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
             log_problem((self._problem, "rejected", reason), "%d events were rejected by the sink: %s", number, reason)
+        return rest
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:
         key = (self._problem, problem)

@@ -47,8 +47,8 @@ async def away(
 async def test_an_outage_that_fits_into_the_queue_costs_nothing(
     start_application: StartApplication, proxy: Proxy, database: Database
 ) -> None:
-    accepted, refused = await away(start_application, proxy, database, seconds=3, queue_size=10_000)
-    assert accepted >= 1_500
+    accepted, refused = await away(start_application, proxy, database, seconds=2, queue_size=10_000)
+    assert accepted >= 1_000
     assert refused == 0
 
 
@@ -56,8 +56,8 @@ async def test_an_outage_that_fits_into_the_queue_costs_nothing(
 async def test_an_outage_that_does_not_fit_costs_the_newest_and_counts_them(
     start_application: StartApplication, proxy: Proxy, database: Database
 ) -> None:
-    _, refused = await away(start_application, proxy, database, seconds=2, queue_size=500)
-    assert refused >= 250
+    _, refused = await away(start_application, proxy, database, seconds=1.5, queue_size=400)
+    assert refused >= 200
 
 
 @pytest.mark.long
@@ -120,8 +120,8 @@ async def terminated(
 async def test_sessions_that_are_terminated_again_and_again_cost_nothing(
     start_application: StartApplication, database: Database
 ) -> None:
-    killed, _ = await terminated(start_application, database, times=20, every=0.1)
-    assert killed >= 10
+    killed, _ = await terminated(start_application, database, times=12, every=0.1)
+    assert killed >= 6
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 import tracemalloc
 from pathlib import Path
@@ -13,15 +12,14 @@ import pytest
 import asgi_analytics
 from asgi_analytics.sinks import timescale
 from tests.databases import Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_balanced, assert_stored
 from tests.faults.conftest import StartApplication
 
 PACKAGE = str(Path(asgi_analytics.__file__).parent / "*")
 QUEUE_SIZE = 2_000
 QUEUE_BYTES = 1 << 20
-SLACK = 256 * 1024
-"""Bytes: what is in the hands of the worker at one moment and not at another, half a write."""
+SLACK = 1 << 20
+"""Bytes: a write, which is in the hands of the worker at one moment and not at another, and its lines joined."""
 
 LOOKS = 5
 
@@ -37,27 +35,29 @@ async def slow_down(database: Database, milliseconds_a_row: float) -> None:
 
 
 def our_memory() -> int:
-    """Return how many bytes are in use that were allocated in a line of the package."""
-    gc.collect()
-    snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, PACKAGE)])
+    """Return how many bytes are in use that were allocated in a line of the package, or of code that it has made."""
+    ours = [tracemalloc.Filter(True, PACKAGE), tracemalloc.Filter(True, "<*>")]
+    snapshot = tracemalloc.take_snapshot().filter_traces(ours)
     return sum(trace.size for trace in snapshot.traces)
 
 
 async def overwhelm(start_application: StartApplication, database: Database, seconds: float) -> None:
-    """Capture 3,000 events a second and say 20, for a server that stores some hundred."""
+    """Capture thousands of events a second, and say 20, for a server that stores some hundred."""
     await slow_down(database, 2)
     tracemalloc.start()
     try:
         captured = start_application(database.dsn, queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
         client = captured.client
         said = refused = turn = 0
-        full_since = 0.0
+        was_full = False
         early: list[int] = []
         late: list[int] = []
         begun = time.monotonic()
-        while (now := time.monotonic() - begun) < seconds:
+        while (now := time.monotonic() - begun) < seconds or len(late) < LOOKS:
             turn += 1
-            captured.capture(60)
+            before = captured.refused
+            while captured.refused < before + 100:  # more than gets through, however fast this machine is just now
+                captured.capture(20)
             if turn % 3 == 0:
                 before = captured.refused
                 captured.say()
@@ -67,18 +67,17 @@ async def overwhelm(start_application: StartApplication, database: Database, sec
             assert_balanced(stats)
             assert stats.queued <= QUEUE_SIZE
             assert stats.in_flight <= 1_000
-            if not full_since and stats.dropped["queue_full"]:
-                full_since = now
+            was_full = was_full or bool(stats.dropped["queue_full"])
             # Some looks soon after the queue was full for the first time, some at the end.
-            if full_since and len(early) < LOOKS:
+            if was_full and len(early) < LOOKS:
                 early.append(our_memory())
-            if now > seconds - 1.0 and len(late) < LOOKS:
+            if was_full and now >= seconds:
                 late.append(our_memory())
             await asyncio.sleep(0.02)
         assert refused == 0, f"{refused} of {said} explicit events did not get through"
-        assert client.stats().dropped["queue_full"] == captured.refused > client.stats().stored
-        assert (len(early), len(late)) == (LOOKS, LOOKS)
+        assert client.stats().dropped["queue_full"] == captured.refused > 0
         # What is full grows no further, and is what the settings say: the lines, and what Python adds to each.
+        assert min(early) > QUEUE_SIZE * 0.7 * 250, (early, "this is not the memory of the queue")
         assert max(late) < max(early) + SLACK, (early, late)
         assert max(late) < QUEUE_BYTES + (2 << 20), (early, late)
     finally:
@@ -92,7 +91,7 @@ async def overwhelm(start_application: StartApplication, database: Database, sec
 async def test_a_server_slower_than_the_events_costs_captured_ones_and_no_memory(
     start_application: StartApplication, database: Database
 ) -> None:
-    await overwhelm(start_application, database, 4)
+    await overwhelm(start_application, database, 3)
 
 
 @pytest.mark.long
@@ -109,19 +108,19 @@ async def test_a_server_too_slow_for_a_whole_write_gets_smaller_ones(
 ) -> None:
     """One write of all that waits would run out of time, and again, for ever."""
     await slow_down(database, 1)
-    monkeypatch.setattr(timescale, "WRITE_TIMEOUT", 0.3)
-    application = start_application(database.dsn, flush_interval=60.0, batch_size=1_000)
+    monkeypatch.setattr(timescale, "WRITE_TIMEOUT", 0.2)
+    application = start_application(database.dsn, flush_interval=60.0, batch_size=10_000)
     client = application.client
-    application.say(1_000)  # more than 1 s of work
-    await eventually(lambda: client.stats().retries >= 1)
+    application.say(600)  # more than 0.6 s of work
     assert await client.aflush(60)
+    assert client.stats().retries >= 1
     await assert_stored(client, database, application.accepted)
     assert client.stats().batches >= 4
     monkeypatch.setattr(timescale, "WRITE_TIMEOUT", 30.0)
     await slow_down(database, 0)
     batches = client.stats().batches
     writes = []
-    for _ in range(20):  # writes grow again, to the largest
+    for _ in range(10):  # writes grow again, to the largest
         application.say(1_000)
         assert await client.aflush(60)
         writes.append(client.stats().batches - batches)
@@ -136,10 +135,10 @@ async def test_a_statement_timeout_of_the_server_that_a_whole_write_does_not_kee
 ) -> None:
     await slow_down(database, 1)
     administrator = await database.connect()
-    await administrator.execute(f"ALTER DATABASE \"{database.name}\" SET statement_timeout = '300ms'")
+    await administrator.execute(f"ALTER DATABASE \"{database.name}\" SET statement_timeout = '200ms'")
     application = start_application(database.dsn, flush_interval=60.0)
     client = application.client
-    application.say(1_000)
+    application.say(600)
     assert await client.aflush(60)
     await assert_stored(client, database, application.accepted)
     assert client.stats().retries >= 2
