@@ -15,10 +15,11 @@ from tests.sinks.conftest import Rows
 from tests.sinks.contract import ids, line
 
 pytestmark = pytest.mark.usefixtures("impatient")
-AT_IT = (
+ACTIVE = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND application_name = 'asgi-analytics' AND state = 'active'"
 )
+WAITING = f"{ACTIVE} AND wait_event_type = 'Lock'"
 
 
 def bad() -> bytes:
@@ -92,13 +93,13 @@ async def test_a_wire_that_is_cut_while_the_server_is_at_it_leaves_two_writers_a
     application.say(20)
     flushing = asyncio.create_task(client.aflush(60))
     for writers in (1, 2):
-        while await administrator.fetchval(AT_IT) < writers:
+        while await administrator.fetchval(WAITING) < writers:
             await asyncio.sleep(0.005)
         if writers == 1:
             proxy.cut()
     await administrator.execute("SELECT pg_advisory_unlock(1)")
     assert await flushing
-    while await administrator.fetchval(AT_IT):  # the one that nobody listens to any more
+    while await administrator.fetchval(ACTIVE):  # the one that nobody listens to any more
         await asyncio.sleep(0.005)
     assert client.stats().duplicates + client.stats().stored == 20
     await assert_stored(client, database, application.accepted)
