@@ -16,6 +16,7 @@ def _setup(namespace: dict[str, Any]) -> None:
     from starlette.applications import Starlette
 
     os.environ["DATABASE_URL"] = "memory://docs"
+    namespace["__name__"] = "__main__"  # as in a file that is run: frameworks look up where their handlers are from
     namespace.update(app=Starlette(), task=SimpleNamespace(id=uuid4()), user=SimpleNamespace(id=uuid4()))
 
 

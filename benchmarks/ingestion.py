@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asgi_analytics import TimescaleSink
 from asgi_analytics.sinks.http import HttpSink
+from benchmarks.goals import at_least, at_most
 from benchmarks.storing import SETTINGS, make_lines
 from tests.databases import query
 from tests.servers import Servers
@@ -207,6 +208,10 @@ async def measure(dsn: str, batch_size: int, events: int, rounds: int, connectio
             f"| {statistics.median(cpu[name]):.1f} | {resident} |",
             flush=True,
         )
+    if batch_size == 1_000:
+        over = statistics.median(speeds[f"the service, {connections} connections"])
+        at_least("HTTP into the database at 1,000 a batch, of the direct way", over / direct, 0.7)
+        at_least("HTTP into the database at 1,000 a batch, × the simple service", over / naive, 3)
 
 
 async def million(dsn: str, connections: int) -> None:
@@ -215,13 +220,16 @@ async def million(dsn: str, connections: int) -> None:
     with services(dsn) as running:
         service = running["ours"]
         print("\n| events | memory of the service, MiB |\n|---|---|")
+        weights = []
         for done in range(0, 1_000_000, 100_000):
             for _ in range(5):
                 lines = make_lines(20_000, datetime.now(UTC) - timedelta(hours=1))
                 bodies = [b"[" + b",".join(lines[i : i + 1000]) + b"]" for i in range(0, 20_000, 1000)]
                 await send(service.port, bodies, connections)
-            print(f"| {done + 100_000:,} | {service.memory():.1f} |", flush=True)
+            weights.append(service.memory())
+            print(f"| {done + 100_000:,} | {weights[-1]:.1f} |", flush=True)
             await connection.execute("TRUNCATE analytics_events")
+        at_most("MiB that the service grows from 200,000 to a million events", max(0.0, weights[-1] - weights[1]), 5)
     await connection.close()
 
 

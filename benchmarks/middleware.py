@@ -23,8 +23,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.goals import at_most
 
 USER = UUID("0198c0de-0000-7000-8000-000000000001")
 HEADERS = [
@@ -157,7 +162,9 @@ def sentry(app: Any) -> Any:
 def apitally(app: Any) -> Any:
     from apitally.starlette import ApitallyMiddleware
 
-    app.add_middleware(ApitallyMiddleware, client_id="00000000-0000-4000-8000-000000000000", env="dev")
+    app.add_middleware(
+        ApitallyMiddleware, client_id="00000000-0000-4000-8000-000000000000", env="dev", openapi_url=None
+    )
     return app
 
 
@@ -239,13 +246,18 @@ def main() -> None:
     for kind in ("Starlette", "raw"):
         medians = measure(kind, options.rounds, options.requests)
         least = medians["minimum by hand"] - medians["bare"]
-        print(
-            f"\n{kind} ({sys.version.split()[0]}, median of {options.rounds} rounds of {options.requests} requests)\n"
-        )
-        print(f"{'':36}{'µs':>8}{'added':>9}{'× bare':>9}{'× added by hand':>17}")
+        print(f"\n{kind}, {options.rounds} rounds of {options.requests} requests\n")
+        print("| | µs | added | × bare | × added by hand |\n|---|---|---|---|---|")
         for name, median in medians.items():
             added = median - medians["bare"]
-            print(f"{name:36}{median:8.2f}{added:9.2f}{median / medians['bare']:9.2f}{added / least:17.1f}")
+            print(f"| {name} | {median:.2f} | {added:.2f} | {median / medians['bare']:.2f} | {added / least:.1f} |")
+
+        everything_on = medians["asgi-analytics, everything on"]
+        if kind == "Starlette":
+            at_most("Starlette in process with everything on, × bare", everything_on / medians["bare"], 1.3)
+        else:
+            at_most("raw ASGI in process, × what the minimum by hand adds",
+                    (medians["asgi-analytics"] - medians["bare"]) / least, 4)  # fmt: skip
 
 
 if __name__ == "__main__":

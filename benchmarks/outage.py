@@ -11,11 +11,15 @@ import argparse
 import logging
 import sys
 import time
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from asgi_analytics import AnalyticsClient, events
+from benchmarks.goals import at_most
 
 
 def main() -> None:
@@ -35,13 +39,17 @@ def main() -> None:
 
     print(f"CPython {sys.version.split()[0]}")
     print("\n| tracked | queued and in flight | dropped | MiB |\n|---|---|---|---|")
-    total = 0
+    total, weights = 0, []
     for number in (1, client.settings.queue_size + 2_000, *[options.events // 5] * 5):
         track(number)
         time.sleep(0.2)
         total += number
         stats = client.stats()
-        print(f"| {total} | {stats.queued + stats.in_flight} | {stats.dropped.total()} | {weight():.1f} |", flush=True)
+        weights.append(weight())
+        print(
+            f"| {total} | {stats.queued + stats.in_flight} | {stats.dropped.total()} | {weights[-1]:.1f} |", flush=True
+        )
+    at_most("MiB that the process grows while a full queue refuses events", max(0.0, weights[-1] - weights[1]), 1)
 
 
 if __name__ == "__main__":

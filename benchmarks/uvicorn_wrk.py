@@ -1,8 +1,8 @@
 """What the middleware costs a real server: requests per second and latencies of uvicorn under wrk.
 
-Compares a Starlette application as it is, with AnalyticsMiddleware (its worker running, and writing to DATABASE_URL
-where that is set, else to memory), and with the peers that are installed. Each variant is a server process of its own;
-rounds are interleaved; medians count.
+Compares a Starlette application as it is, with AnalyticsMiddleware (its worker writing to a real database: DATABASE_URL
+where that is set, else one that the tests would find), and with the peers that are installed. Each variant is a server
+process of its own; rounds are interleaved; medians count.
 
 Run:   python benchmarks/uvicorn_wrk.py [--seconds 5] [--rounds 5]
 Needs: wrk (apt install wrk), uvicorn, starlette; httptools and uvloop make it the uvicorn that people run;
@@ -25,27 +25,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import middleware as peers
+from benchmarks import middleware as peers
+from benchmarks.goals import at_least, at_most
+from benchmarks.storing import SETTINGS
 
 
 def analytics(app: Any) -> Any:
     from asgi_analytics import AnalyticsClient, AnalyticsMiddleware
 
-    url = os.environ.get("DATABASE_URL", "memory://")
-    client = AnalyticsClient.from_url(url, service="shop", queue_size=200_000, flush_interval=1.0)
-    if url.startswith("memory"):
-        from asgi_analytics.sinks.base import Receipt
-
-        class Nowhere:
-            async def write(self, batch: Any) -> Receipt:
-                return Receipt()
-
-            async def aclose(self) -> None:
-                pass
-
-        client._host.sink = Nowhere()  # type: ignore[union-attr]  # a MemorySink would grow without end
+    client = AnalyticsClient.from_url(os.environ["DATABASE_URL"], service="shop", queue_size=200_000)
     return AnalyticsMiddleware(app, client=client, user_id=lambda scope: peers.USER)
 
 
@@ -100,6 +90,22 @@ def main() -> None:
         return
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt install wrk")
+    if os.environ.get("DATABASE_URL"):
+        measure(options.seconds, options.rounds)
+        return
+    from tests.servers import Servers
+
+    databases = Servers()
+    try:
+        cluster = databases.private(databases.available[-1], SETTINGS)
+        os.environ["DATABASE_URL"] = cluster.dsn(cluster.template())
+        print(cluster.version)
+        measure(options.seconds, options.rounds)
+    finally:
+        databases.close()
+
+
+def measure(seconds: int, rounds: int) -> None:
     names = [name for name, (_, module) in VARIANTS.items() if peers.installed(module)]
     ports = {name: free_port() for name in names}
     servers = [subprocess.Popen([sys.executable, __file__, "--serve", name, str(ports[name])]) for name in names]
@@ -108,24 +114,27 @@ def main() -> None:
         for port in ports.values():
             wait_for(port)
             wrk(port, 1)
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for name in names:
-                measured[name].append(wrk(ports[name], options.seconds))
+                measured[name].append(wrk(ports[name], seconds))
+                time.sleep(0.5)  # a worker writes what is left
     finally:
         for server in servers:
             server.terminate()
         for server in servers:
             server.wait()
-    sink = "PostgreSQL" if os.environ.get("DATABASE_URL") else "nowhere"
-    print(f"\nuvicorn, 32 connections, medians of {options.rounds} rounds of {options.seconds} s; events go {sink}\n")
-    print(f"{'':36}{'requests/s':>12}{'× bare':>9}{'p99 ms':>9}{'× bare':>9}")
+    print(f"\nuvicorn, 32 connections, medians of {rounds} rounds of {seconds} s\n")
+    print("| | requests/s | from | to | × bare | p99 ms | × bare |\n|---|---|---|---|---|---|---|")
     rates = {name: statistics.median(rate for rate, _ in values) for name, values in measured.items()}
     tails = {name: statistics.median(tail for _, tail in values) for name, values in measured.items()}
-    for name in names:
+    for name, values in measured.items():
+        least, most = min(rate for rate, _ in values), max(rate for rate, _ in values)
         print(
-            f"{name:36}{rates[name]:12.0f}{rates[name] / rates['bare']:9.2f}"
-            f"{tails[name]:9.2f}{tails[name] / tails['bare']:9.2f}"
+            f"| {name} | {rates[name]:.0f} | {least:.0f} | {most:.0f} | {rates[name] / rates['bare']:.2f} "
+            f"| {tails[name]:.2f} | {tails[name] / tails['bare']:.2f} |"
         )
+    at_least("uvicorn's requests a second, of the bare ones", rates["asgi-analytics"] / rates["bare"], 0.85)
+    at_most("uvicorn's p99, × bare", tails["asgi-analytics"] / tails["bare"], 1.3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the code: events, settings, figures, errors, commands, variables.
+"""Write docs/reference.md from the code: settings, classes and functions, figures, errors, commands, events.
 
 Run: python docs/make_reference.py           (a test fails while the file is not what this writes)
 """
@@ -24,6 +24,28 @@ from asgi_analytics.config import VARIABLES, Settings
 from asgi_analytics.events.base import PERSONAL, Event, event_type_of
 
 TARGET = Path(__file__).parent / "reference.md"
+SHORT = {"AnalyticsClient": "client", "AnalyticsWorker": "worker"}
+PUBLIC = {
+    "asgi_analytics.AnalyticsClient": [
+        "from_url", "from_environ", "track", "track_error", "flush", "aflush", "close", "aclose", "stats",
+    ],
+    "asgi_analytics.AnalyticsMiddleware": [],
+    "asgi_analytics.set_user": [],
+    "asgi_analytics.set_session": [],
+    "asgi_analytics.instrument_asyncpg": [],
+    "asgi_analytics.capture_request": [],
+    "asgi_analytics.capture_query": [],
+    "asgi_analytics.capture_errors": [],
+    "asgi_analytics.Event": [],
+    "asgi_analytics.EnrichedEvent": [],
+    "asgi_analytics.AnalyticsWorker": ["run", "aclose"],
+    "asgi_analytics.Sink": [],
+    "asgi_analytics.TimescaleSink": [],
+    "asgi_analytics.MemorySink": [],
+    "asgi_analytics.sinks.http.HttpSink": [],
+    "asgi_analytics.web.ingestion.create_ingestion_app": [],
+    "asgi_analytics.testing.capture_events": [],
+}  # fmt: skip
 COMMANDS = {"analytics-migrate": "asgi_analytics.cli.migrate", "analytics-ingest": "asgi_analytics.cli.ingest"}
 
 
@@ -90,6 +112,42 @@ def figure_lines() -> Iterator[str]:
         yield f"| `{name}` | {docs[name]} |"
 
 
+def signature(of: Any) -> str:
+    """Return the parameters as one writes them, one a line where they are many."""
+    parameters, is_keyword = [], False
+    for parameter in inspect.signature(of).parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_keyword:
+            parameters.append("*")
+            is_keyword = True
+        stars = {parameter.VAR_KEYWORD: "**", parameter.VAR_POSITIONAL: "*"}.get(parameter.kind, "")
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        parameters.append(f"{stars}{parameter.name}: {parameter.annotation}{default}")
+    short = f"({', '.join(parameters)})"
+    returns = inspect.signature(of).return_annotation
+    short += "" if inspect.isclass(of) or returns is inspect.Signature.empty else f" -> {returns}"
+    return short if len(short) < 90 else "(\n    " + ",\n    ".join(parameters) + ",\n)"
+
+
+def public_lines() -> Iterator[str]:
+    """Yield what is public, with its parameters and its docstring; the settings have a table of their own."""
+    for path, methods in PUBLIC.items():
+        module, _, name = path.rpartition(".")
+        public = getattr(importlib.import_module(module), name)
+        where = "" if module == "asgi_analytics" else f"`from {module} import {name}`. "
+        yield f"### {name}\n"
+        if name not in ("AnalyticsClient", "Sink", "Event", "EnrichedEvent"):
+            yield f"```text\n{name}{signature(public)}\n```\n"
+        yield where + (inspect.getdoc(public) or "").replace("::\n", ":\n") + "\n"
+        for method in methods:
+            function = getattr(public, method)
+            start = "await " if inspect.iscoroutinefunction(function) else ""
+            owner = name if inspect.ismethod(function) else SHORT[name]
+            yield f"```text\n{start}{owner}.{method}{signature(function)}\n```\n"
+            yield (inspect.getdoc(function) or "") + "\n"
+
+
 def parsers(module: Any) -> argparse.ArgumentParser:
     """Return the parser of a command."""
     parser: argparse.ArgumentParser = module.make_parser()
@@ -113,6 +171,9 @@ def pages() -> str:
         "## Settings",
         "`AnalyticsClient(...)`, `AnalyticsClient.from_url(url, ...)` and `AnalyticsClient.from_environ()` take these.",
         "\n".join(setting_lines()),
+        "## Classes and functions",
+        "Importable from `asgi_analytics` where nothing else is said.",
+        "\n".join(public_lines()),
         "## Figures",
         inspect.cleandoc(Stats.__doc__ or ""),
         "\n".join(figure_lines()),

@@ -3,7 +3,7 @@
 shows:   AnalyticsMiddleware with endpoint, user_id and session_id as functions of the scope
 needs:   nothing: without ANALYTICS_URL the events stay in memory
 install: pip install asgi-analytics uvicorn
-run:     ANALYTICS_URL=postgresql://… uvicorn bare_asgi_app:app
+run:     ANALYTICS_URL=postgresql://… uvicorn --app-dir examples bare_asgi_app:app
 see:     curl localhost:8000/echo/hello; then
          SELECT user_id, session_id, data FROM analytics_events ORDER BY timestamp DESC LIMIT 1
 """

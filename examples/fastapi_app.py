@@ -3,7 +3,7 @@
 shows:   AnalyticsMiddleware by add_middleware, set_user in a dependency, client.track_error
 needs:   nothing: without ANALYTICS_URL the events stay in memory
 install: pip install asgi-analytics fastapi uvicorn
-run:     ANALYTICS_URL=postgresql://… uvicorn fastapi_app:app
+run:     ANALYTICS_URL=postgresql://… uvicorn --app-dir examples fastapi_app:app
 see:     curl -H 'x-customer: ann' localhost:8000/v1/orders/7; curl localhost:8000/v1/orders/13; then
          SELECT * FROM analytics_errors_hourly
 """

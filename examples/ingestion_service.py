@@ -3,8 +3,8 @@
 shows:   create_ingestion_app mounted beside a route of one's own, a token, a client whose URL is http://
 needs:   PostgreSQL or TimescaleDB with the analytics tables (analytics-migrate all), DATABASE_URL
 install: pip install 'asgi-analytics[server,http]'
-run:     uvicorn --factory ingestion_service:make_app --port 8094      and, in another terminal,
-         python ingestion_service.py
+run:     uvicorn --app-dir examples --factory ingestion_service:make_app --port 8094      and, in another terminal,
+         python examples/ingestion_service.py
 see:     the figures that the second command prints; SELECT * FROM analytics_events
 """
 

@@ -3,7 +3,7 @@
 shows:   DefineMiddleware(AnalyticsMiddleware, …), a WebSocket, an exception that nobody handles
 needs:   nothing: without ANALYTICS_URL the events stay in memory
 install: pip install asgi-analytics litestar uvicorn
-run:     ANALYTICS_URL=postgresql://… uvicorn litestar_app:app
+run:     ANALYTICS_URL=postgresql://… uvicorn --app-dir examples litestar_app:app
 see:     curl localhost:8000/rooms/7; curl localhost:8000/broken; curl localhost:8000/nowhere; then
          SELECT * FROM analytics_api_latency_hourly
 """

@@ -3,7 +3,7 @@
 shows:   AnalyticsMiddleware around asgi_app, set_session, an error that is none of the request's
 needs:   nothing: without ANALYTICS_URL the events stay in memory
 install: pip install asgi-analytics quart hypercorn
-run:     ANALYTICS_URL=postgresql://… hypercorn quart_app:app
+run:     ANALYTICS_URL=postgresql://… hypercorn examples/quart_app:app
 see:     curl localhost:8000/mail/ann; then
          SELECT event_type, data FROM analytics_events ORDER BY timestamp DESC LIMIT 2
 """

@@ -3,7 +3,7 @@
 shows:   AnalyticsMiddleware, instrument_asyncpg, domain events, set_user, a background task, a deliberate bug
 needs:   PostgreSQL or TimescaleDB with the analytics tables (analytics-migrate all), DATABASE_URL
 install: pip install asgi-analytics starlette uvicorn
-run:     uvicorn shop:app        (or `tox -e demo` at the top, which brings database and customers)
+run:     uvicorn --app-dir examples shop:app        (or `tox -e demo` at the top, which brings database and customers)
 see:     SELECT * FROM analytics_api_latency_hourly
 """
 

@@ -3,7 +3,7 @@
 shows:   AnalyticsMiddleware by add_middleware, exclude, set_user, a mounted application, client.track
 needs:   nothing: without ANALYTICS_URL the events stay in memory
 install: pip install asgi-analytics starlette uvicorn
-run:     ANALYTICS_URL=postgresql://… uvicorn starlette_app:app
+run:     ANALYTICS_URL=postgresql://… uvicorn --app-dir examples starlette_app:app
 see:     curl localhost:8000/shops/berlin/lamps/7; then
          SELECT event_type, user_id, data FROM analytics_events ORDER BY timestamp DESC LIMIT 2
 """

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from asgi_analytics import AnalyticsClient, Event, events
-from asgi_analytics._context import current
+from asgi_analytics._context import RequestContext, current
 from asgi_analytics.errors import AnalyticsError, EventNotAccepted, InvalidEvent
 from asgi_analytics.testing import capture_events
 
@@ -151,6 +152,31 @@ def test_before_track_may_return_another_event() -> None:
         captured.client.track(TASK)
     assert [event.data.get("text") for event in captured.of(Letter)] == ["redacted", "redacted"]
     assert len(captured.of("task_started")) == 1
+
+
+def test_before_track_sees_the_users_of_the_request_and_what_it_makes_of_them_is_stored() -> None:
+    def redact(event: Event) -> Event:
+        seen.append(getattr(event, "user_id", "no field"))
+        if isinstance(event, events.TaskStarted):
+            return msgspec.structs.replace(event, user_id=None)
+        return msgspec.structs.replace(event, user_id="somebody") if hasattr(event, "user_id") else event
+
+    seen: list[Any] = []
+    request = RequestContext()
+    request.user_id = "ann@example.com"
+    token = current.set(request)
+    try:
+        with capture_events(before_track=redact, strict=True) as captured:
+            captured.client.track(events.ProjectDeleted(project_id=ID, user_id=None))  # type: ignore[arg-type]
+            captured.client.track(events.ProjectDeleted(project_id=ID, user_id="bob@example.com"))
+            captured.client.track(events.TaskStarted(task_id=ID, user_id="bob@example.com"))
+            captured.client.track(events.DatabaseQuery(query_type="SELECT", duration_ms=1, outcome="ok"))
+    finally:
+        current.reset(token)
+    assert seen == ["ann@example.com", "bob@example.com", "bob@example.com", "no field"]
+    keys = [(event.context or {}).get("user_key") for event in captured.events]
+    assert keys == ["somebody", "somebody", None, "ann@example.com"]
+    assert captured.events[2].user_id is None
 
 
 def test_before_track_may_refuse_an_event_which_is_no_error() -> None:

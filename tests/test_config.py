@@ -156,6 +156,30 @@ def test_a_variable_that_cannot_be_read_is_named_and_not_repeated(variable: str)
 
 
 @pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("ANALYTICS_SERVICE", " "),
+        ("ANALYTICS_BATCH_SIZE", "0"),
+        ("ANALYTICS_FLUSH_INTERVAL", "nan"),
+        ("ANALYTICS_CLOSE_TIMEOUT", "-1"),
+    ],
+)
+def test_a_variable_with_a_value_out_of_range_is_named(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{variable}: .*: "):
+        AnalyticsClient.from_environ({"ANALYTICS_SERVICE": "shop", variable: text})
+
+
+@pytest.mark.parametrize("url", [None, 5, b"postgresql://db/shop"])
+def test_what_is_no_text_is_no_url(url: Any) -> None:
+    with pytest.raises(ConfigError, match="not a str: is the variable set that should hold it"):
+        AnalyticsClient.from_url(url, service="shop")
+
+
+def test_a_url_may_end_with_a_line_break() -> None:
+    assert isinstance(AnalyticsClient.from_url(" memory://\n", service="shop").sink, MemorySink)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",

@@ -99,7 +99,7 @@ def test_a_close_without_a_worker_abandons_at_once_and_says_how_many(caplog: pyt
         assert client.stats().abandoned == 2
         assert close(client, 60) is True
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "2 events of shop were abandoned" in caplog.text
+    assert "2 events of shop abandoned: " in caplog.text
 
 
 # -- a worker in a thread

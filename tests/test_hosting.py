@@ -88,7 +88,7 @@ def test_a_dropped_event_starts_the_thread_that_logs_it(hosted: Hosted, caplog: 
     client, _ = hosted(MemorySink(), flush_interval=0.01)
     client.track("nonsense")  # type: ignore[arg-type]
     until(lambda: caplog.messages)
-    assert "1 events dropped (invalid)" in caplog.messages[0]
+    assert "1 event dropped (invalid)" in caplog.messages[0]
 
 
 def test_the_first_event_may_come_while_the_interpreters_lock_of_threads_is_held(hosted: Hosted) -> None:

@@ -21,7 +21,7 @@ def make(size: int = 100, max_bytes: int = 1 << 20, wake_at: int = 10) -> EventQ
 
 
 def put(queue: EventQueue, line: bytes = LINE) -> bool:
-    return queue.put(line, queue.size, queue.max_bytes)
+    return queue.put(line, len(line))
 
 
 def balances(stats: Stats) -> bool:
@@ -55,12 +55,12 @@ def test_the_bound_in_bytes_holds_too_and_frees_when_events_leave() -> None:
 
 def test_captured_events_are_refused_from_eighty_percent() -> None:
     queue = make(size=10, max_bytes=1000)
-    taken = [queue.put(b"x", queue.captured_size, queue.captured_bytes) for _ in range(10)]
+    taken = [queue.put(b"x", 1, captured=True) for _ in range(10)]
     assert taken == [True] * 8 + [False] * 2
     assert [put(queue), put(queue), put(queue)] == [True, True, False]
     heavy = make(size=10, max_bytes=1000)
-    assert heavy.put(b"x" * 800, heavy.captured_size, heavy.captured_bytes)
-    assert not heavy.put(b"x", heavy.captured_size, heavy.captured_bytes)
+    assert heavy.put(b"x" * 800, 800, captured=True)
+    assert not heavy.put(b"x", 1, captured=True)
     assert put(heavy, b"x")
 
 
@@ -152,7 +152,7 @@ def test_what_slips_in_while_the_queue_ends_is_abandoned_too() -> None:
     queue.end()
     assert put(queue)  # its producer had asked whether the queue is closed just before
     assert queue.read(0.0).abandoned == 1
-    queue.closed = True
+    queue.close()
     assert not put(queue)
 
 
@@ -321,7 +321,7 @@ def test_drops_are_logged_by_reason_with_their_number_and_not_one_by_one(caplog:
     queue.drop("invalid", "detail 3")
     queue.report_drops()
     assert sorted(caplog.messages) == [
-        "1 events dropped (queue_full), the last one: 100 events wait",
+        "1 event dropped (queue_full), the last one: 100 events wait",
         "3 events dropped (invalid), the last one: detail 2",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanContext
 
 from asgi_analytics import AnalyticsClient, Event, MemorySink, events
 from asgi_analytics._context import RequestContext, current
@@ -120,7 +121,7 @@ def test_events_are_taken_from_a_log_handler_of_our_own_log() -> None:
     finally:
         logging.getLogger("asgi_analytics").removeHandler(handler)
         client.close(5)
-    assert "1 events dropped (invalid)" in client.sink.events[0].data["text"]
+    assert "1 event dropped (invalid)" in client.sink.events[0].data["text"]
 
 
 # -- what surrounds an event
@@ -128,7 +129,8 @@ def test_events_are_taken_from_a_log_handler_of_our_own_log() -> None:
 
 def test_the_request_names_user_session_and_request() -> None:
     request = RequestContext()
-    request.session_id, request.request_id, request.trace_id = "s1", "r1", "t" * 32
+    request.session_id, request.request_id = "s1", "r1"
+    request.span = SpanContext(0xABC, 0xDEF, is_remote=False)
     token = current.set(request)
     with capture_events(strict=True) as captured:
         captured.client.track(Postcard())
@@ -138,8 +140,8 @@ def test_the_request_names_user_session_and_request() -> None:
     assert (event.session_id, context["request_id"], context["trace_id"], context["span_id"]) == (
         "s1",
         "r1",
-        "t" * 32,
-        None,
+        f"{0xABC:032x}",
+        f"{0xDEF:016x}",
     )
 
 
@@ -159,7 +161,7 @@ def test_a_span_names_its_trace() -> None:
 
 def test_a_span_wins_over_what_the_request_remembers() -> None:
     request = RequestContext()
-    request.trace_id, request.span_id = "t" * 32, "s" * 16
+    request.span = SpanContext(0xABC, 0xDEF, is_remote=False)
     token = current.set(request)
     with (
         capture_events(strict=True) as captured,

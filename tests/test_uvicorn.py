@@ -18,6 +18,8 @@ import pytest
 from tests.fakes import until
 from tests.scripts import PROLOGUE, SOURCE, events_of
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
 APP = """
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -35,6 +37,12 @@ app.add_middleware(AnalyticsMiddleware, client=client)
 """
 
 
+DJANGO = """
+sys.path.insert(0, os.environ["EXAMPLES"])
+from django_app import application as app
+"""
+
+
 @pytest.fixture
 def port() -> int:
     with socket.socket() as listener:
@@ -47,12 +55,13 @@ def serve(tmp_path: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[
     """Give ``serve(*options)``: uvicorn with a small shop."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*options: str) -> subprocess.Popen[bytes]:
-        (tmp_path / "shop.py").write_text(PROLOGUE + APP)
+    def start(*options: str, app: str = APP, path: str = "/buy") -> subprocess.Popen[bytes]:
+        (tmp_path / "shop.py").write_text(PROLOGUE + app)
         environ = {**os.environ, "PYTHONPATH": str(SOURCE), "EVENTS": str(tmp_path / "events")}
+        environ |= {"EXAMPLES": str(EXAMPLES), "ANALYTICS_URL": f"file://{tmp_path / 'events'}"}
         command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning", *options, "shop:app"]
         started.append(subprocess.Popen(command, cwd=tmp_path, env=environ))
-        until(lambda: get(port), 30)
+        until(lambda: get(port, path), 30)
         return started[-1]
 
     yield start
@@ -61,9 +70,9 @@ def serve(tmp_path: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[
         process.wait()
 
 
-def get(port: int) -> bool:
+def get(port: int, path: str = "/buy") -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/buy", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -88,3 +97,14 @@ def test_a_server_that_is_told_to_end_writes_what_it_has(
     server.wait(30)
     kinds = Counter(event["event_type"] for event in events_of(tmp_path / "events"))
     assert kinds == {"said": 10, "api_request": 10}
+
+
+def test_django_with_a_lifespan_writes_what_it_has(
+    serve: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, port: int
+) -> None:
+    server = serve(app=DJANGO, path="/years/2026/")
+    assert all(get(port, "/years/2026/") for _ in range(9))
+    server.send_signal(signal.SIGTERM)
+    server.wait(30)
+    endpoints = Counter(event["data"]["endpoint"] for event in events_of(tmp_path / "events"))
+    assert endpoints == {"/years/<int:year>/": 10}

@@ -84,6 +84,55 @@ async def test_a_write_takes_all_that_waits_up_to_its_limit(make: Callable[..., 
         assert client.stats().batches == 2
 
 
+async def test_under_load_a_write_waits_for_more_until_its_pause_is_over(
+    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 0.3)
+    client, sink = make(batch_size=10), FakeSink()
+    async with AnalyticsWorker(client, sink):
+        for _ in range(10):
+            client.track(TASK)
+        await eventually(lambda: client.stats().stored == 10)  # the first one has nothing to wait for
+        for _ in range(6):
+            for _ in range(10):
+                client.track(TASK)
+            await asyncio.sleep(0.01)
+        assert len(sink.writes) == 1
+        await eventually(lambda: client.stats().stored == 70)
+        assert [len(batch) for batch in sink.writes] == [10, 60]
+
+
+@pytest.mark.parametrize(("queue_size", "enough"), [(10_000, worker_module.WRITE_EVENTS), (100, 40)])
+async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
+    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, queue_size: int, enough: int
+) -> None:
+    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
+    client, sink = make(batch_size=10, queue_size=queue_size), FakeSink()
+    async with AnalyticsWorker(client, sink):
+        for number in (10, enough - 1):
+            for _ in range(number):
+                client.track(TASK)
+            await asyncio.sleep(0.05)
+        assert client.stats().stored == 10
+        client.track(TASK)
+        await eventually(lambda: client.stats().stored == 10 + enough)
+
+
+async def test_a_flush_and_an_age_wait_for_no_pause(
+    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
+    client, sink = make(batch_size=10, flush_interval=0.2), FakeSink()
+    async with AnalyticsWorker(client, sink):
+        for _ in range(10):
+            client.track(TASK)
+        await eventually(lambda: client.stats().stored == 10)
+        client.track(TASK)
+        assert await client.aflush(5)
+        client.track(TASK)
+        await eventually(lambda: client.stats().stored == 12)
+
+
 async def test_without_an_interval_each_event_is_written_at_once_and_the_worker_sleeps_between(
     make: Callable[..., AnalyticsClient],
 ) -> None:
@@ -106,7 +155,10 @@ async def test_without_an_interval_each_event_is_written_at_once_and_the_worker_
         assert turns < 5
 
 
-async def test_a_sink_that_never_waits_does_not_starve_the_loop(make: Callable[..., AnalyticsClient]) -> None:
+async def test_a_sink_that_never_waits_does_not_starve_the_loop(
+    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_analytics.worker.PAUSE_SECONDS", 0.0)
     client = make(queue_size=100)
 
     class Endless(FakeSink):
@@ -143,7 +195,7 @@ async def test_the_sink_is_muted_for_our_own_instrumentation(make: Callable[...,
 async def test_what_comes_after_the_worker_in_its_task_is_not_muted(make: Callable[..., AnalyticsClient]) -> None:
     client = make()
     client.track(TASK)
-    client._queue.closed = True  # so that the worker ends when it has written
+    client._queue.close()  # so that the worker ends when it has written
     await AnalyticsWorker(client, FakeSink()).run()
     assert client.stats().stored == 1
     assert suppressed.get() is False
@@ -167,10 +219,15 @@ async def test_drops_are_logged_by_the_worker(
     assert "3 events dropped (oversize), the last one: " in caplog.text
 
 
-@pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop"])
+@pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop", MemorySink])
 def test_what_is_no_sink_is_refused(sink: Any) -> None:
     with pytest.raises(ConfigError, match=r"is no sink: it needs async write\(batch\) and aclose\(\)"):
         AnalyticsWorker(AnalyticsClient(service="shop"), sink)
+
+
+def test_what_is_no_client_is_refused() -> None:
+    with pytest.raises(ConfigError, match="client is a MemorySink: use an AnalyticsClient"):
+        AnalyticsWorker(MemorySink(), MemorySink())  # type: ignore[arg-type]  # swapped
 
 
 async def test_the_hourly_upkeep_of_a_sink_is_called_and_its_failure_hurts_nobody(

@@ -11,19 +11,20 @@ import threading
 import time
 import weakref
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from opentelemetry.context import get_current as otel_context
-from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+from msgspec import structs
+from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics import _metrics
-from asgi_analytics._context import current
+from asgi_analytics._context import current, otel_context, span_of
 from asgi_analytics._log import log
-from asgi_analytics._queue import EventQueue, Stats
+from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue, Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
-from asgi_analytics.events.base import decode_envelope
+from asgi_analytics.events.base import Event, decode_envelope
 from asgi_analytics.events.encoding import EventEncoder, Facts
 
 if TYPE_CHECKING:
@@ -33,11 +34,20 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from asgi_analytics._context import RequestContext
-    from asgi_analytics.events.base import Event
     from asgi_analytics.events.captured import ApplicationError
 
 
-_T = TypeVar("_T")
+class RecordLines(Protocol):
+    """Makes the JSON of records."""
+
+    writer: int
+    """What the records begin with, for the queue; set by `AnalyticsClient.lines`."""
+
+    def line(self, record: tuple[Any, ...]) -> bytes:
+        """Return the JSON of a record."""
+
+
+_LinesT = TypeVar("_LinesT", bound=RecordLines)
 
 
 class Host(Protocol):
@@ -187,36 +197,41 @@ class AnalyticsClient:
                 line = with_no_facts and with_no_facts(event)
             except Exception:
                 line = None  # _track mends it, or says what is wrong with it
-            if line and len(line) <= self._max_event_bytes and queue.put(line, queue.size, queue.max_bytes):
+            if line and len(line) <= self._max_event_bytes and queue.put(line, len(line)):
                 return True
-        return self._track(event, queue.size, queue.max_bytes)
+        return self._track(event)
 
     def track_captured(self, event: Event) -> bool:
         """Accept an event that was captured rather than said: refused from 80 % full, and never raising."""
-        queue = self._queue
         try:
-            return self._track(event, queue.captured_size, queue.captured_bytes)
+            return self._track(event, captured=True)
         except EventNotAccepted:
             return False
 
-    def track_captured_line(self, line: bytes) -> bool:
-        """Accept a captured event that is encoded already, by what `request_lines` has made."""
-        queue = self._queue
-        size, max_bytes = queue.captured_size, queue.captured_bytes
+    def track_captured_record(self, record: tuple[Any, ...]) -> bool:
+        """Accept a captured event as a record, of which the worker makes the JSON; `lines` has made what makes it."""
+        queue, weight = self._queue, record[1]
+        if weight <= self._max_event_bytes and queue.put(record, weight, True):
+            return True
+        return self.refuse_captured(weight)
+
+    def refuse_captured(self, weight: int) -> bool:
+        """Count a captured event that the queue did not take; False."""
         try:
-            # Another call would be seen in every request.
-            return (len(line) <= self._max_event_bytes and queue.put(line, size, max_bytes)) or self._refuse(line)
+            return self._refuse(weight)
         except EventNotAccepted:
             return False
 
-    def request_lines(self, make: Callable[[str, str | None, str | None], _T]) -> _T | None:
-        """Return what writes lines for this client; None where each event must be an object, or has a fixed identity.
+    def lines(self, make: Callable[[str, str | None, str | None], _LinesT]) -> _LinesT | None:
+        """Return what makes records, and lines of them, for this client: ``make(service, hostname, environment)``.
 
-        ``make(service, hostname, environment)`` makes it.
+        None where each event must be an object, has a fixed identity, or may be too large for the settings.
         """
-        if not self._plain or not self._mints_itself:
+        if not self._plain or not self._mints_itself or self._max_event_bytes < MOST_RECORDS_BYTES:
             return None
-        return make(self.settings.service, socket.gethostname(), self.settings.environment)
+        lines = make(self.settings.service, socket.gethostname(), self.settings.environment)
+        lines.writer = self._queue.add_writer(lines.line)
+        return lines
 
     def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
         """Report an exception that the application has handled, as an `ApplicationError` with ``handled`` true.
@@ -250,7 +265,7 @@ class AnalyticsClient:
             self._queue.drop("invalid", f"{type(error).__name__} while describing a {type(exc).__name__}")
             return None
 
-    def _track(self, event: Event, size: int, max_bytes: int) -> bool:
+    def _track(self, event: Event, *, captured: bool = False) -> bool:
         try:
             request = current.get()
             trace = otel_context()
@@ -258,7 +273,7 @@ class AnalyticsClient:
             if not self._plain:
                 if not self.settings.enabled:
                     return False
-                filtered = self._filtered(event)
+                filtered = self._filtered(event, facts)
                 if filtered is None:
                     return False
                 event = filtered
@@ -269,24 +284,30 @@ class AnalyticsClient:
             raise
         except Exception as error:  # whatever it is, the application must not see it
             return self._drop("invalid", f"{type(error).__name__} while encoding", error)
-        if len(line) <= self._max_event_bytes and self._queue.put(line, size, max_bytes):
+        if len(line) <= self._max_event_bytes and self._queue.put(line, len(line), captured):
             return True
-        return self._refuse(line)
+        return self._refuse(len(line))
 
-    def _refuse(self, line: bytes) -> bool:
+    def _refuse(self, weight: int) -> bool:
         queue = self._queue
-        if len(line) > self._max_event_bytes:
-            return self._drop("oversize", f"{len(line)} bytes encoded; max_event_bytes is {self._max_event_bytes}")
+        if weight > self._max_event_bytes:
+            return self._drop("oversize", f"{weight} bytes encoded; max_event_bytes is {self._max_event_bytes}")
         if queue.closed:
             return self._drop("closed", "the client is closed")
         return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
 
-    def _filtered(self, event: Event) -> Event | None:
+    def _filtered(self, event: Event, facts: Facts | None) -> Event | None:
+        """Return what ``before_track`` makes of an event; the request's user is shown to it in the event's field."""
         before_track = self.settings.before_track
         if before_track is None:
             return event
         try:
+            user_id = None if facts is None else facts.user_id
+            if user_id is not None and isinstance(event, Event) and getattr(event, "user_id", user_id) is None:
+                event = structs.replace(event, user_id=user_id)
             result = before_track(event)
+            if facts is not None and hasattr(result, "user_id"):
+                facts.user_id = None  # what it made of the user holds, also when it took the user away
         except Exception as error:
             self._drop("before_track", f"before_track raised {type(error).__name__}", error)
             return None
@@ -307,9 +328,10 @@ class AnalyticsClient:
     def stats(self) -> Stats:
         """Return what became of the events until now; may be read from any thread."""
         age = 0.0
-        if (line := self._queue.oldest()) is not None:
+        if (item := self._queue.oldest()) is not None:
             now = self._encoder.clock() if self._encoder.clock else datetime.now(UTC)
-            age = max(0.0, (now - decode_envelope(line).timestamp).total_seconds())
+            then = decode_envelope(item).timestamp.timestamp() if isinstance(item, bytes) else item[2] / 1e9
+            age = max(0.0, now.timestamp() - then)
         return self._queue.read(age)
 
     # -- getting it out
@@ -357,7 +379,7 @@ class AnalyticsClient:
         queue = self._queue
         if queue.ended:
             return True
-        queue.closed = True
+        queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
         if seconds > 0 and queue.worker_thread == threading.get_ident() and queue.has_worker():
@@ -377,7 +399,7 @@ class AnalyticsClient:
         queue = self._queue
         if queue.ended:
             return True
-        queue.closed = True
+        queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
         await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
@@ -406,9 +428,11 @@ class AnalyticsClient:
         self._queue.report_drops()
         if left:
             log.warning(
-                "%d events of %s were abandoned: the time of the close ended before they were stored; last error: %s",
+                "%d %s of %s abandoned: the time of the close ended before %s stored; last error: %s",
                 left,
+                "event" if left == 1 else "events",
                 self.settings.service,
+                "it was" if left == 1 else "they were",
                 self._queue.last_error,
             )
         return left
@@ -418,6 +442,14 @@ class AnalyticsClient:
         if self._host is not None:
             self._host.after_fork()
             self._queue.idle(self._host.start, wake_at=1)
+
+
+def checked_client(client: object) -> AnalyticsClient:
+    """Return a client; raises `ConfigError` for what is none, such as the function below a bare ``@capture_errors``."""
+    if not isinstance(client, AnalyticsClient):
+        bare = ", as in @capture_errors(client)" if isinstance(client, FunctionType) else ""
+        raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient{bare}")
+    return client
 
 
 _MARK = "__asgi_analytics__"
@@ -440,6 +472,7 @@ def _reported(exc: BaseException, client: AnalyticsClient, request: RequestConte
             unknown = seen is None or all(other is not one for other in seen)
             if unknown:
                 request.seen_errors = [*(seen or ())[-8:], one]
+                request.ordinary = False
         new = new or (unknown and not isinstance(one, BaseExceptionGroup))
     return new
 
@@ -450,13 +483,12 @@ def _facts(request: RequestContext | None, trace: Context) -> Facts:
         facts.user_id = request.user_id
         facts.session_id = request.session_id
         facts.request_id = request.request_id
-        facts.trace_id = request.trace_id
-        facts.span_id = request.span_id
+    span = None if request is None else request.span
     if trace:
-        span = get_current_span(trace).get_span_context()
-        if span.is_valid:
-            facts.trace_id = format_trace_id(span.trace_id)
-            facts.span_id = format_span_id(span.span_id)
+        span = span_of(trace) or span
+    if span is not None:
+        facts.trace_id = format_trace_id(span.trace_id)
+        facts.span_id = format_span_id(span.span_id)
     return facts
 
 

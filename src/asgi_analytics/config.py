@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     close_timeout: float = 10.0
     """Seconds for the flush at lifespan shutdown and at interpreter exit. At zero nothing is waited for."""
     before_track: Callable[[Event], Event | None] | None = None
-    """Called with each event before it is encoded: returns it, another one, or None to refuse it."""
+    """Called with each event before it is encoded, the request's user in it: returns it, another one, or None."""
     enabled: bool = True
     """False: ``track()`` returns False, counts nothing, and no worker starts."""
     strict: bool = False
@@ -129,7 +129,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that an environment names; raises `ConfigError` that names the variable, not its value."""
+    """Return the settings that an environment names.
+
+    Raises `ConfigError` that names the variable; what cannot be read is not quoted.
+    """
     settings: dict[str, Any] = {}
     for variable, (name, read) in VARIABLES.items():
         text = environ.get(variable, "")
@@ -139,4 +142,9 @@ def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             settings[name] = read(text)
         except ValueError as error:
             raise ConfigError(f"{variable} cannot be read: {error}") from None
+        if name in Settings.__struct_fields__:
+            try:
+                Settings(**{"service": "any", name: settings[name]})
+            except ConfigError as error:
+                raise ConfigError(f"{variable}: {error}") from None
     return settings

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from asgi_analytics._queue import EventQueue
+from asgi_analytics._queue import EventQueue, Item
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import EnrichedEvent, Event, event_type_of
@@ -34,10 +34,10 @@ class _KeepingQueue(EventQueue):
         super().reset()
         self.kept: list[bytes] = []
 
-    def put(self, line: bytes, size: int, max_bytes: int) -> bool:
-        if self.closed or len(self.kept) >= size:
+    def put(self, item: Item, weight: int, captured: bool = False) -> bool:
+        if self.closed or len(self.kept) >= (self.captured_size if captured else self.size):
             return False
-        self.kept.append(line)
+        self.kept.append(self.line_of(item))
         with self.lock:
             self.stored += 1
         return True

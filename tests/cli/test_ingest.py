@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -124,6 +125,17 @@ async def test_it_starts_without_its_database_and_says_that_it_is_not_ready() ->
             assert (await http.get("/health")).status_code == 200
             assert (await http.get("/ready")).status_code == 503
         assert "s3cret" not in process.log
+
+
+async def test_what_is_wrong_with_the_database_is_told_before_anybody_asks() -> None:
+    with Process(DSN) as process:
+        for _ in range(500):
+            if "not ready: " in process.log:
+                break
+            await asyncio.sleep(0.02)
+        assert "WARNING not ready: the database cannot be reached: " in process.log
+        assert "s3cret" not in process.log
+        assert await process.end() == 0
 
 
 async def test_options_and_tokens_reach_the_service() -> None:

@@ -289,7 +289,8 @@ def test_drift_is_one_line_that_names_the_file(empty_database: Database, command
 
 
 def test_post_before_pre_says_run_pre_first(empty_database: Database, command: Command) -> None:
-    assert "run analytics-migrate pre first" in one_line(command("post", "--database-url", empty_database.dsn))
+    said = one_line(command("post", "--database-url", empty_database.dsn))
+    assert "nothing is installed in the schema public yet: run analytics-migrate pre first" in said
 
 
 def test_a_lock_not_had_in_time(empty_database: Database, command: Command) -> None:
@@ -345,6 +346,8 @@ def test_a_refresh_takes_times_and_shows_what_it_did(
     [view] = command("refresh", *on, "--json").json["refreshed"]
     assert (view["view"], view["start"]) == ("analytics_errors_hourly", None)
     assert asked[1][:2] == (None, None)
+    assert command("--from", "2026-11-01", "--to", "2026-11-02", "refresh", *on).code == 0
+    assert "is not before" in one_line(command("--to", "2026-11-01", "refresh", *on, "--from", "2026-11-02"))
     assert "is no time" in one_line(command("refresh", *on, "--from", "yesterday"))
     assert "is not before" in one_line(command("refresh", *on, "--from", "2026-11-02", "--to", "2026-11-01"))
 
@@ -358,6 +361,7 @@ def test_a_refresh_takes_times_and_shows_what_it_did(
         (["all", "--wait", "nan"], "is no number of seconds from 0"),
         (["all", "--wait", "inf"], "is no number of seconds from 0"),
         (["all", "--from", "2026-11-20"], "unrecognized arguments: --from"),
+        (["--from", "2026-11-20", "all"], "--from and --to are options of refresh, not of all"),
         (["all", "--requ"], "unrecognized arguments: --requ"),
         (["all", "--schema", "", "--database-url", "postgresql://db/x"], "no name of a schema"),
     ],

@@ -14,8 +14,11 @@ import asgi_analytics
 from asgi_analytics._queue import DROP_REASONS
 from asgi_analytics.config import VARIABLES
 from asgi_analytics.events.base import event_types
+from tests.schema.test_aggregates import COLUMNS as VIEW_COLUMNS
+from tests.schema.test_events_table import COLUMNS as TABLE_COLUMNS
 
 ROOT = Path(__file__).parent.parent.parent
+HOW_TO = ROOT / "docs" / "how-to"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -47,6 +50,31 @@ def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_every_column_of_tables_and_views_is_documented_in_its_order() -> None:
+    page = (ROOT / "docs" / "tables-and-views.md").read_text(encoding="utf-8")
+    documented = {}
+    for section in page.split("\n### ")[1:]:
+        rows = re.findall(r"^\| ([a-z][\w, ]*) \|", section.partition("\n## ")[0], re.MULTILINE)
+        documented[section.partition("\n")[0]] = [name for row in rows if row != "column" for name in row.split(", ")]
+    tables = {table: [one.split()[0] for one in text.split(", ")] for table, text in TABLE_COLUMNS.items()}
+    views = dict(line.split(": ") for line in VIEW_COLUMNS.strip().splitlines())
+    assert documented == tables | {view: columns.split(", ") for view, columns in views.items()}
+
+
+def test_everything_public_is_in_the_reference() -> None:
+    named = {path.rpartition(".")[2] for path in make_reference().PUBLIC}
+    assert named >= set(asgi_analytics.__all__) - {"events", "errors"}
+
+
+def test_every_page_is_linked_from_the_readme_and_every_framework_has_one() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {(ROOT / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", readme)}
+    assert not [page.name for page in PAGES[1:] if page not in linked]
+    frameworks = [file.stem for file in (ROOT / "src/asgi_analytics/frameworks").glob("[!_]*.py")]
+    assert sorted(frameworks) == ["django", "litestar", "quart", "starlette"]
+    assert not [name for name in [*frameworks, "fastapi", "bare-asgi"] if not (HOW_TO / f"{name}.md").exists()]
 
 
 def test_the_changelog_has_the_version() -> None:

@@ -66,7 +66,7 @@ async def test_an_answer_to_a_commit_that_is_lost_while_poison_is_sought_stores_
     poison = [bad(), bad()]
     application.say(3)
     for one in poison:
-        assert client._queue.put(one, 100, 1 << 20)
+        assert client._queue.put(one, len(one))
     application.say(2)
     proxy.lose_answer(b"COMMIT")
     assert await client.aflush(20)

@@ -173,7 +173,7 @@ async def test_late_batches_while_the_chunk_is_turned_into_columns_store_each_ev
     for start in range(0, 1_000, 100):
         for client in clients:
             for line in lines[start : start + 200]:  # half of it is that of the round before
-                assert client._queue.put(line, 10_000, 1 << 30)
+                assert client._queue.put(line, len(line))
         flushing = asyncio.gather(*(client.aflush(60) for client in clients))
         while not flushing.done():
             with contextlib.suppress(asyncpg.DataError):  # the policy is the one that gave way, until its next run

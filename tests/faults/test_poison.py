@@ -100,7 +100,7 @@ async def write_all(
     client = AnalyticsClient(service="shop", flush_interval=60.0)
     batch = random.Random(7).sample([*good, *bad], BATCH)
     for one in batch:
-        assert client._queue.put(one, BATCH, 64 << 20)
+        assert client._queue.put(one, len(one))
     async with AnalyticsWorker(client, watched.sink):
         assert await client.aflush(60)
     assert client.stats().batches == 1

@@ -136,6 +136,10 @@ class DriverContract:
         assert await queries.driver.run("SELECT 1 FROM things")
         assert queries.events == []
 
+    async def test_a_wrong_client_is_named(self, queries: Queries) -> None:
+        with pytest.raises(ConfigError, match="client is a str: use an AnalyticsClient"):
+            queries.driver.instrument("postgresql://db/shop")
+
     @pytest.mark.parametrize("options", [{"slow_ms": -1}, {"sample_rate": 1.5}, {"sample_rate": -0.1}])
     async def test_wrong_settings_are_named(self, queries: Queries, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(options))):

@@ -466,6 +466,7 @@ async def test_an_excluded_request_is_excluded_below_too(analytics: CapturedEven
     "options",
     [
         {"exclude": "/health"},
+        {"exclude": None},
         {"exclude": ["health"]},
         {"exclude": ["/a*"]},
         {"exclude": ["/*/b"]},

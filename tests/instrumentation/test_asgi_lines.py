@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.trace import SpanContext
 
 from asgi_analytics import AnalyticsMiddleware, EnrichedEvent
 from asgi_analytics._context import current
@@ -61,16 +62,19 @@ def test_both_ways_say_the_same(
         with capture_events(service=service, environment=environment, before_track=before_track) as captured:
             middleware = AnalyticsMiddleware(hello, client=captured.client)
             assert (middleware.lines is None) is (before_track is not None)
-            request = HttpRequest(middleware, http_scope(headers=[]), None, None)  # type: ignore[arg-type]
-            request.started, request.ended = 1_000, 1_000 + duration
+            request = HttpRequest(middleware, http_scope(headers=[]), None, None, 1_000, method="GET")  # type: ignore[arg-type]
+            request.ended = 1_000 + duration
             request.status, request.outcome, request.ttfb, request.response_bytes = status, outcome, ttfb, size
             request.error_type, request.close_code = error_type, close_code
-            request.endpoint, request.user_id, request.session_id = endpoint, user, session
+            request.ordinary = error_type is None and close_code is None and not queries
+            for name, value in (("endpoint", endpoint), ("user_id", user), ("session_id", session)):
+                if value is not None:
+                    setattr(request, name, value)
             request._request_id = "r-1"
             if queries:
                 request.db_queries, request.db_duration_ms, request.fingerprints = queries, 0.125, {"f": queries}
             if trace:
-                request.trace_id, request.span_id = "0" * 31 + "1", "0" * 15 + "2"
+                request.span = SpanContext(1, 2, is_remote=False)
             context = contextvars.copy_context()
             context.run(current.set, request)
             context.run(request.finish)
@@ -93,7 +97,7 @@ def test_ids_and_times_rise_with_those_of_other_events() -> None:
     with capture_events() as captured:
         middleware = AnalyticsMiddleware(hello, client=captured.client)
         for _ in range(500):
-            HttpRequest(middleware, http_scope(), None, None).finish()  # type: ignore[arg-type]
+            HttpRequest(middleware, http_scope(), None, None, 0, method="GET").finish()  # type: ignore[arg-type]
             captured.client.track(CocoonConnected(cocoon_id=UUID(int=1)))
 
     ids = [event.event_id for event in captured.events]

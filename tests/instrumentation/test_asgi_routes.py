@@ -247,3 +247,18 @@ async def test_a_warm_table_does_not_walk_the_tree(
         await endpoint_of(app, path)
 
     assert built == []
+
+
+def _raising(scope: Any) -> str | None:
+    raise LookupError("no name for this one")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [(lambda scope: "named", "named"), (lambda scope: None, "/a/{b}"), (_raising, "/a/{b}")],
+)
+async def test_a_function_that_does_not_know_the_endpoint_leaves_it_to_the_framework(
+    analytics: CapturedEvents, endpoint_of: Ask, endpoint: Callable[[Any], str | None], expected: str
+) -> None:
+    app = Starlette(routes=[Route("/a/{b}", page)])
+    assert await endpoint_of(AnalyticsMiddleware(app, client=analytics.client, endpoint=endpoint), "/a/1") == expected

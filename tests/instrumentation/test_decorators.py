@@ -17,6 +17,7 @@ import pytest
 
 from asgi_analytics import capture_errors, capture_query, capture_request, set_user
 from asgi_analytics._context import RequestContext, current, suppress
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.testing import CapturedEvents, capture_events
 
 
@@ -597,3 +598,45 @@ def test_what_ends_a_program_or_a_task_is_no_error(captured: CapturedEvents, err
     with pytest.raises(type(error)):
         function()
     assert captured.events == []
+
+
+def test_a_decorator_without_its_client_is_refused_when_the_function_is_decorated() -> None:
+    for bare in (capture_errors, capture_request):
+        with pytest.raises(ConfigError, match=r"use an AnalyticsClient, as in @capture_errors\(client\)"):
+            bare(lambda: None)  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(ConfigError, match="client is a str"):
+        capture_query("select", "things")  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize("query_type", [None, 5, "", " "])
+def test_a_query_type_that_is_none_is_refused(captured: CapturedEvents, query_type: Any) -> None:
+    with pytest.raises(ConfigError, match="query_type"):
+        capture_query(captured.client, query_type)
+
+
+def test_an_endpoint_that_is_no_text_is_refused(captured: CapturedEvents) -> None:
+    with pytest.raises(ConfigError, match="endpoint is a int: use a str"):
+        capture_request(captured.client, endpoint=5)  # type: ignore[arg-type]  # on purpose
+
+
+@every_decorator
+@pytest.mark.parametrize("what", [5, property(lambda self: 5)])
+def test_what_cannot_be_called_is_refused(decorate: Any, name: str, what: Any) -> None:
+    with pytest.raises(ConfigError, match="is no function: put the decorator on a function"):
+        decorate(what)
+
+
+def test_a_callable_object_and_a_partial_have_a_name(captured: CapturedEvents) -> None:
+    class Importer:
+        def __call__(self, rows: int) -> int:
+            return rows
+
+    def load(rows: int) -> int:
+        return rows
+
+    assert capture_request(captured.client)(Importer())(3) == 3
+    assert capture_request(captured.client)(functools.partial(load, 4))() == 4
+    assert capture_query(captured.client, "select")(Importer())(5) == 5
+    here = "test_a_callable_object_and_a_partial_have_a_name.<locals>"
+    assert [event.data["endpoint"] for event in captured.of("api_request")] == [f"{here}.Importer", f"{here}.load"]
+    assert len(captured.of("database_query")) == 1

@@ -22,15 +22,17 @@ plain = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 timescaledb = pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
 
 
+COLUMNS = {
+    "analytics_events": "id uuid, timestamp timestamp with time zone, event_type text, service text,"
+    " user_id uuid null, session_id text null, data jsonb, context jsonb null",
+    "analytics_dead_letters": "id uuid, received_at timestamp with time zone, event_type text null,"
+    " service text null, reason text, sqlstate text null, payload text",
+}
+
+
 async def test_the_tables_have_the_promised_columns(database: Database) -> None:
     connection = await database.connect()
-    columns = {
-        "analytics_events": "id uuid, timestamp timestamp with time zone, event_type text, service text,"
-        " user_id uuid null, session_id text null, data jsonb, context jsonb null",
-        "analytics_dead_letters": "id uuid, received_at timestamp with time zone, event_type text null,"
-        " service text null, reason text, sqlstate text null, payload text",
-    }
-    for table, wanted in columns.items():
+    for table, wanted in COLUMNS.items():
         found = await connection.fetch(
             "SELECT attname || ' ' || format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN '' ELSE ' null' END"
             " FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 ORDER BY attnum",

@@ -23,7 +23,7 @@ from asgi_analytics.sinks import http as http_sink
 from asgi_analytics.sinks import sink_from_url
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
-from tests.databases import Database
+from tests.databases import Database, free_port
 from tests.proxy import Proxy
 from tests.web.service import ROOT, Process, TellingSink, encode, event
 
@@ -258,17 +258,18 @@ async def test_a_certificate_that_is_not_trusted_is_told() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://", "http:///path", "http://host:port", "http://[::1", "http://user:s3cret@host", "http://s3cret@host",
+    ["http://", "http:///path", "ftp://s3cret", "s3cret", None, 5,
+     "http://host:port", "http://[::1", "http://user:s3cret@host", "http://s3cret@host",
      "http://host/?token=s3cret", "http://host/#s3cret"],
 )  # fmt: skip
-def test_a_wrong_url_is_told_without_repeating_it(url: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        sink_from_url(url)
+def test_a_wrong_url_is_told_without_repeating_it(url: Any) -> None:
+    with pytest.raises(ConfigError, match=r"http://host:8094$|ANALYTICS_TOKEN$") as raised:
+        HttpSink(url)
     assert "s3cret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("token", ["a b", "a\r\nX: y", "ü"])
-def test_a_token_that_no_header_can_hold_is_told(token: str) -> None:
+@pytest.mark.parametrize("token", ["a b", "a\r\nX: y", "ü", 5])
+def test_a_token_that_no_header_can_hold_is_told(token: Any) -> None:
     with pytest.raises(ConfigError):
         HttpSink("http://host", token=token)
 
@@ -431,3 +432,10 @@ async def test_the_limits_of_the_service_reject_one_event_only() -> None:
     assert [(one.index, one.reason) for one in receipt.rejected] == [(50, "too large for the ingestion service")]
     assert len(keeper.events) == 99
     assert all(len(write) <= 10 for write in keeper.writes)
+
+
+async def test_a_service_that_is_away_is_said_with_the_reason() -> None:
+    sink = HttpSink(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(TransientError, match=r"the ingestion service cannot be reached: .*Connect call failed"):
+        await sink.write(lines(1))
+    await sink.aclose()

@@ -118,7 +118,7 @@ async def test_a_worker_counts_poison_says_it_once_and_quotes_no_value(
     client = AnalyticsClient(service="shop")
     for number in range(20):
         one = with_timestamp("4700-01-01T00:00:00Z") if number % 4 == 0 else line()
-        assert client._queue.put(one, 100, 1 << 20)
+        assert client._queue.put(one, len(one))
     async with AnalyticsWorker(client, TimescaleSink(database.dsn)):
         assert await client.aflush(20)
     stats = client.stats()

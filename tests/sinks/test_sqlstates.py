@@ -73,7 +73,7 @@ def test_what_somebody_must_mend_says_what_to_do(sqlstate: str) -> None:
     ("sqlstate", "cure"),
     [
         ("42P01", "run analytics-migrate all"),
-        ("42501", "grant INSERT"),
+        ("42501", "grant the user INSERT"),
         ("28P01", "check the user and the password"),
         ("3D000", "create the database"),
         ("42P05", "statement_cache_size=0"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,11 +15,12 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, TimescaleSink, set_session
 from asgi_analytics._context import current
-from asgi_analytics.errors import OperatorError
+from asgi_analytics.errors import ConfigError, OperatorError, TransientError
 from asgi_analytics.events.base import decode_envelope
 from asgi_analytics.events.encoding import EventEncoder, Facts
 from asgi_analytics.events.identity import USER_NAMESPACE
 from tests.databases import Database
+from tests.proxy import Proxy
 from tests.sinks.conftest import Rows
 from tests.sinks.contract import SinkContract, StoredIds, line
 
@@ -112,6 +115,29 @@ async def test_identity_is_the_pair_of_id_and_timestamp(database: Database, rows
     assert [json.loads(row["data"])["what"] for row in await rows(order="timestamp")] == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("scheme", "parameters"),
+    [
+        ("postgresql", "sslmode=prefer&channel_binding=prefer&connect_timeout=10"),  # as managed services give it
+        ("postgresql+asyncpg", "ssl=prefer&prepared_statement_cache_size=0"),  # as SQLAlchemy takes it
+    ],
+)
+async def test_a_url_that_analytics_migrate_takes_stores_events_too(
+    database: Database, rows: Rows, scheme: str, parameters: str
+) -> None:
+    url = f"{scheme}:{database.dsn.partition(':')[2]}?{parameters}\n"
+    client = AnalyticsClient.from_url(url, service="shop", strict=True)
+    client.track(EverythingStored(what="by a long URL"))
+    assert client.close(30), client.stats().last_error
+    assert [json.loads(row["data"])["what"] for row in await rows()] == ["by a long URL"]
+
+
+@pytest.mark.parametrize("pool", [None, 5, object()])
+def test_what_is_neither_a_pool_nor_a_url_is_refused_at_once(pool: Any) -> None:
+    with pytest.raises(ConfigError, match="use an asyncpg pool, or a URL, postgresql://"):
+        TimescaleSink(pool)
+
+
 async def test_what_is_tracked_through_a_url_arrives(database: Database, rows: Rows) -> None:
     client = AnalyticsClient.from_url(database.dsn, service="shop", strict=True)
     token = current.set(None)
@@ -192,3 +218,42 @@ async def test_a_pool_may_be_set_up_as_the_application_likes_it(
     [letter] = await rows("analytics_dead_letters")
     assert letter["id"] == decode_envelope(bad).event_id
     assert letter["payload"].upper() == bad.decode().upper()
+
+
+async def test_one_connection_serves_one_write_after_the_other(database: Database) -> None:
+    sink = TimescaleSink(database.dsn)
+    await sink.write([line()])
+    kept = sink._kept
+    assert kept is not None
+    await sink.write([line()])
+    assert sink._kept is kept
+    await asyncio.gather(*(sink.write([line()]) for _ in range(4)))  # those at the same time have others
+    assert sink._kept is not None
+    await sink.aclose()
+    assert await connections(database) == 0
+
+
+async def test_a_connection_that_was_cut_is_not_kept(database: Database, proxy: Proxy, rows: Rows) -> None:
+    sink = TimescaleSink(proxy.dsn)
+    await sink.write([line()])
+    proxy.cut()
+    with contextlib.suppress(TransientError):  # whether the cut is seen before or during the write
+        await sink.write([line()])
+    after = line()
+    await sink.write([after])
+    assert decode_envelope(after).event_id in [row["id"] for row in await rows()]
+    await sink.aclose()
+
+
+async def connections(database: Database) -> int:
+    """Return how many connections the sinks have; a server takes a moment to notice one that has gone."""
+    mine = await database.connect()
+    for _ in range(100):
+        number: int = await mine.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asgi-analytics' AND datname = $1",
+            database.name,
+        )
+        if not number:
+            break
+        await asyncio.sleep(0.05)
+    return number

@@ -9,6 +9,7 @@ import logging
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -280,7 +281,7 @@ async def test_probes_and_the_description_need_no_token() -> None:
             assert (await http.get(path)).status_code == 200
 
 
-@pytest.mark.parametrize("tokens", ["secret", [""], ["a b"], ["ü"], [5], ["a\n"]])
+@pytest.mark.parametrize("tokens", ["secret", [""], ["a b"], ["ü"], [5], ["a\n"], None])
 def test_a_token_that_no_header_can_hold_is_a_mistake(tokens: Any) -> None:
     with pytest.raises(ConfigError) as raised:
         create_ingestion_app(sink=TellingSink(), tokens=tokens)
@@ -291,7 +292,9 @@ def test_a_token_that_no_header_can_hold_is_a_mistake(tokens: Any) -> None:
     "settings",
     [{}, {"sink": MemorySink(), "database_url": "postgresql://x/y"}, {"sink": MemorySink(), "max_events": 0},
      {"sink": MemorySink(), "max_body_bytes": -1}, {"sink": MemorySink(), "body_timeout": float("inf")},
-     {"sink": MemorySink(), "body_timeout": "5"}, {"database_url": "mysql://x/y"}],
+     {"sink": MemorySink(), "body_timeout": "5"}, {"database_url": "mysql://x/y"},
+     {"sink": MemorySink(), "retention": 90}, {"sink": MemorySink(), "retention": timedelta()},
+     {"sink": 5}, {"pool": 5}],
 )  # fmt: skip
 def test_a_wrong_setting_is_told_at_once(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -78,7 +78,7 @@ def at(moment: datetime = NOW, **changes: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_what_is_wrong_is_refused_with_its_field(changes: dict[str, Any], reason: str, field: str | None) -> None:
     neighbour = at()
-    good, refused = judge(neighbour, at() | changes if MISSING not in changes.values() else event(**changes), neighbour)
+    good, refused = judge(neighbour, event(**({"timestamp": NOW.isoformat()} | changes)), neighbour)
     assert refused == [(1, reason, field)]
     assert len(good) == 2
 

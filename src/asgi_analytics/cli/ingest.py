@@ -12,9 +12,9 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from asgi_analytics import __version__
+from asgi_analytics._dsn import read_dsn
 from asgi_analytics.config import KIB, MIB
 from asgi_analytics.errors import AnalyticsError, ConfigError
-from asgi_analytics.migrate.dsn import read_dsn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from asgi_analytics import __version__
+from asgi_analytics._dsn import read_dsn
 from asgi_analytics.cli import table
 from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.migrate import runner
-from asgi_analytics.migrate.dsn import read_dsn
 from asgi_analytics.migrate.report import Report
 
 if TYPE_CHECKING:
@@ -92,9 +92,16 @@ def make_parser() -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", **options)
         if name == "refresh":
-            command.add_argument("--from", dest="since", metavar="TIME", type=_time, help=f"{_TIME}; begin there")
-            command.add_argument("--to", dest="until", metavar="TIME", type=_time, help=f"{_TIME}; end before it")
+            _add_range(command)
+    _add_range(parser.add_argument_group("of refresh"))
     return parser
+
+
+def _add_range(parser: argparse._ActionsContainer) -> None:
+    for option, name, text in (("--from", "since", "begin there"), ("--to", "until", "end before it")):
+        parser.add_argument(
+            option, dest=name, metavar="TIME", type=_time, default=argparse.SUPPRESS, help=f"{_TIME}; {text}"
+        )
 
 
 _TIME = "ISO 8601, 2026-11-20 or 2026-11-20T12:00+01:00, UTC when it names no zone"
@@ -127,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = make_parser().parse_args(arguments)
         command = options.command
+        if command != "refresh" and (hasattr(options, "since") or hasattr(options, "until")):
+            raise _UsageError(f"--from and --to are options of refresh, not of {command}; see analytics-migrate --help")
         url = _database_url(options, os.environ)
         report = asyncio.run(_run(options, url))
         code = _show(options.command, report, as_json)

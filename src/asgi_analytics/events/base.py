@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from asgi_analytics.errors import DuplicateEventType
+from asgi_analytics.errors import ConfigError, DuplicateEventType
 
 UserId = UUID | str | int
 
@@ -40,10 +40,15 @@ class EventMeta(msgspec.StructMeta):
     """Makes event classes frozen and their fields keywords, and registers each under its tag, which must be free."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
-        """Make the class; raise `DuplicateEventType` for a tag that is taken."""
+        """Make the class; raise `ConfigError` for a tag that is no name, `DuplicateEventType` for one that is taken."""
         options = {"frozen": True, "kw_only": True} | options
         cls: Any = super().__new__(mcls, name, bases, namespace, **options)
         if any(isinstance(base, EventMeta) for base in bases):  # not Event itself, which is nothing that happened
+            tag = cls.__struct_config__.tag
+            if not isinstance(tag, str) or not tag.strip():
+                raise ConfigError(
+                    f"{name} has the tag {tag!r}: use a name, as in class {name}(Event, tag='order_placed')"
+                )
             _claim(event_type_of(cls), cls)
         return cls
 

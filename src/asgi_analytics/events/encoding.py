@@ -39,7 +39,6 @@ class _Line(msgspec.Struct, gc=False):
     user_id: UUID | None
     session_id: str | None
     data: Any
-    context: msgspec.Raw
 
 
 class Context(msgspec.Struct, gc=False):
@@ -189,7 +188,11 @@ class EventEncoder:
         shape = self._shapes.get(cls)
         if shape is None:
             if not (isinstance(cls, type) and issubclass(cls, Event)) or cls is Event:
-                raise InvalidEvent(f"{cls.__module__}.{cls.__qualname__} is no subclass of Event")
+                if issubclass(cls, type):
+                    raise InvalidEvent("a class was tracked, not an event: call it with its fields, TaskCreated(…)")
+                raise InvalidEvent(
+                    f"{cls.__module__}.{cls.__qualname__} is no event: track an instance of a subclass of Event"
+                )
             try:
                 shape = Shape(cls)
                 self.plain[cls] = self._write_function(shape, "")
@@ -199,7 +202,8 @@ class EventEncoder:
             self._shapes[cls] = shape
         return shape
 
-    def _context(self, facts: Facts, user_key: str | None) -> msgspec.Raw:
+    def _context(self, facts: Facts, user_key: str | None) -> bytes:
+        """Return how a line ends: with the context, and the brace of the whole."""
         context = Context(
             facts.trace_id,
             facts.span_id,
@@ -208,9 +212,9 @@ class EventEncoder:
             self._environment,
             msgspec.UNSET if user_key is None else user_key,
         )
-        return msgspec.Raw(_json.encode(context))
+        return b',"context":' + _json.encode(context) + b"}"
 
-    def _identify(self, user_id: object, facts: Facts) -> tuple[UUID, msgspec.Raw]:
+    def _identify(self, user_id: object, facts: Facts) -> tuple[UUID, bytes]:
         user, key = user_uuid(user_id)
         return user, self._context(facts, key)
 
@@ -261,7 +265,9 @@ class EventEncoder:
         now = "now()" if self.clock else "now(UTC)"
         session = "session" if arguments else "None"
         body += [
-            f"line = encode(Line(event_id, TYPE, {now}, SERVICE, {user}, {session}, Row({row}), context))",
+            # The encoder leaves up to half of its buffer behind what it returns. A copy has its exact size, and events
+            # may wait for long.
+            f"line = encode(Line(event_id, TYPE, {now}, SERVICE, {user}, {session}, Row({row})))[:-1] + context",
             "if 92 in line and NUL in line: return None",  # 92 is a backslash; b'…' in line costs ten times that
             "return line",
         ]
@@ -293,9 +299,8 @@ class EventEncoder:
                 user,
                 session_id,
                 row,
-                self._context(facts, key),
             )
-            return _json.encode(line)
+            return _json.encode(line)[:-1] + self._context(facts, key)
         except InvalidEvent:
             raise
         except RecursionError:

@@ -23,10 +23,9 @@ _SPELLS_A_UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}
 _COUNTER_BITS = 48
 
 MINT_SOURCE = """\
-ms = time_ns() // 1000000
-if ms > last[0]:
-    last[0] = ms
-    base[0] = ms << 80 | fixed[0]
+ns = time_ns()
+if ns >= next[0]:
+    advance(ns)
 event_id = new(UUID)
 set_int(event_id, base[0] + step[0]())
 """
@@ -40,7 +39,7 @@ millisecond too). A clock that was set back does not set the ids back. ``next(co
 so threads and signal handlers never get the same id.
 """
 
-_last = [0]
+_next = [0]  # nanoseconds: when the next millisecond begins
 _base = [0]
 _fixed = [0]
 _step: list[Callable[[], int]] = []
@@ -48,8 +47,15 @@ _step: list[Callable[[], int]] = []
 
 def _seed() -> None:
     _fixed[0] = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
-    _last[0] = 0
+    _next[0] = 0
     _step[:] = [count(secrets.randbits(_COUNTER_BITS - 1)).__next__]
+
+
+def _advance(ns: int) -> None:
+    """Begin a millisecond in which no id was minted yet."""
+    ms = ns // 1_000_000
+    _base[0] = ms << 80 | _fixed[0]
+    _next[0] = (ms + 1) * 1_000_000
 
 
 _seed()
@@ -67,9 +73,9 @@ def mint_names() -> dict[str, Any]:
         "new": new,
         "set_int": set_int,
         "time_ns": time_ns,
-        "last": _last,
+        "next": _next,
+        "advance": _advance,
         "base": _base,
-        "fixed": _fixed,
         "step": _step,
     }
 

@@ -30,7 +30,7 @@ class Django(Framework):
             made = create_request(self, scope, body_file)
             captured = scope.get(REQUEST_KEY)
             if isinstance(captured, CapturedRequest):
-                captured.native = made[0]
+                captured.leave(made[0])
             return made
 
         handler.create_request = create

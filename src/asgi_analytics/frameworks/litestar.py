@@ -75,7 +75,7 @@ class _AfterException:
         if request is None:
             return
         if getattr(exc, "status_code", None) == 405 and "route_handler" not in scope:
-            request.native = _NOT_ALLOWED
+            request.leave(_NOT_ALLOWED)
         if not _is_handled(exc, scope):
             request.failed(exc)
 

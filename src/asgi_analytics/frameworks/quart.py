@@ -60,7 +60,7 @@ def _take_rule(name: str) -> None:
     captured = captured_request()
     if captured is not None:
         try:
-            captured.native = _rule_of(getattr(sys.modules["quart"], name))
+            captured.leave(_rule_of(getattr(sys.modules["quart"], name)))
         except Exception as error:  # it would become the application's
             log_problem("quart", "the rule of a request is not known: %s: %s", type(error).__name__, error)
 

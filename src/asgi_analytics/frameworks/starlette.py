@@ -6,10 +6,10 @@ import copy
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.instrumentation.framework import Framework, Template, as_coroutine_function
+from asgi_analytics.instrumentation.lines import LONGEST_NAME
 from asgi_analytics.instrumentation.routes import RouteTable
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_TABLES = 32
 _MOST_LAYERS = 100
+_MOUNTED = frozenset({"app_root_path", "fastapi"})
+"""What stands in the scope where a route's template may have a prefix."""
 
 
 class Starlette(Framework):
@@ -31,7 +33,8 @@ class Starlette(Framework):
     module = "starlette.routing"
 
     def __init__(self) -> None:
-        self._tables: dict[int, tuple[ref[Any], RouteTable]] = {}
+        super().__init__()
+        self._tables: dict[int, RouteTable] = {}
 
     @classmethod
     def connect(cls) -> None:
@@ -58,20 +61,19 @@ class Starlette(Framework):
         root = scope.get("router")
         if root is None:
             return None
-        known = self._tables.get(id(root))
-        if known is None or known[0]() is not root:
+        table = self._tables.get(id(root))
+        if table is None:
             if not hasattr(root, "routes"):
                 return None
             if len(self._tables) >= _MOST_TABLES:  # an application makes routers as it goes
                 self._tables.clear()
-            known = self._tables[id(root)] = (ref(root), RouteTable(root))
-        table = known[1]
-        # What most requests of most applications are: below no mount, on a route of its own.
+                self.alone.clear()
+            table = self._tables[id(root)] = RouteTable(root)
+        found = table.find(scope)
         route = scope.get("route")
-        alone = table.alone.get(id(route))
-        if alone is None or alone[0] is not route or alone[1] is not scope.get("endpoint"):
-            return table.find(scope)
-        return table.find(scope) if "app_root_path" in scope or "fastapi" in scope else alone[2]
+        if id(route) in table.alone and not _MOUNTED.intersection(scope) and found and len(found.text) <= LONGEST_NAME:
+            self.alone[id(route)] = (route, found.text)
+        return found
 
 
 def _outermost(layer: Any, run_layer: Callable[..., Awaitable[None]]) -> AnalyticsMiddleware | None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from sys import exception
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from opentelemetry.context import get_current as otel_context
-
-from asgi_analytics._context import current, suppressed
+from asgi_analytics._context import current, otel_context, suppressed
 from asgi_analytics._log import log_problem
-from asgi_analytics.client import AnalyticsClient
+from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
 from asgi_analytics.instrumentation.request_lines import RequestLines
 from asgi_analytics.instrumentation.websockets import WebSocketConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
     from uuid import UUID
 
+    from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.instrumentation.framework import Framework
 
     Scope = MutableMapping[str, Any]
@@ -54,8 +54,7 @@ class AnalyticsMiddleware:
         capture_errors: bool = True,
         capture_websockets: bool = True,
     ) -> None:
-        if not isinstance(client, AnalyticsClient):
-            raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient")
+        checked_client(client)
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
                 raise ConfigError(f"{name} is no function: use a function of the scope")
@@ -70,7 +69,8 @@ class AnalyticsMiddleware:
         self._has_excluded = bool(self._excluded_paths or self._excluded_prefixes)
         self._enabled = client.settings.enabled
         self._is_warm = False
-        self.lines = client.request_lines(RequestLines)
+        self.lines = client.lines(RequestLines)
+        self.writer = -1 if self.lines is None else self.lines.writer
         self.find_frameworks()
 
     def find_frameworks(self) -> None:
@@ -80,32 +80,47 @@ class AnalyticsMiddleware:
         self.knows_endpoints = bool(found) or self.endpoint is not None
         # Most applications have one framework, and nothing to ask but this.
         self.only_framework = found[0] if len(found) == 1 and self.endpoint is None else None
-        self.knows_users = self.user_id is not None or any(framework.knows_users for framework in found)
+        self.alone = {} if self.only_framework is None else self.only_framework.alone
+        # What is known of a route that is not among them: all there is to know, where there is no framework.
+        self.unrouted = None if self.knows_endpoints else (None, None)
+        self.frameworks_know_users = any(framework.knows_users for framework in found)
+        self.knows_users = self.user_id is not None or self.frameworks_know_users
+        # Whether nothing has to be asked at the end of an ordinary request but its route and `user_id`.
+        self.asks_little = self.session_id is None and self.lines is not None and not self.frameworks_know_users
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application; whatever it raises goes on unchanged."""
-        kind = scope["type"]
         request: CapturedRequest
+        outer = None
         # Spelled out where a call would be seen in every request: what _captures() says of most of them.
-        if kind == "http" and (
-            (self._is_warm and REQUEST_KEY not in scope and not suppressed.get()) or self._captures(scope)
-        ):
-            request = HttpRequest(self, scope, receive, send)
-        elif kind == "websocket" and self.capture_websockets and self._captures(scope):
-            request = connection = WebSocketConnection(self, scope, receive, send)
+        if scope["type"] == "http" and self._is_warm and REQUEST_KEY not in scope and not suppressed.get():
+            request = HttpRequest(
+                self, scope, receive, send, perf_counter_ns(), method=_METHODS.get(scope["method"], "_OTHER")
+            )
+        elif scope["type"] == "http" and self._captures(scope):
+            request = HttpRequest(
+                self, scope, receive, send, perf_counter_ns(), method=_METHODS.get(scope["method"], "_OTHER")
+            )
+            outer = scope.get(REQUEST_KEY)
+        elif scope["type"] == "websocket" and self.capture_websockets and self._captures(scope):
+            request = connection = WebSocketConnection(
+                self, scope, receive, send, perf_counter_ns(), method="WEBSOCKET", ordinary=False
+            )
             receive = connection.receive
+            outer = scope.get(REQUEST_KEY)
         else:
             try:
                 await self.app(scope, receive, send)
             finally:
-                if kind == "lifespan":
+                if scope["type"] == "lifespan":
                     await self._flush()
             return
-        outer = scope.get(REQUEST_KEY)
         if outer is not None:
             request.outer = outer
+            request.ordinary = False
         if self._has_excluded and self._is_excluded(scope):
             request.excluded = True
+            request.ordinary = False
         scope[REQUEST_KEY] = request
         token = current.set(request)
         try:
@@ -160,16 +175,11 @@ class AnalyticsMiddleware:
             log_problem("flush", "the flush at lifespan shutdown failed: %s: %s", type(error).__name__, error)
 
 
-class HttpRequest(CapturedRequest):
+class HttpRequest(CapturedRequest, eq=False):
     """One HTTP request: what was sent of its response, and when."""
 
-    __slots__ = ("_has_trailers", "_receive", "_send")
-
-    def __init__(self, middleware: AnalyticsMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope, _METHODS.get(scope["method"], "_OTHER"))
-        self._has_trailers = False
-        self._receive = receive
-        self._send = send
+    response_bytes: int | None = 0
+    _has_trailers: bool = False
 
     async def send(self, message: Message) -> None:
         """Pass a message on, and take note of it when it is sent."""
@@ -177,24 +187,25 @@ class HttpRequest(CapturedRequest):
             await self._send(message)
         except OSError as error:
             self.send_error = error
+            self.ordinary = False
             raise
         try:
             kind = message["type"]
             if kind == "http.response.body":
-                if self.response_bytes is not None:
-                    self.response_bytes += len(message.get("body", b""))
-                if self.ended is None and not (message.get("more_body") or self._has_trailers):
+                if (body := message.get("body")) and self.response_bytes is not None:
+                    self.response_bytes += len(body)
+                if not message.get("more_body") and not self._has_trailers and self.ended is None:
                     self.ended = perf_counter_ns()
             elif kind == "http.response.start":
                 if self.status is None:
                     self.ttfb = perf_counter_ns() - self.started
-                    self.status = int(message["status"])
-                    self.response_bytes = 0
+                    self.status = message["status"]
                     if message.get("trailers"):
                         self._has_trailers = True
                     # An error handler answers from within its except block: what is raised again is not raised anew.
                     if (answering := exception()) is not None:
                         self.answering = answering
+                        self.ordinary = False
                     if trace := otel_context():  # a span inside of this middleware is over at the end
                         self.trace = trace
             else:
@@ -231,10 +242,11 @@ class HttpRequest(CapturedRequest):
             self.outcome = "disconnected"
         if self.method == "HEAD":
             self.response_bytes = 0  # the server sends no body, whatever the application gives it
-        return status
+        return int(status)
 
     def _unanswered(self) -> int:
         """Return the status of a request for which the application has sent nothing."""
+        self.response_bytes = None
         if self.outcome == "error":
             return 500
         if self.outcome == "ok":
@@ -248,6 +260,8 @@ class HttpRequest(CapturedRequest):
 
 def _read_exclude(exclude: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     """Return the exact paths and the prefixes, each with its slash, of the option ``exclude``."""
+    if not isinstance(exclude, Iterable):
+        raise ConfigError(f"exclude is {exclude!r}: use a list, exclude=['/health']")
     if isinstance(exclude, str):
         raise ConfigError(f"exclude is the str {exclude!r}: use a list, exclude=[{exclude!r}]")
     exact, prefixes = [], []

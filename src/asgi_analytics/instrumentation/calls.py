@@ -11,6 +11,7 @@ import wrapt
 from asgiref.sync import iscoroutinefunction
 
 from asgi_analytics._context import RequestContext, current
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.queries import not_captured
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,6 +43,8 @@ def observed(begin: Begin) -> Callable[[F], F]:
     """Return a decorator; ``begin(function, args, kwargs)`` makes the call's observer, None leaves the call alone."""
 
     def decorate(function: F) -> F:
+        if not callable(function) and not isinstance(function, classmethod):
+            raise ConfigError(f"a {type(function).__name__} is no function: put the decorator on a function")
         run = _runner(function)
 
         def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

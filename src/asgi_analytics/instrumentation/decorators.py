@@ -2,17 +2,21 @@
 
 The decorators stay out of the way: signature, identity, return values, exceptions and what may be sent or thrown into a
 generator are those of the function. What is called is judged by what it is: a coroutine function is observed while it
-is awaited, a generator from its first step to its last.
+is awaited, a generator from its first step to its last. What is no client, or no function, is refused when it is
+decorated, not when it is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_analytics._context import RequestContext, current, suppressed
 from asgi_analytics._tracebacks import error_type
+from asgi_analytics.client import checked_client
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest, DatabaseQuery
 from asgi_analytics.instrumentation.calls import Call, observed
 from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of
@@ -34,6 +38,9 @@ def capture_request(client: AnalyticsClient, endpoint: str | None = None) -> Cal
     ASGI scope) among the arguments, else ``_OTHER``; the status that of the returned response, else 200, 500 when it
     raised, 499 when it was cancelled; the endpoint ``endpoint``, else the function's qualified name.
     """
+    checked_client(client)
+    if endpoint is not None and not isinstance(endpoint, str):
+        raise ConfigError(f"endpoint is a {type(endpoint).__name__}: use a str")
     return observed(lambda function, args, kwargs: _RequestCall.of(client, endpoint, function, args, kwargs))
 
 
@@ -43,6 +50,9 @@ def capture_query(client: AnalyticsClient, query_type: str, table: str | None = 
     The call counts in its request like any query. ``rows_affected`` is the ``rowcount`` of a returned DB-API cursor;
     of a generator the time counts that it spends itself, not its consumer's.
     """
+    checked_client(client)
+    if not isinstance(query_type, str) or not query_type.strip():
+        raise ConfigError(f"query_type is {query_type!r}: use the kind of query, 'SELECT'")
     kind = query_type.upper()
     return observed(lambda function, args, kwargs: _QueryCall.of(client, kind, table, function))
 
@@ -53,6 +63,7 @@ def capture_errors(client: AnalyticsClient) -> Callable[[F], F]:
     One exception object is one event, however many layers report it, the middleware among them. Cancellation, the end
     of an iteration and the end of the program are no errors.
     """
+    checked_client(client)
     return observed(lambda function, args, kwargs: _ErrorCall(client))
 
 
@@ -77,7 +88,7 @@ class _RequestCall(Call):
             if endpoint is not None:
                 request.endpoint = endpoint
             return None
-        return cls(client, endpoint or function.__qualname__, _method_among(args, kwargs), request)
+        return cls(client, endpoint or _name_of(function), _method_among(args, kwargs), request)
 
     def returned(self, result: Any) -> None:
         status = getattr(result, "status_code", None)
@@ -109,6 +120,13 @@ class _RequestCall(Call):
         )
 
 
+def _name_of(function: Any) -> str:
+    """Return the qualified name of a function, of what a partial calls, or of the class of a callable object."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
 def _method_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Return the method of the first argument that looks like a request, a connection or an ASGI scope."""
     for argument in (*args, *kwargs.values()):
@@ -135,7 +153,7 @@ class _QueryCall(Call):
         request = current.get()
         if suppressed.get() or (request is not None and request.excluded):
             return None
-        fingerprint = fingerprint_of(f"{query_type} {table or ''} {function.__qualname__}")
+        fingerprint = fingerprint_of(f"{query_type} {table or ''} {_name_of(function)}")
         if request is not None:
             count(request, fingerprint)
         return cls(client, query_type, table, fingerprint)

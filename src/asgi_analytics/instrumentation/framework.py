@@ -41,6 +41,11 @@ class Framework:
     """Whether `user` may know what ``scope["user"]`` does not."""
     _connected: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        self.alone: dict[int, tuple[object, str]] = {}
+        """What needs no asking: the templates of routes that have one only unless they are mounted, by the id of what
+        stands in ``scope["route"]``. That object stands beside, so that no other can have its id."""
+
     @classmethod
     def found(cls) -> Self | None:
         """Return an instance where the application uses this framework; its hooks are set the first time."""

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 # Where an application keeps the id of a user, most telling first; no address, no display name.
 _USER_FIELDS = ("user_id", "id", "pk", "uuid", "identity", "sub", "username")
 _MAX_REQUEST_ID = 200
+_ID_TYPES = (UUID, str, int)
 
 
 def is_id(value: object) -> TypeGuard[UUID | str | int]:
     """Tell whether a value can be a ``user_id``."""
-    return isinstance(value, UUID | str | int) and not isinstance(value, bool)
+    return isinstance(value, _ID_TYPES) and value is not True and value is not False
 
 
 def ask(
@@ -31,7 +32,9 @@ def ask(
     except Exception as error:
         log_problem((name, function), "the middleware's %s raised %s: %s", name, type(error).__name__, error)
         return None
-    if value is not None and not is_id(value):
+    if type(value) is UUID or value is None:  # most of them: a call less
+        return value
+    if not is_id(value):
         log_problem((name, function), "the middleware's %s returned a %s: no id", name, type(value).__name__)
         return None
     return value
@@ -58,10 +61,13 @@ def identity_of(user: object) -> UUID | str | int | None:
 
 def sent_request_id(scope: MutableMapping[str, Any] | None) -> str | None:
     """Return the ``X-Request-ID`` that came with the request; None without one, or for one that nobody should store."""
-    for name, value in () if scope is None else scope.get("headers") or ():
-        if name == b"x-request-id":
-            if not 0 < len(value) <= _MAX_REQUEST_ID:
-                return None
-            text: str = value.decode("latin-1")
-            return text if text.isascii() and text.isprintable() else None
-    return None
+    sent = None if scope is None else dict(scope.get("headers", ())).get(b"x-request-id")
+    return None if sent is None else acceptable_request_id(sent)
+
+
+def acceptable_request_id(sent: bytes) -> str | None:
+    """Return an id that came with a request as text; None for one that nobody should store."""
+    if not 0 < len(sent) <= _MAX_REQUEST_ID:
+        return None
+    text = sent.decode("latin-1")
+    return text if text.isascii() and text.isprintable() else None

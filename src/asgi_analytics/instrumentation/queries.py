@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import log_problem
 from asgi_analytics._tracebacks import error_type
+from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import DatabaseQuery
 from asgi_analytics.instrumentation.query_lines import QueryLines
-from asgi_analytics.instrumentation.sql import Statement, normalise
+from asgi_analytics.instrumentation.sql import Statement, normalise, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,16 +43,16 @@ class QueryRecorder:
         self._sample_rate = sample_rate
         self._keeps_all = sample_rate == 1
         self._capture_statement = capture_statement
-        self._track = client.track_captured
-        self._track_line = client.track_captured_line
-        self._lines = client.request_lines(QueryLines)
+        self._track = checked_client(client).track_captured
+        self._client = client
+        self._lines = client.lines(QueryLines)
 
     def watch(self, query: object) -> Statement | None:
         """Return what is known of a statement that is about to run; None for one that is none of our business."""
         if _suppressed() or ((request := _current()) is not None and request.excluded):
             return None
         try:
-            statement = normalise(query)  # type: ignore[arg-type]  # what is no text is told so by the driver
+            statement = remembered(query) or normalise(query)  # type: ignore[call-overload, arg-type]  # the driver tells what is no text
         except Exception as error:
             if isinstance(query, str):
                 not_captured(error)
@@ -84,12 +85,9 @@ class QueryRecorder:
     def _keep(self, statement: Statement, duration: int, rows: int | None, request: RequestContext | None) -> None:
         if self._lines is not None:
             data = statement.data if self._capture_statement else statement.data_without_text
-            try:
-                line = self._lines.line(data, duration, rows, request)
-            except Exception:
-                line = None  # a user id that is none, and the like: the event itself will tell
-            if line is not None:
-                self._track_line(line)
+            record = self._lines.record(data, duration, rows, request)
+            if record is not None:
+                self._client.track_captured_record(record)
                 return
         self._track(self._event(statement, duration, rows, "ok"))
 
@@ -138,6 +136,7 @@ class QueryRecorder:
 def count(request: RequestContext, fingerprint: str) -> None:
     """Count a query in its request, whatever the sampling."""
     request.db_queries += 1
+    request.ordinary = False
     repeats = request.fingerprints
     if repeats is None:
         request.fingerprints = {fingerprint: 1}

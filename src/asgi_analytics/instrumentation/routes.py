@@ -100,15 +100,11 @@ class RouteTable:
     def _build(self) -> None:
         self._leaves, self._lists, self._open_mounts = {}, [], []
         self._visit_all(self.root.routes, "", "", 0)
-        # Routes that are at one place only, below no mount: the route, its endpoint, its template.
-        self.alone: dict[int, tuple[object, object, Template]] = {
-            id(route): (route, route.endpoint, leaf.template)
+        # Routes that are at one place only, below no mount: none of them has another template while it lives.
+        self.alone = {
+            id(leaf.route)
             for route, [leaf, *others] in self._leaves.values()
-            if not others
-            and leaf.route is route
-            and leaf.mounts is None
-            and leaf.template
-            and hasattr(route, "endpoint")
+            if not others and leaf.route is route and leaf.mounts is None and hasattr(route, "endpoint")
         }
 
     def _visit_all(self, routes: Iterable[Any], prefix: str, mounts: str, depth: int) -> None:

@@ -79,6 +79,8 @@ _ABOUT_THE_SESSION = frozenset(  # asked by SQLAlchemy and asyncpg when they con
     ]
 )
 _memo: dict[str, Statement] = {}
+remembered = _memo.get
+"""Returns what `normalise` remembers of a statement; None where it has to look."""
 _long_memo: dict[tuple[int, int], Statement] = {}
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.context import get_current as otel_context
-
+from asgi_analytics._context import otel_context
 from asgi_analytics._log import log_problem
 from asgi_analytics.instrumentation.request import CapturedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
-
-    from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -24,20 +21,12 @@ _NORMAL_CLOSES = frozenset({1000, 1001, 1005})
 """A close by intent: done, going away (a closed tab), and a close frame without a code."""
 
 
-class WebSocketConnection(CapturedRequest):
+class WebSocketConnection(CapturedRequest, eq=False):
     """One connection: whether it was accepted, what was sent, and who ended it how."""
 
-    __slots__ = ("_receive", "_send", "accepted", "client_left")
-
-    response_bytes: int
-
-    def __init__(self, middleware: AnalyticsMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope, "WEBSOCKET")
-        self._receive = receive
-        self._send = send
-        self.accepted = False
-        self.client_left = False
-        self.response_bytes = 0
+    accepted: bool = False
+    client_left: bool = False
+    response_bytes: int = 0
 
     async def receive(self) -> Message:
         """Hand on what the client sends, and take note of its leaving."""
@@ -58,6 +47,7 @@ class WebSocketConnection(CapturedRequest):
             await self._send(message)
         except OSError as error:
             self.send_error = error
+            self.ordinary = False
             raise
         try:
             self._note(message["type"], message)

@@ -16,7 +16,7 @@ from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asgi_analytics.migrate.dsn import DatabaseUrl
+    from asgi_analytics._dsn import DatabaseUrl
 
 ANSWER_WITHIN = 10.0
 """Seconds in which a server must answer a connection attempt."""

@@ -12,7 +12,7 @@ from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
 from asgi_analytics.migrate.files import FLAVOURS, MigrationFile, find_migrations
 from asgi_analytics.migrate.lock import held
-from asgi_analytics.migrate.plan import Applied, pending
+from asgi_analytics.migrate.plan import Applied, PreFirst, pending
 from asgi_analytics.migrate.refresh import refresh
 from asgi_analytics.migrate.report import RefreshReport, Report, Step
 from asgi_analytics.migrate.session import open_session
@@ -68,8 +68,12 @@ async def migrate(
     ):
         await session.load(files)
         if session.is_new and phase == "post":  # before an extension is created for nothing
-            for flavour in FLAVOURS:
-                pending(files, session.rows, flavour, phase)
+            try:
+                for flavour in FLAVOURS:
+                    pending(files, session.rows, flavour, phase)
+            except PreFirst:  # it names a file of one kind of database, and this may be the other
+                text = f"nothing is installed in the schema {session.schema} yet: run analytics-migrate pre first"
+                raise PreFirst(text) from None
         found = await session.find(keep=True)
         flavour, warnings, _ = session.judge(found, require_timescaledb)
         steps = pending(files, session.rows, flavour, phase)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asgi_analytics._dsn import DatabaseUrl, read_dsn
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate import ledger
 from asgi_analytics.migrate.connection import connect, explain
-from asgi_analytics.migrate.dsn import DatabaseUrl, read_dsn
 from asgi_analytics.migrate.flavour import look, probe, quoted
 
 if TYPE_CHECKING:

@@ -19,6 +19,9 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
     Raises `ConfigError` when no sink has the URL's scheme, or the URL is malformed. The message never repeats the URL,
     which may hold a password.
     """
+    if not isinstance(url, str):
+        raise ConfigError(f"the URL is a {type(url).__name__}, not a str: is the variable set that should hold it?")
+    url = url.strip()  # a file or a variable often ends with a line break
     scheme = _scheme(url)
     known: list[str] = []
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]

@@ -103,7 +103,7 @@ class HttpSink:
             "User-Agent": "asgi-analytics",
         }
         if token:
-            if not token.isascii() or not token.isprintable() or " " in token:
+            if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
                 raise ConfigError("the token holds spaces or characters that cannot stand in a header")
             self._headers["Authorization"] = f"Bearer {token}"
         self._make_client = make_client or _make_client
@@ -191,12 +191,16 @@ def _make_client() -> httpx2.AsyncClient:
 
 def _endpoint(url: str) -> str:
     """Return where batches go; raises `ConfigError`, without repeating the URL."""
+    if not isinstance(url, str):
+        raise ConfigError(f"the ingestion URL is a {type(url).__name__}, not a str: use http://host:8094")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url.strip())
         _ = parts.port
     except ValueError:
         raise ConfigError("the ingestion URL cannot be read: use http://host:8094") from None
-    if parts.scheme not in HttpSink.schemes or not parts.hostname:
+    if parts.scheme not in HttpSink.schemes:
+        raise ConfigError("the ingestion URL does not begin with http:// or https://: use http://host:8094")
+    if not parts.hostname:
         raise ConfigError("the ingestion URL has no host: use http://host:8094")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("the ingestion URL holds a user or a password: give the token by itself, ANALYTICS_TOKEN")
@@ -260,10 +264,13 @@ def _retry_after(value: str | None) -> float | None:
 
 def _unreachable(error: BaseException) -> SinkError:
     cause: BaseException | None = error
+    why = type(error).__name__
     while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            why = cause.strerror  # the cause of causes: what httpx2 says of it is that all attempts failed
         if isinstance(cause, ssl.SSLCertVerificationError):
             return OperatorError("the certificate of the ingestion service is not trusted: give HttpSink a make_client")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx2.UnsupportedProtocol):
         return OperatorError("the ingestion URL cannot be used: use http://host:8094")
-    return TransientError(f"the ingestion service cannot be reached: {type(error).__name__}")
+    return TransientError(f"the ingestion service cannot be reached: {why}")

@@ -23,6 +23,11 @@ _OPERATOR_CLASSES = frozenset({"28", "3D", "3F", "42", "0A", "P0", "XX", "F0", "
 # Somebody migrates at this moment.
 _TRANSIENT = frozenset({"42P07", "42710"})
 
+MISSING_GRANTS = (
+    "grant the user INSERT on analytics_events and analytics_dead_letters, SELECT (timestamp, id) on the former "
+    "and SELECT (id) on the latter"
+)
+
 
 def is_poison(error: BaseException) -> bool:
     """Tell whether the content of the batch was refused, so that its good events can be stored without the bad."""
@@ -83,7 +88,7 @@ def _cure(code: str) -> str:
     if code in ("42P01", "3F000", "42703"):
         return "run analytics-migrate all, and check the schema and the search_path"
     if code == "42501":
-        return "grant INSERT on analytics_events and analytics_dead_letters to the user"
+        return MISSING_GRANTS
     if code[:2] == "28":
         return "check the user and the password of the URL"
     if code == "42P05":

@@ -68,13 +68,19 @@ class IngestionService:
     async def ready(self, request: Request) -> Response:
         """Answer whether a batch could be stored now."""
         _seen(request, "/ready")
+        if not await self.is_ready():
+            raise Problem(503, "the database cannot take events; the log of the service says why")
+        return JSONResponse({"status": "ok"})
+
+    async def is_ready(self) -> bool:
+        """Tell whether a batch could be stored now; the log says why not."""
         try:
             await self._readiness.ask()
         except Exception as error:
             log_problem((id(self), "ready"), "not ready: %s", error)
-            raise Problem(503, "the database cannot take events; the log of the service says why") from None
+            return False
         solved((id(self), "ready"))
-        return JSONResponse({"status": "ok"})
+        return True
 
     async def openapi(self, request: Request) -> Response:
         """Answer with the description of the service."""

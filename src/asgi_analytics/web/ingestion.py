@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics.errors import ConfigError, MissingExtra
+from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.timescale import TimescaleSink
 
 try:
@@ -26,11 +28,9 @@ from asgi_analytics.web.validation import RETENTION, Validator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
-    from datetime import timedelta
 
     import asyncpg
 
-    from asgi_analytics.sinks.base import Sink
 
 MIB = 1024 * 1024
 
@@ -73,6 +73,10 @@ def create_ingestion_app(
     ):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise ConfigError(f"{name} is {value!r}: use a number above 0")
+    if not isinstance(retention, timedelta) or retention <= timedelta():
+        raise ConfigError(f"retention is {retention!r}: use a timedelta, timedelta(days=90)")
+    if sink is not None and not isinstance(sink, Sink):
+        raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
     if sink is None:
         # Two connections more than write: one to ask whether it is ready, one for the upkeep.
         target: Any = database_url if pool is None else pool

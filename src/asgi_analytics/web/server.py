@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from starlette.types import ASGIApp
+    from starlette.applications import Starlette
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: longer than the clients keep theirs, so that they are the ones to end it."""
@@ -55,7 +55,8 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Ends on SIGTERM and SIGINT without dying of them: what was taken is finished, and the exit code is 0."""
 
-    def __init__(self, app: ASGIApp, *, graceful_timeout: float) -> None:
+    def __init__(self, app: Starlette, *, graceful_timeout: float) -> None:
+        self._is_ready = app.state.ingestion.is_ready
         super().__init__(
             uvicorn.Config(
                 app,
@@ -76,6 +77,11 @@ class Server(uvicorn.Server):
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.handle_exit(number, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and ask for the database once: a wrong password is told now, not with the first batch."""
+        await super().startup(sockets)
+        self._first_look = asyncio.create_task(self._is_ready(), name="asgi-analytics first look")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.web.problem import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _REALM = 'Bearer realm="asgi-analytics"'
 
@@ -24,6 +21,8 @@ class Tokens:
     def __init__(self, tokens: Iterable[str]) -> None:
         if isinstance(tokens, str):
             raise ConfigError("tokens is one str: give a list of them, tokens=[token]")
+        if not isinstance(tokens, Iterable):
+            raise ConfigError(f"tokens is {tokens!r}: give a list of them, or an empty one to let everybody send")
         self._digests: list[bytes] = []
         for token in tokens:
             if (

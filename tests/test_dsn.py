@@ -11,8 +11,8 @@ from asyncpg import connect_utils
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asgi_analytics._dsn import read_dsn
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.migrate.dsn import read_dsn
 
 
 def as_asyncpg_reads_it(dsn: str) -> Any:
@@ -89,6 +89,7 @@ def test_what_sqlalchemy_says_is_understood() -> None:
         "postgresql://[hunter2/shop",
         "postgresql://joe@db:hunter2/shop",
         "host=db password=hunter2",
+        "postgresql://joe:hunter2@db/shop?sslmode=on",
     ],
 )
 def test_a_url_that_cannot_be_read_is_refused_and_not_quoted(url: str) -> None:

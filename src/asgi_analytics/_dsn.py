@@ -37,6 +37,7 @@ LIBPQ_ONLY = frozenset(
 """Parameters of libpq that asyncpg would send to the server, which refuses them. Managed services put them in URLs."""
 
 SQLALCHEMY_ONLY = frozenset({"async_fallback", "prepared_statement_cache_size", "prepared_statement_name_func"})
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 SSL_WORDS = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 
 
@@ -80,7 +81,7 @@ def read_dsn(text: str) -> DatabaseUrl:
     if "@" in userinfo or parts.fragment or text.endswith("#") or "@" in parts.path:
         raise ConfigError(
             "the database URL has an @, /, # or ? in its user or password that must be percent-encoded "
-            "(%40, %2F, %23, %3F)"
+            "(%40, %2F, %23, %3F): postgresql://user:p%40ssword@host:5432/database"
         )
     if not all(re.fullmatch(r"[A-Za-z_][\w.]*", name) for name, _ in fields):
         raise ConfigError(f"the database URL has a parameter whose name cannot be read: {EXPECTED}")
@@ -97,6 +98,8 @@ def read_dsn(text: str) -> DatabaseUrl:
         if "ssl" in kept:
             word = kept.pop("ssl")
             kept.setdefault("sslmode", SSL_WORDS.get(word.lower(), word))
+    if kept.get("sslmode", "prefer") not in SSL_MODES:
+        raise ConfigError(f"the database URL has an sslmode that is none: use one of {', '.join(SSL_MODES)}")
     user = unquote(user) or given.get("user", "")
     database = unquote(parts.path.lstrip("/")) or given.get("dbname", "") or given.get("database", "")
     place = f'database "{database}"' if database else "the default database"
