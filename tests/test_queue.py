@@ -122,6 +122,19 @@ def test_settling_counts_what_became_of_each() -> None:
     assert balances(stats)
 
 
+def test_a_part_of_a_batch_may_be_settled_and_the_rest_stays_in_flight() -> None:
+    queue = make()
+    for number in range(6):
+        put(queue, str(number).encode())
+    rest = queue.settle(queue.take(5, 1000), duplicates=1, rejected=["r"], written=3)
+    assert rest == [b"3", b"4"]
+    stats = queue.read(0.0)
+    assert (stats.stored, stats.duplicates, stats.rejected, stats.in_flight, stats.queued) == (1, 1, {"r": 1}, 2, 1)
+    assert balances(stats)
+    assert queue.settle(rest, duplicates=0, rejected=[], written=2) == []
+    assert (queue.read(0.0).stored, queue.read(0.0).in_flight) == (3, 0)
+
+
 def test_what_a_close_has_abandoned_cannot_be_settled_again() -> None:
     queue = make()
     put(queue)

@@ -171,3 +171,37 @@ async def test_an_outage_takes_one_line_and_bounded_memory(
     assert client.stats().stored == stats.accepted
     assert [message for message in caplog.messages if "away" in message] == ["events wait, the sink is away: away"]
     assert len(caplog.messages) == 2
+
+
+async def test_a_write_that_took_too_long_is_tried_again_with_half_and_the_rest_follows(
+    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
+) -> None:
+    client, sink = make(), FakeSink(*[TransientError("too slow", fewer=True)] * 2)
+    for _ in range(16):
+        client.track(TASK)
+    async with AnalyticsWorker(client, sink):
+        assert await client.aflush(10)
+    assert [len(batch) for batch in sink.writes] == [16, 8, 4, 5, 6, 1]
+    assert [one for batch in sink.writes[2:] for one in batch] == sink.writes[0]
+    stats = client.stats()
+    assert (stats.stored, stats.retries, stats.batches, stats.accepted) == (16, 2, 4, 16)
+
+
+async def test_the_rest_of_a_write_that_took_too_long_does_not_wait_for_more_events(
+    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
+) -> None:
+    client, sink = make(batch_size=10), FakeSink(TransientError("too slow", fewer=True))
+    async with AnalyticsWorker(client, sink):
+        for _ in range(10):
+            client.track(TASK)
+        await eventually(lambda: client.stats().stored == 10)  # no flush, and the interval is an hour
+
+
+async def test_a_single_event_that_takes_too_long_is_tried_again_as_it_is(
+    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
+) -> None:
+    client, sink = make(), FakeSink(*[TransientError("too slow", fewer=True)] * 3)
+    async with AnalyticsWorker(client, sink):
+        client.track(TASK)
+        assert await client.aflush(10)
+    assert [len(batch) for batch in sink.writes] == [1, 1, 1, 1]

@@ -20,7 +20,7 @@ from asgi_analytics._log import is_due, log, log_problem, one_line
 from asgi_analytics.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sized
+    from collections.abc import Callable, Collection, Iterable
 
 DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed")
 CAPTURED_SHARE = 0.8
@@ -325,24 +325,29 @@ class EventQueue:
         self._notify()
         return True
 
-    def settle(self, batch: Sized, *, duplicates: int, rejected: Collection[str]) -> None:
-        """Record what became of the batch in flight; ignored when a close has abandoned it meanwhile.
+    def settle(
+        self, batch: list[Item], *, duplicates: int, rejected: Collection[str], written: int | None = None
+    ) -> list[Item]:
+        """Record what became of the batch in flight, or of so many of its first events; the rest, returned, stays.
 
-        What is neither a duplicate nor rejected (one reason an event) was stored: the sum cannot be off.
+        What is neither a duplicate nor rejected (one reason an event) was stored: the sum cannot be off. Ignored, with
+        nothing left, when a close has abandoned the batch meanwhile.
         """
         refused = self.rejected + Counter(rejected)
-        stored = len(batch) - duplicates - len(rejected)
+        rest: list[Item] = [] if written is None else batch[written:]
+        stored = len(batch) - len(rest) - duplicates - len(rejected)
         with self.lock:
             if self.in_flight is not batch:
-                return
+                return []
             # Only plain assignments here: no signal handler can look between them.
-            self.in_flight = []
+            self.in_flight = rest
             self.stored += stored
             self.duplicates += duplicates
             self.rejected = refused
             self.batches += 1
             self.last_error = None
         self._notify()
+        return rest
 
     def failed(self, error: str) -> None:
         """Record that a write failed and will be tried again."""

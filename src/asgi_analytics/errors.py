@@ -61,12 +61,14 @@ class SinkError(AnalyticsError):
 class TransientError(SinkError):
     """The sink is away or busy; the worker sends the same batch again, with jitter, until it is stored.
 
-    ``retry_after``: seconds for which the sink asked to be left alone, where it said so.
+    ``retry_after``: seconds for which the sink asked to be left alone, where it said so. ``fewer``: the write took too
+    long; half of the batch may get through where all of it would never.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, fewer: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.fewer = fewer
 
 
 class OperatorError(SinkError):

@@ -69,6 +69,7 @@ class AnalyticsWorker:
         self._stopping = False
         self._running = False
         self._task: asyncio.Task[None] | None = None
+        self._most = WRITE_EVENTS  # what one write takes: less after one that ran out of time
         self._problem = object()  # this worker's own in the log
         self._problems: set[object] = set()
 
@@ -184,7 +185,7 @@ class AnalyticsWorker:
         return True
 
     async def _write_one(self) -> None:
-        """Write one batch, until it is settled or abandoned."""
+        """Write one batch, in parts where time runs out, until it is settled or abandoned."""
         queue = self._queue
         batch: list[Any] = queue.take(WRITE_EVENTS, WRITE_BYTES)
         place = queue.write_lines(batch, 0, LINES_AT_ONCE) if tuple in set(map(type, batch)) else len(batch)
@@ -194,12 +195,18 @@ class AnalyticsWorker:
         if queue.in_flight is not batch or not batch:
             return  # a close gave it up meanwhile, or nothing could be written
         attempt = 0
-        while True:
+        while batch:
+            part = batch[: self._most] if len(batch) > self._most else batch
             try:
-                receipt = await self.sink.write(batch)
-                self._settle(batch, receipt)
-                return
+                receipt = await self.sink.write(part)
+                batch = self._settle(batch, len(part), receipt)
+                # Slowly: what was halved a moment ago would run out of time again.
+                self._most = min(WRITE_EVENTS, self._most + max(1, self._most // 8))
+                attempt = 0
+                continue
             except TransientError as error:
+                if error.fewer:
+                    self._most = max(1, len(part) // 2)
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
                 delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
                 queue.failed(str(error))
@@ -217,11 +224,13 @@ class AnalyticsWorker:
             queue.report_drops()
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
 
-    def _settle(self, batch: list[bytes], receipt: Receipt) -> None:
+    def _settle(self, batch: list[Any], written: int, receipt: Receipt) -> list[Any]:
+        """Record what became of the events of a batch that were written, its first ones; returns the others."""
         rejected = receipt.rejected
-        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > len(batch):
+        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > written:
             raise SinkError(f"{type(self.sink).__name__} answered for more events than it was given")
-        self._queue.settle(batch, duplicates=receipt.duplicates, rejected=[one.reason for one in rejected])
+        reasons = [one.reason for one in rejected]
+        rest = self._queue.settle(batch, duplicates=receipt.duplicates, rejected=reasons, written=written)
         if self._problems:
             log.info("events are stored again")
             for key in self._problems:
@@ -230,6 +239,7 @@ class AnalyticsWorker:
         for reason, number in Counter(one.reason for one in rejected).items():
             events = "event was" if number == 1 else "events were"
             log_problem((self._problem, "rejected", reason), "%d %s rejected by the sink: %s", number, events, reason)
+        return rest
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:
         key = (self._problem, problem)

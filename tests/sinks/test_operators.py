@@ -1,10 +1,12 @@
-"""Somebody must act: tables, rights, passwords; until then it is said, and afterwards everything is there."""
+"""Somebody must act: rights, passwords, settings; until then it is said, and afterwards everything is there.
+
+`tests/faults/test_database_acted_on.py` has missing tables and changed passwords under load.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Any
 from uuid import UUID
 
@@ -20,25 +22,6 @@ from tests.sinks.conftest import Connect, Rows, say
 from tests.sinks.contract import ids, line
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
-
-
-async def test_missing_tables_are_said_loudly_and_once_made_everything_arrives(
-    connect: Connect, empty_database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
-    client = connect(empty_database.dsn)
-    say(client, 10)
-    await eventually(lambda: client.stats().retries >= 2)
-    assert "run analytics-migrate all" in str(client.stats().last_error)
-    assert client.stats().rejected == {}
-    from asgi_analytics.migrate.runner import migrate
-
-    await migrate(empty_database.dsn)
-    assert await client.aflush(20)
-    connection = await empty_database.connect()
-    assert await connection.fetchval("SELECT count(*) FROM analytics_events") == 10
-    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == 1
-    assert "events wait until somebody acts" in errors[0].getMessage()
 
 
 async def test_a_wrong_password_is_an_operator_error_that_does_not_repeat_it(database: Database) -> None:

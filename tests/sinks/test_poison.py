@@ -1,4 +1,7 @@
-"""Poison: what the table refuses is kept as a dead letter with its reason, and its neighbours are stored."""
+"""Poison: what the table refuses is kept as a dead letter with its reason, and its neighbours are stored.
+
+`tests/faults/test_poison.py` has it in every share.
+"""
 
 from __future__ import annotations
 
@@ -79,26 +82,6 @@ async def test_poison_costs_no_neighbour_and_is_kept_with_its_reason(database: D
         assert str(letter["id"]) in letter["payload"]
         assert letter["event_type"] == "project_created"
         assert letter["service"] == (None if kind == "no service" else "shop")
-
-
-async def test_of_a_thousand_events_five_hundred_may_be_poison(database: Database, rows: Rows) -> None:
-    batch = [line(f"{n}") if n % 2 else with_timestamp("4700-01-01T00:00:00Z", f"{n}") for n in range(1_000)]
-    sink = TimescaleSink(database.dsn)
-    receipt = await sink.write(batch)
-    await sink.aclose()
-    assert sorted(one.index for one in receipt.rejected) == list(range(0, 1_000, 2))
-    assert receipt.duplicates == 0
-    assert [row["id"] for row in await rows()] == ids(batch[1::2])
-    assert [row["id"] for row in await rows("analytics_dead_letters")] == ids(batch[::2])
-
-
-async def test_a_batch_of_nothing_but_poison_is_rejected_whole(database: Database, rows: Rows) -> None:
-    batch = [with_timestamp("1999-01-01T00:00:00Z") for _ in range(3)]
-    sink = TimescaleSink(database.dsn)
-    receipt = await sink.write(batch)
-    await sink.aclose()
-    assert sorted(one.index for one in receipt.rejected) == [0, 1, 2]
-    assert (await rows(), len(await rows("analytics_dead_letters"))) == ([], 3)
 
 
 async def test_duplicates_are_counted_beside_poison(database: Database) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
-from asgi_analytics.sinks.sqlstates import condition, is_poison, sink_error
+from asgi_analytics.sinks.sqlstates import Refusal, is_poison, sink_error
 
 SECRET = "hunter2"
 
@@ -66,7 +66,7 @@ def test_what_somebody_must_mend_says_what_to_do(sqlstate: str) -> None:
     error = postgres_error(sqlstate)
     assert not is_poison(error)
     assert type(sink_error(error)) is OperatorError
-    said = condition(error) if sqlstate in ("P0001", "HV000") else "it failed"
+    said = Refusal.by(error).reason if sqlstate in ("P0001", "HV000") else "it failed"
     assert str(sink_error(error)).startswith(f"{said} ({sqlstate}): ")
 
 
@@ -94,8 +94,8 @@ def test_a_cure_is_named(sqlstate: str, cure: str) -> None:
 def test_what_the_content_caused_is_poison_with_a_short_stable_name(sqlstate: str) -> None:
     error = postgres_error(sqlstate, f"value {SECRET} is refused")
     assert is_poison(error)
-    assert SECRET not in condition(error)
-    assert condition(error).endswith("_violation a_constraint" if sqlstate[:2] == "23" else " a_constraint")
+    assert SECRET not in Refusal.by(error).reason
+    assert Refusal.by(error).reason.endswith("_violation a_constraint" if sqlstate[:2] == "23" else " a_constraint")
 
 
 def test_a_changed_table_is_no_reason_to_call_somebody() -> None:
@@ -127,6 +127,11 @@ def test_errors_that_are_not_the_servers_are_told_apart(error: Exception, kind: 
     assert type(sink_error(error)) is kind
     assert said in str(sink_error(error))
     assert SECRET not in str(sink_error(error))
+
+
+def test_only_what_a_smaller_write_may_mend_asks_for_fewer_events() -> None:
+    asks = {code for code in TRANSIENT if getattr(sink_error(postgres_error(code)), "fewer", False)}
+    assert asks == {"57014"}
 
 
 def test_neither_details_nor_rows_are_quoted() -> None:

@@ -35,9 +35,10 @@ class Sink(Protocol):
     """A place to which batches go. Implement the two methods; inheriting is not needed.
 
     ``write(batch)`` gets events as the JSON bytes that ``track()`` made, oldest first. It returns when all of them are
-    settled, or raises and has stored none: `TransientError` to get the same batch again soon, `OperatorError` to get
-    it again later, with a loud word in the log. Any other exception counts as the latter. The same batch may come
-    twice when an answer was lost; by ``event_id`` and ``timestamp`` it must be stored once. Calls never overlap.
+    settled, or raises and has stored none: `TransientError` to get the same batch again soon (with ``fewer=True`` its
+    first half, and then the rest), `OperatorError` to get it again later, with a loud word in the log. Any other
+    exception counts as the latter. The same batch may come twice when an answer was lost; by ``event_id`` and
+    ``timestamp`` it must be stored once. Calls never overlap.
 
     ``aclose()`` ends connections; it may be called twice, and the sink may be used again after it.
 

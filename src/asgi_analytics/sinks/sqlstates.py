@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import NamedTuple, Self
 
 import asyncpg
 
@@ -36,10 +37,24 @@ def is_poison(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and str(error.sqlstate)[:2] in _POISON_CLASSES
 
 
-def condition(error: asyncpg.PostgresError) -> str:
-    """Return a refusal's name, such as ``check_violation analytics_events_timestamp_check``: no value is in it."""
-    name = snake_case(type(error).__name__.removesuffix("Error"))
-    return f"{name} {error.constraint_name}" if getattr(error, "constraint_name", None) else name
+class Refusal(NamedTuple):
+    """Why an event was refused: no value of the event is in it."""
+
+    reason: str
+    """The condition's name, such as ``check_violation analytics_events_timestamp_range``."""
+    sqlstate: str
+
+    @classmethod
+    def of(cls, sqlstate: str, constraint: str | None = None) -> Self:
+        """Return the refusal that the server would answer with."""
+        kind = asyncpg.PostgresError.get_message_class_for_sqlstate(sqlstate)
+        name = snake_case(kind.__name__.removesuffix("Error"))
+        return cls(f"{name} {constraint}" if constraint else name, sqlstate)
+
+    @classmethod
+    def by(cls, error: asyncpg.PostgresError) -> Self:
+        """Return the refusal that the server answered with."""
+        return cls.of(str(error.sqlstate), getattr(error, "constraint_name", None))
 
 
 def sink_error(error: BaseException) -> SinkError:
@@ -50,14 +65,14 @@ def sink_error(error: BaseException) -> SinkError:
     if isinstance(error, asyncpg.PostgresError):
         code = str(error.sqlstate)
         is_quiet = error.args and code[:2] not in _TALKATIVE
-        said = f"{error.args[0] if is_quiet else condition(error)} ({code})"
+        said = f"{error.args[0] if is_quiet else Refusal.by(error).reason} ({code})"
         if (
             code[:2] in _OPERATOR_CLASSES
             and code not in _TRANSIENT
             and not isinstance(error, asyncpg.InvalidCachedStatementError)
         ):
             return OperatorError(f"{said}: {_cure(code)}")
-        return TransientError(said)
+        return TransientError(said, fewer=code == "57014")  # statement_timeout of the server
     if isinstance(error, asyncio.TimeoutError):
         return TransientError("the database did not answer in time")
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -15,7 +15,7 @@ from asgi_analytics._database_url import read_dsn
 from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
-from asgi_analytics.sinks.sqlstates import RIGHTS, condition, is_poison, sink_error
+from asgi_analytics.sinks.sqlstates import RIGHTS, Refusal, is_poison, sink_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,6 +26,9 @@ CONNECT_TIMEOUT = 10.0
 WRITE_TIMEOUT = 30.0
 UPKEEP_TIMEOUT = 3000.0
 """Seconds until a connection, a write, or the hourly upkeep is given up, to be tried again."""
+
+_NO_TEXT = "22021"
+"""What the server says of bytes that are no UTF-8, or hold a NUL."""
 
 _SMALL = 4
 """Parts of this size are searched one by one: halving them further would take more statements, not fewer."""
@@ -63,6 +66,7 @@ class TimescaleSink:
         self.tells_duplicates = tell_duplicates
         self._store_events = self._statement("store_events_telling" if tell_duplicates else "store_events")
         self._store_dead_letters = self._statement("store_dead_letters")
+        self._find = self._statement("find_poison")
 
     @classmethod
     def from_url(cls, url: str, *, token: str | None = None) -> Self:
@@ -80,15 +84,26 @@ class TimescaleSink:
         try:
             async with self._connection() as connection:
                 try:
-                    return await self._store(connection, batch)
-                except asyncpg.PostgresError as error:
-                    if not is_poison(error):
-                        raise
-                return await self._isolate(connection, batch)
+                    return await self._store_or_isolate(connection, batch)
+                except TimeoutError as error:  # of the write, not of the connection
+                    raise TransientError("the database did not answer in time", fewer=True) from error
+                except asyncpg.ReadOnlySQLTransactionError:
+                    # A primary that was replaced may live on as a standby, and keep its connections: a new one is led
+                    # to where the name points now.
+                    connection.terminate()
+                    raise
         except SinkError:
             raise
         except Exception as error:
             raise sink_error(error) from error
+
+    async def _store_or_isolate(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
+        try:
+            return await self._store(connection, batch)
+        except asyncpg.PostgresError as error:
+            if not is_poison(error):
+                raise
+        return await self._isolate(connection, batch)
 
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
         # Joined in one go: half a megabyte that is copied once more is what a tenth of the write costs.
@@ -104,34 +119,54 @@ class TimescaleSink:
         return Receipt(duplicates=len(batch) - int(status.rpartition(" ")[2]))  # INSERT 0 <rows>
 
     async def _isolate(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
-        """Store the good events of a batch and find the bad ones by halving it, all in one transaction."""
+        """Store the good events of a batch, and the bad ones among the dead letters, all in one transaction.
+
+        Most poison is found by one look at the whole batch. What is left is stored, in halves of halves where the table
+        still refuses it.
+        """
         duplicates = 0
         duplicate_at: list[int] = []
-        refused: list[tuple[int, asyncpg.PostgresError]] = []
-        parts = [(0, len(batch))]
         async with connection.transaction():
+            refused = await self._find_poison(connection, batch)
+            left = [index for index in range(len(batch)) if index not in refused]
+            parts = [(0, len(left))] if left else []
             while parts:
                 start, end = parts.pop()
                 try:
                     async with connection.transaction():
-                        part = await self._store(connection, batch[start:end])
+                        part = await self._store(connection, [batch[index] for index in left[start:end]])
                     duplicates += part.duplicates
-                    duplicate_at += [start + place for place in part.duplicate_at or ()]
+                    duplicate_at += [left[start + place] for place in part.duplicate_at or ()]
                 except asyncpg.PostgresError as error:
                     if not is_poison(error):
                         raise
                     if end - start == 1:
-                        refused.append((start, error))
+                        refused[left[start]] = Refusal.by(error)
                         continue
                     step = 1 if end - start <= _SMALL else (end - start + 1) // 2
                     parts += [(at, min(at + step, end)) for at in range(start, end, step)][::-1]
-            rows = [_dead_letter(batch[index], error) for index, error in refused]
-            await connection.execute(self._store_dead_letters, *map(list, zip(*rows, strict=True)))
+            if refused:
+                rows = [_dead_letter(batch[index], refusal) for index, refusal in sorted(refused.items())]
+                await connection.execute(self._store_dead_letters, *map(list, zip(*rows, strict=True)))
         return Receipt(
             duplicates=duplicates,
-            rejected=[Rejected(index=index, reason=condition(error)) for index, error in refused],
-            duplicate_at=duplicate_at if self.tells_duplicates else None,
+            rejected=[Rejected(index=index, reason=refusal.reason) for index, refusal in sorted(refused.items())],
+            duplicate_at=sorted(duplicate_at) if self.tells_duplicates else None,
         )
+
+    async def _find_poison(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> dict[int, Refusal]:
+        """Return what can be told by looking at each event alone, by place; nothing where the server cannot look."""
+        refused = {index: Refusal.of(_NO_TEXT) for index, line in enumerate(batch) if not _is_text(line)}
+        texts = [b"null" if index in refused else line for index, line in enumerate(batch)]
+        try:
+            async with connection.transaction():
+                found = await connection.fetch(self._find, msgspec.json.encode([text.decode() for text in texts]))
+        except asyncpg.PostgresError as error:
+            # Nested too deeply even to look at, or a server before PostgreSQL 16.
+            if not (is_poison(error) or isinstance(error, asyncpg.UndefinedFunctionError)):
+                raise
+            return refused
+        return {place: Refusal.of(sqlstate, rule) for place, sqlstate, rule in found} | refused
 
     async def ready(self) -> None:
         """Return when a batch could be stored now; raises `SinkError` that says what is in the way."""
@@ -233,11 +268,19 @@ async def _keep(connection: object) -> None:
     """Leave a connection as it is when it returns to the pool."""
 
 
-def _dead_letter(line: bytes, error: asyncpg.PostgresError) -> tuple[Any, ...]:
+def _is_text(line: bytes) -> bool:
+    """Tell whether the server takes these bytes for a text at all."""
+    try:
+        return "\x00" not in line.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _dead_letter(line: bytes, refusal: Refusal) -> tuple[Any, ...]:
     payload = line.decode("utf-8", "replace").replace("\x00", "\ufffd")
     # Where the data cannot be read, what stands before them may be: inside a text these quotes would be escaped.
     for part in (line, line.partition(b',"data":')[0] + b"}"):
         with contextlib.suppress(ValueError, RecursionError):
             event = _decode_known(part)
-            return (event.event_id, event.event_type, event.service, condition(error), error.sqlstate, payload)
-    return (uuid5(_NAMELESS, payload), None, None, condition(error), error.sqlstate, payload)
+            return (event.event_id, event.event_type, event.service, refusal.reason, refusal.sqlstate, payload)
+    return (uuid5(_NAMELESS, payload), None, None, refusal.reason, refusal.sqlstate, payload)
