@@ -298,3 +298,25 @@ def test_events_of_many_threads_arrive_once_each_while_workers_come_and_go(
     stats = client.stats()
     assert (stats.accepted, stats.stored, stats.duplicates) == (6_000, 6_000, 0)
     assert len(sink.events) == 6_000
+
+
+async def test_a_cancellation_while_the_sink_closes_leaves_nothing_open(make: Callable[..., AnalyticsClient]) -> None:
+    client = make()
+
+    class Slow(FakeSink):
+        begun = asyncio.Event()
+
+        async def aclose(self) -> None:
+            self.begun.set()
+            await asyncio.sleep(0.05)
+            await super().aclose()
+
+    sink = Slow()
+    task = asyncio.create_task(AnalyticsWorker(client, sink).run())
+    await asyncio.sleep(0)
+    client.close(0)
+    await sink.begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sink.closed == 1

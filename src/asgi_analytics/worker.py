@@ -247,6 +247,21 @@ class AnalyticsWorker:
         log_problem(key, message, *args, level=level)
 
     async def _close_sink(self) -> None:
+        """Close the sink, and do not let a cancellation leave its connections open: this takes no longer than a second.
+
+        A close of the client ends this worker by itself, and cancels it a moment later.
+        """
+        closing = asyncio.create_task(self._end_sink(), name="asgi-analytics closing")
+        cancelled = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    async def _end_sink(self) -> None:
         try:
             async with asyncio.timeout(ENDING_SECONDS):
                 await self.sink.aclose()
