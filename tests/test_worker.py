@@ -74,13 +74,16 @@ async def test_an_event_that_exceeds_a_write_is_written_alone(make: Callable[...
         assert [len(batch) for batch in sink.writes] == [1, 1, 1]
 
 
-async def test_a_write_takes_all_that_waits_up_to_its_limit(make: Callable[..., AnalyticsClient]) -> None:
+async def test_a_write_takes_all_that_waits_up_to_its_limit(
+    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
     client, sink = make(batch_size=10), FakeSink()
-    for _ in range(worker_module.WRITE_EVENTS + 500):
+    for _ in range(1_500):
         client.track(TASK)
     async with AnalyticsWorker(client, sink):
-        await eventually(lambda: len(sink.events) == worker_module.WRITE_EVENTS + 500)
-        assert [len(batch) for batch in sink.writes] == [worker_module.WRITE_EVENTS, 500]
+        await eventually(lambda: len(sink.events) == 1_500)
+        assert [len(batch) for batch in sink.writes] == [1_000, 500]
         assert client.stats().batches == 2
 
 
@@ -102,11 +105,12 @@ async def test_under_load_a_write_waits_for_more_until_its_pause_is_over(
         assert [len(batch) for batch in sink.writes] == [10, 60]
 
 
-@pytest.mark.parametrize(("queue_size", "enough"), [(10_000, worker_module.WRITE_EVENTS), (100, 40)])
+@pytest.mark.parametrize(("queue_size", "enough"), [(10_000, 1_000), (100, 40)])
 async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
     make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, queue_size: int, enough: int
 ) -> None:
     monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
     client, sink = make(batch_size=10, queue_size=queue_size), FakeSink()
     async with AnalyticsWorker(client, sink):
         for number in (10, enough - 1):

@@ -286,7 +286,8 @@ class EventQueue:
                 first = list(islice(items, max_count))
             except RuntimeError:  # a finaliser has tracked something meanwhile: by their places, then
                 first = [items[place] for place in range(min(max_count, len(items)))]
-            sums = list(accumulate(map(weight_of, first)))
+            weights = map(weight_of if tuple in set(map(type, first)) else len, first)  # len does without Python
+            sums = list(accumulate(weights))
             number = max(1, bisect_right(sums, max_bytes)) if sums else 0
             size = sums[number - 1] if sums else 0
             batch: list[Item] = []

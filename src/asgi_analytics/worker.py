@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.sinks.base import Receipt
 
-WRITE_EVENTS = 1_000
+WRITE_EVENTS = 2_000
 WRITE_BYTES = 512 * 1024
 """The most that one write takes. Found by measuring (``benchmarks/storing.py``): larger ones store no faster, and from
 half a mebibyte on the allocator returns the joined bytes to the system each time, which triples the CPU an event."""

@@ -11,6 +11,7 @@ import pytest
 
 import asgi_analytics
 from asgi_analytics.sinks import timescale
+from asgi_analytics.worker import WRITE_EVENTS
 from tests.databases import Database
 from tests.faults.balance import assert_balanced, assert_stored
 from tests.faults.conftest import StartApplication
@@ -66,7 +67,7 @@ async def overwhelm(start_application: StartApplication, database: Database, sec
             stats = client.stats()
             assert_balanced(stats)
             assert stats.queued <= QUEUE_SIZE
-            assert stats.in_flight <= 1_000
+            assert stats.in_flight <= WRITE_EVENTS
             was_full = was_full or bool(stats.dropped["queue_full"])
             # Some looks soon after the queue was full for the first time, some at the end.
             if was_full and len(early) < LOOKS:

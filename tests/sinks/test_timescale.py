@@ -223,14 +223,23 @@ async def test_a_pool_may_be_set_up_as_the_application_likes_it(
 async def test_one_connection_serves_one_write_after_the_other(database: Database) -> None:
     sink = TimescaleSink(database.dsn)
     await sink.write([line()])
-    kept = sink._kept
-    assert kept is not None
+    [kept] = sink._kept
     await sink.write([line()])
-    assert sink._kept is kept
+    assert sink._kept == [kept]
     await asyncio.gather(*(sink.write([line()]) for _ in range(4)))  # those at the same time have others
-    assert sink._kept is not None
+    assert 1 <= len(sink._kept) <= 2
     await sink.aclose()
     assert await connections(database) == 0
+
+
+async def test_a_write_that_waits_for_the_only_connection_gets_it(database: Database) -> None:
+    sink = TimescaleSink(database.dsn, connections=1)
+    async with asyncio.timeout(8):  # of ten that an attempt to connect has
+        await asyncio.gather(*(sink.write([line()]) for _ in range(6)))
+        await sink.upkeep()
+        await sink.write([line()])
+    assert len(sink._kept) == 1
+    await sink.aclose()
 
 
 async def test_a_connection_that_was_cut_is_not_kept(database: Database, proxy: Proxy, rows: Rows) -> None:

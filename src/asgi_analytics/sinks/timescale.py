@@ -60,7 +60,8 @@ class TimescaleSink:
         self._url = read_dsn(pool).dsn if isinstance(pool, str) else None
         self._pool = None if isinstance(pool, str) else pool
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._kept: PoolConnectionProxy[Any] | None = None
+        self._kept: list[PoolConnectionProxy[Any]] = []
+        self._acquiring = 0
         self._prefix = "" if schema is None else quoted(checked(schema, "schema")) + "."
         self._connections = connections
         self.tells_duplicates = tell_duplicates
@@ -203,7 +204,7 @@ class TimescaleSink:
         if self._url is not None and (pool is None or self._loop is not asyncio.get_running_loop()):
             # A pool belongs to one loop; that of a loop which has ended cannot be closed any more, only left.
             self._loop = asyncio.get_running_loop()
-            self._kept = None
+            self._kept = []
             pool = self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=0,
@@ -218,19 +219,26 @@ class TimescaleSink:
             async with pool.acquire(timeout=CONNECT_TIMEOUT) as connection:
                 yield connection
             return
-        # The connection of the last write is kept at hand: to get one from the pool costs a tenth of a write.
-        kept, self._kept = self._kept, None
-        if kept is not None and kept.is_closed():
-            await pool.release(kept)
-            kept = None
-        connection = kept or await pool.acquire(timeout=CONNECT_TIMEOUT)
+        # The connections of the last writes are kept at hand: to get one from the pool costs a tenth of a write.
+        connection = None
+        while self._kept and connection is None:
+            connection = self._kept.pop()
+            if connection.is_closed():
+                await pool.release(connection)
+                connection = None
+        if connection is None:
+            self._acquiring += 1
+            try:
+                connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+            finally:
+                self._acquiring -= 1
         try:
             yield connection
         except BaseException:
             await pool.release(connection)  # which ends what was begun, or the connection
             raise
-        if self._kept is None and self._pool is pool:
-            self._kept = connection
+        if self._pool is pool and not self._acquiring:
+            self._kept.append(connection)
         else:
             await pool.release(connection)
 
@@ -239,13 +247,13 @@ class TimescaleSink:
         if self._url is None or self._pool is None:
             return
         pool, self._pool = self._pool, None
-        kept, self._kept = self._kept, None
+        kept, self._kept = self._kept, []
         if self._loop is not asyncio.get_running_loop():
             return
         try:
             async with asyncio.timeout(1.0):
-                if kept is not None:
-                    await pool.release(kept)
+                for connection in kept:
+                    await pool.release(connection)
                 await pool.close()
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             pool.terminate()
