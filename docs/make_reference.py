@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from asgi_analytics import errors, events
-from asgi_analytics._queue import Stats
+from asgi_analytics._stats import Stats
 from asgi_analytics.config import VARIABLES, Settings
 from asgi_analytics.events.base import PERSONAL, Event, event_type_of
 

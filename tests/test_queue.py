@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from asgi_analytics._queue import WAKE_BYTES, EventQueue, LockFreeCounter, Stats
+from asgi_analytics._queue import WAKE_BYTES, EventQueue
+from asgi_analytics._stats import LockFreeCounter, Stats
 from asgi_analytics.errors import ConfigError
 
 LINE = b'{"timestamp":"2026-11-20T12:00:00Z"}'

@@ -12,7 +12,8 @@ from opentelemetry import metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from asgi_analytics._queue import EventQueue, Stats
+    from asgi_analytics._queue import EventQueue
+    from asgi_analytics._stats import Stats
     from asgi_analytics.config import Settings
 
 

@@ -6,23 +6,19 @@ no lock. Everything else happens under a lock that producers never take.
 
 from __future__ import annotations
 
-import sys
 import threading
 from bisect import bisect_right
 from collections import Counter, deque
-from itertools import accumulate, islice, repeat
-from operator import length_hint
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from asgi_analytics._log import is_due, log, log_problem, one_line
+from asgi_analytics._stats import DROP_REASONS, LockFreeCounter, Stats
 from asgi_analytics.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
 
-DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed")
 CAPTURED_SHARE = 0.8
 """Captured events are refused from this share of the bounds, so that explicit ones get through."""
 
@@ -47,66 +43,6 @@ MOST_RECORDS_BYTES = 4096
 def weight_of(item: Item) -> int:
     """Return the bytes that an item counts for."""
     return len(item) if isinstance(item, bytes) else item[1]
-
-
-class Stats(msgspec.Struct, frozen=True):
-    """What became of the events, read in one moment; fields can be read as attributes or as items.
-
-    ``accepted = stored + duplicates + rejected + abandoned + queued + in_flight`` holds at any moment.
-    """
-
-    accepted: int
-    """Events for which ``track()`` returned True."""
-    dropped: Counter[str]
-    """Events for which it returned False, by reason: queue_full, oversize, invalid, before_track, closed."""
-    stored: int
-    """Events that the sink wrote."""
-    duplicates: int
-    """Events that were there already: written by an attempt whose answer was lost."""
-    rejected: Counter[str]
-    """Events that the sink refused for their content, by reason; kept as dead letters where the sink has them."""
-    abandoned: int
-    """Events that were left when the time of a close ended."""
-    queued: int
-    """Events that wait."""
-    in_flight: int
-    """Events of the batch that is being written."""
-    retries: int
-    """Writes that were tried again."""
-    batches: int
-    """Writes that were answered."""
-    last_error: str | None
-    """What the sink said last when it failed; None after a write that went well."""
-    oldest_seconds: float
-    """Age of the oldest event that is not settled yet, in seconds; 0.0 when there is none."""
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a field by its name."""
-        if name not in self.__struct_fields__:
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as plain dicts and numbers, ready for JSON."""
-        return {name: dict(v) if isinstance(v := self[name], Counter) else v for name in self.__struct_fields__}
-
-
-class LockFreeCounter:
-    """Counts by reason, exactly, from any thread and from a signal handler that interrupts one, without a lock.
-
-    One step of an iterator cannot be interrupted, where ``+= 1`` can; how many steps are left tells how many were made.
-    """
-
-    def __init__(self, reasons: Iterable[str]) -> None:
-        self._left = {reason: repeat(None, sys.maxsize) for reason in reasons}
-
-    def add(self, reason: str) -> None:
-        """Count one more."""
-        next(self._left[reason])
-
-    def read(self) -> Counter[str]:
-        """Return the counts; every reason is there, at zero if need be."""
-        return Counter({reason: sys.maxsize - length_hint(left) for reason, left in self._left.items()})
 
 
 class EventQueue:

@@ -20,7 +20,8 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from asgi_analytics import _metrics
 from asgi_analytics._context import current, otel_context, span_of
 from asgi_analytics._log import log, one_line
-from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue, Stats
+from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue
+from asgi_analytics._stats import Stats
 from asgi_analytics._tracebacks import describe, leaves, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import asgi_analytics
-from asgi_analytics._queue import DROP_REASONS
+from asgi_analytics._stats import DROP_REASONS
 from asgi_analytics.config import VARIABLES
 from asgi_analytics.events.base import event_types
 from tests.schema.test_aggregates import COLUMNS as VIEW_COLUMNS

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from asgi_analytics import Event
 from asgi_analytics.errors import InvalidEvent
-from asgi_analytics.events.encoding import MAX_DEPTH, EventEncoder
+from asgi_analytics.events.encoding import EventEncoder
+from asgi_analytics.events.values import MAX_DEPTH
 from tests.databases import Database
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # surrogates and NUL among them

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 from asgi_analytics import AnalyticsClient
-from asgi_analytics._queue import Stats
+from asgi_analytics._stats import Stats
 from tests.databases import Database
 
 ALL_IDS = "SELECT id FROM analytics_events"

@@ -171,10 +171,10 @@ async def slow_down(database: Database, seconds: float) -> None:
 async def test_with_the_database_slow_all_of_it_is_stored(
     serve: Callable[..., Shop], database: Database, tmp_path: Path
 ) -> None:
-    await slow_down(database, 0.2)
+    await slow_down(database, 0.5)
     shop = serve(database.dsn)
     assert shop.buy(10_000)
-    assert shop.terminate() > 2.0  # ten writes at least: the case is what it says it is
+    assert shop.terminate() > 2.0  # five writes at least: the case is what it says it is
     [stats] = assert_accounted(tmp_path, "lifespan")
     assert stats["stored"] == stats["accepted"] >= 10_000 + 1
     assert set(await ids_in(database)) == accepted_ids(tmp_path)

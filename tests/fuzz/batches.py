@@ -15,8 +15,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from asgi_analytics.events.base import event_types
-from asgi_analytics.events.encoding import MAX_DEPTH
 from asgi_analytics.events.identity import clean_text
+from asgi_analytics.events.values import MAX_DEPTH
 from asgi_analytics.web.body import Limits, Room
 from asgi_analytics.web.elements import NotAnArray, TooManyElements, depth_exceeds, split
 from asgi_analytics.web.problem import Problem

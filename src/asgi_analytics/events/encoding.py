@@ -7,30 +7,27 @@ way: values are converted, cleaned and validated, or the event is refused with t
 
 from __future__ import annotations
 
-import types
-from datetime import UTC, date, datetime
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
 from asgi_analytics.errors import InvalidEvent
-from asgi_analytics.events.base import PERSONAL, Event, event_type_of
+from asgi_analytics.events.base import Event
 from asgi_analytics.events.identity import MINT_SOURCE, clean_text, mint, mint_names, personal_hash, user_uuid
+from asgi_analytics.events.shape import Shape
+from asgi_analytics.events.values import Room, clean, exact_datetime, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-MAX_DEPTH = 100
-"""How deep values may be nested. PostgreSQL's own parser gives up at some thousands."""
+    from collections.abc import Callable
 
 MAX_BYTES = 64 * 1024 * 1024
 """How large an event may be, unless the encoder is told otherwise."""
 
 _json = msgspec.json.Encoder()
 # Bound here: what freezes datetime in a test puts a class in its place whose objects cannot be encoded.
-_now, _combine, _kept = datetime.now, datetime.combine, (datetime, UUID)
+_now = datetime.now
 _NUL = b"\\u0000"
 
 
@@ -66,78 +63,6 @@ class Facts(msgspec.Struct, gc=False):
 
 
 NO_FACTS = Facts()
-
-
-class Shape:
-    """The fields of one event class: its stored row, and how to check it. Made once a class."""
-
-    def __init__(self, cls: type[Event]) -> None:
-        self.event_type = clean_text(event_type_of(cls))
-        fields = msgspec.structs.fields(cls)
-        self.has_user = any(field.name == "user_id" for field in fields)
-        rows = [field for field in fields if field.name != "user_id"]
-        self.personal = {field.name for field in rows if _is_personal(field.type)}
-        for field in rows:
-            if _hides_personal(msgspec.inspect.type_info(field.type)):
-                raise ValueError(f"{field.name} has a Personal field inside, which only an event itself can have")
-        # Required fields first: defstruct wants them so. None is the only default that may be left out of the JSON;
-        # another default is a value of its own, and must not change meaning when the class does.
-        rows.sort(key=lambda field: field.default is None)
-        self.fields = rows
-        self.row = msgspec.defstruct(
-            f"{cls.__name__}Row",
-            [(f.name, f.type, None) if f.default is None else (f.name, f.type) for f in rows],
-            rename={f.name: f.encode_name for f in rows},
-            omit_defaults=True,
-            gc=False,
-        )
-        self.checks = [_exact_check(field.type, f"v_{field.name}") for field in rows]
-
-
-def _is_personal(annotation: Any) -> bool:
-    metadata = getattr(annotation, "__metadata__", ())
-    if any(isinstance(m, msgspec.Meta) and (m.extra or {}).get(PERSONAL) for m in metadata):
-        return True
-    return any(_is_personal(part) for part in get_args(annotation))
-
-
-def _hides_personal(info: Any, inside: bool = False, seen: frozenset[Any] = frozenset()) -> bool:
-    """Tell whether a type has a personal field within a structure, where nobody would hide it."""
-    if isinstance(info, msgspec.inspect.Metadata) and (info.extra or {}).get(PERSONAL):
-        return inside
-    if isinstance(info, list | tuple):
-        return any(_hides_personal(one, inside, seen) for one in info)
-    if isinstance(info, msgspec.inspect.Field):
-        return _hides_personal(info.type, True, seen)
-    if not isinstance(info, msgspec.inspect.Type) or (cls := getattr(info, "cls", None)) in seen:
-        return False
-    seen = seen | {cls} if cls is not None else seen
-    return any(
-        _hides_personal(getattr(info, name), inside, seen)
-        for name in info.__struct_fields__
-        if name in ("type", "types", "item_type", "item_types", "key_type", "value_type", "fields")
-    )
-
-
-_EXACT = {
-    UUID: "(type({v}) is UUID or isinstance({v}, UUID))",  # asyncpg has a UUID class of its own
-    str: "type({v}) is str",
-    int: "type({v}) is int",
-    float: "(type({v}) is float or type({v}) is int)",
-    bool: "type({v}) is bool",
-    type(None): "{v} is None",
-}
-
-
-def _exact_check(annotation: Any, variable: str) -> str | None:
-    """Return an expression that is true when the value is exactly of the type; None where no expression can tell."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        parts = [_exact_check(part, variable) for part in get_args(annotation)]
-        return None if None in parts else "(" + " or ".join(reversed([p for p in parts if p])) + ")"
-    if _is_personal(annotation) and annotation.__origin__ is str:
-        annotation = str
-    pattern = _EXACT.get(annotation)
-    return pattern and pattern.format(v=variable)
 
 
 class EventEncoder:
@@ -285,18 +210,18 @@ class EventEncoder:
         """Convert, clean and validate each value; raises `InvalidEvent`."""
         shape = self._shape(type(event))
         try:
-            room = _Room(self._max_bytes)
-            values = {f.encode_name: _clean(getattr(event, f.name), f.encode_name, room) for f in shape.fields}
+            room = Room(self._max_bytes)
+            values = {f.encode_name: clean(getattr(event, f.name), f.encode_name, room) for f in shape.fields}
             row = msgspec.convert(values, shape.row)
-            room = _Room(self._max_bytes)
+            room = Room(self._max_bytes)
             for f in shape.fields:  # once more: a string has become what the field declares, a naive datetime maybe
-                value = _clean(getattr(row, f.name), f.encode_name, room)
+                value = clean(getattr(row, f.name), f.encode_name, room)
                 setattr(row, f.name, self._hidden(value) if f.name in shape.personal else value)
             user_id = getattr(event, "user_id", None) if shape.has_user else None
             user, key = None, None
             if (chosen := facts.user_id if user_id is None else user_id) is not None:
                 user, key = user_uuid(chosen)
-            facts = Facts(**{name: _clean(getattr(facts, name), name, room) for name in Facts.__struct_fields__[1:]})
+            facts = Facts(**{name: clean(getattr(facts, name), name, room) for name in Facts.__struct_fields__[1:]})
             session_id = None if facts.session_id is None else str(facts.session_id)
             line = _Line(
                 self._new_id() if self._new_id else mint(),
@@ -315,7 +240,7 @@ class EventEncoder:
         except SystemError:  # msgspec before 0.22
             raise InvalidEvent(f"{shape.event_type}: a number is out of range") from None
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise InvalidEvent(f"{shape.event_type}: {_said(error)}") from None
+            raise InvalidEvent(f"{shape.event_type}: {said(error)}") from None
 
     def _hidden(self, value: Any) -> Any:
         if value is None or self._keep_personal_data:
@@ -323,115 +248,7 @@ class EventEncoder:
         return self._hide(value if isinstance(value, str) else _json.encode(value).decode())
 
 
-class _Oversize(InvalidEvent):
-    """An event is too large, which was seen before it was encoded."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"more than {max_bytes} bytes, each value counted as often as it is met")
-        self.reason = "oversize"
-
-
-class _Room:
-    """How much of an event's bytes is left to its values.
-
-    A value that is met again and again is written each time: thirty lists that hold each other twice are a billion
-    values, and an object that knows its parent has no end. Whoever tracks must not wait for that.
-    """
-
-    __slots__ = ("left", "max_bytes")
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = self.left = max_bytes
-
-    def take(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise _Oversize(self.max_bytes)
-
-
-def _clean(value: Any, where: str, room: _Room, depth: int = 0) -> Any:
-    """Return a value that JSON and PostgreSQL can hold: text cleaned, structures made of dict and list."""
-    kind = type(value)
-    if depth:  # a field's own text is not counted here: where it is personal, its hash is stored
-        room.take(len(value) if kind is str else 1)
-    if kind is str:
-        return clean_text(value)
-    if value is None or kind in (bool, int, float) or isinstance(value, UUID):
-        return value
-    if isinstance(value, datetime):
-        if value.tzinfo is None or value.utcoffset() is None:
-            raise InvalidEvent(f"{where} is a naive datetime: give it a time zone, datetime.now(UTC)")
-        return value if kind is datetime else _exact_datetime(value)
-    if depth >= MAX_DEPTH:
-        raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        return {_clean_key(key, where, room): _clean(item, where, room, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, where, room, depth + 1) for item in value]
-    if isinstance(value, Enum):
-        return _clean(value.value, where, room, depth + 1)
-    # Text, numbers and dates with a class of their own (numpy's, markupsafe's, freezegun's) are what they are.
-    if isinstance(value, str):
-        return clean_text(str.__str__(value))
-    if isinstance(value, int):
-        return int.__index__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    # Decimals, bytes, times, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
-    _measure(value, where, _Room(room.left), depth)
-    try:
-        converted = msgspec.to_builtins(value, builtin_types=_kept, str_keys=True)
-    except (TypeError, ValueError) as error:
-        raise InvalidEvent(f"{where}: {_said(error)}") from None
-    return _clean(converted, where, room, depth + 1)
-
-
-def _measure(value: Any, where: str, room: _Room, depth: int) -> None:
-    """Refuse a structure that msgspec, which converts all of it in one go, would not come to an end with."""
-    room.take(1)
-    if depth > MAX_DEPTH:
-        raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
-    kind = type(value)
-    parts: Iterable[Any] = ()
-    if isinstance(value, dict):
-        parts = value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
-        parts = value
-    elif names := getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", None):
-        parts = (getattr(value, name, None) for name in names)
-    elif attributes := getattr(kind, "__attrs_attrs__", None):
-        parts = (getattr(value, attribute.name, None) for attribute in attributes)
-    for part in parts:
-        _measure(part, where, room, depth + 1)
-
-
-def _clean_key(key: Any, where: str, room: _Room) -> str:
-    if isinstance(key, str):
-        room.take(len(key))
-    if isinstance(key, str) and not isinstance(key, Enum):
-        return clean_text(str.__str__(key))
-    plain = msgspec.to_builtins({key: None}, str_keys=True)
-    return clean_text(next(iter(plain)))
-
-
-def _exact_datetime(value: datetime) -> datetime:
-    return _combine(value.date(), value.timetz())
-
-
 def _clock_time(now: datetime) -> datetime:
     if now.tzinfo is None:
         raise ValueError("the clock gives a naive datetime: give it a time zone, datetime.now(UTC)")
-    return _exact_datetime(now.astimezone(UTC))
-
-
-def _said(error: Exception) -> str:
-    """Return the message of a refusal, without the values that some of them quote."""
-    if isinstance(error, UnicodeError):
-        return "text that cannot be encoded"
-    if isinstance(error, msgspec.ValidationError):
-        what, _, where = str(error).partition(" - at ")
-        what = what if what.startswith(("Expected", "Object missing")) else "a value is refused"
-        return f"{what} at {where}" if where else what
-    return str(error)
+    return exact_datetime(now.astimezone(UTC))

@@ -11,8 +11,9 @@ from uuid import UUID
 import msgspec
 
 from asgi_analytics.events.base import event_class, event_type_of, event_types
-from asgi_analytics.events.encoding import MAX_DEPTH, Shape
 from asgi_analytics.events.identity import user_uuid
+from asgi_analytics.events.shape import Shape
+from asgi_analytics.events.values import MAX_DEPTH
 from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.elements import depth_exceeds
 
