@@ -1,6 +1,6 @@
 """Runs the benchmarks, one after the other, and writes RESULTS.md: the goals in one table, then what each printed.
 
-Run:   python -m benchmarks [name …]     (all of them take about 40 minutes; a name is a file here, ``tracking``)
+Run:   python -m benchmarks [name …]     (all of them take about 20 minutes; a name is a file here, ``tracking``)
 Needs: the dependency group ``benchmarks``, which `tox -e benchmarks` brings, and wrk (apt install wrk)
 See:   benchmarks/RESULTS.md. The machine should do nothing else meanwhile.
 """
@@ -23,7 +23,7 @@ ALL: dict[str, list[list[str]]] = {
     "tracking": [[]],
     "storing": [[]],
     "outage": [[]],
-    "aggregates": [["--events", "5000000"], ["--events", "5000000", "--database", "postgresql"]],
+    "aggregates": [["--events", "5000000"]],
     "middleware": [[]],
     "uvicorn_wrk": [[]],
     "asyncpg_queries": [[]],
