@@ -210,9 +210,10 @@ async def worker_cpu(dsn: str, lines: list[bytes]) -> float:
 async def longest_stretch(dsn: str) -> float:
     sink = TimescaleSink(dsn)
     lines = make_lines(WRITE_EVENTS * 10, datetime.now(UTC) - timedelta(hours=2))
+    number = min(WRITE_EVENTS, WRITE_BYTES // len(lines[0]))  # as the worker takes them
     with Stretches() as stretches:
-        for i in range(0, len(lines), WRITE_EVENTS):
-            await sink.write(lines[i : i + WRITE_EVENTS])
+        for i in range(0, len(lines), number):
+            await sink.write(lines[i : i + number])
     await sink.aclose()
     return stretches.longest
 
