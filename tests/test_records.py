@@ -142,12 +142,26 @@ async def test_a_close_while_records_are_written_abandons_them(client: Analytics
     assert sink.events == []
 
 
-async def test_a_long_name_is_encoded_at_once(client: AnalyticsClient) -> None:
-    app = AnalyticsMiddleware(hello, client=client, user_id=lambda scope: "x" * 300)
-    await get(app)
+class Name(str):
+    """A text of a class of its own."""
+
+
+@pytest.mark.parametrize("user", ["x" * 300, Name("x" * 300), 10**300], ids=["text", "own class", "number"])
+async def test_a_long_name_is_encoded_at_once(client: AnalyticsClient, user: Any) -> None:
+    await get(AnalyticsMiddleware(hello, client=client, user_id=lambda scope: user))
     assert type(client._queue.items[0]) is bytes
     [event] = await stored(client)
-    assert (event.context or {})["user_key"] == "x" * 300
+    assert (event.context or {})["user_key"] == str(user)
+
+
+async def test_a_number_that_no_text_can_hold_is_told_at_once_and_not_in_the_worker(client: AnalyticsClient) -> None:
+    await get(AnalyticsMiddleware(hello, client=client, user_id=lambda scope: 10**5000))
+    assert (client.stats().accepted, client.stats().dropped["invalid"]) == (0, 1)
+
+
+async def test_a_request_whose_headers_are_none_is_captured(client: AnalyticsClient) -> None:
+    await get(AnalyticsMiddleware(hello, client=client), headers=None)
+    assert len(await stored(client)) == 1
 
 
 @pytest.mark.parametrize(

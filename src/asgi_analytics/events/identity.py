@@ -47,15 +47,16 @@ _step: list[Callable[[], int]] = []
 
 def _seed() -> None:
     _fixed[0] = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
-    _next[0] = 0
+    _next[0] = _base[0] = 0
     _step[:] = [count(secrets.randbits(_COUNTER_BITS - 1)).__next__]
 
 
 def _advance(ns: int) -> None:
     """Begin a millisecond in which no id was minted yet."""
     ms = ns // 1_000_000
-    _base[0] = ms << 80 | _fixed[0]
-    _next[0] = (ms + 1) * 1_000_000
+    # max: a thread that was interrupted here must not set back what another one has set meanwhile.
+    _base[0] = max(_base[0], ms << 80 | _fixed[0])
+    _next[0] = max(_next[0], (ms + 1) * 1_000_000)
 
 
 _seed()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asgi_analytics.instrumentation.request import CapturedRequest
 
 _MOST_TABLES = 32
+_MOST_ALONE = 10_000
 _MOST_LAYERS = 100
 _MOUNTED = frozenset({"app_root_path", "fastapi"})
 """What stands in the scope where a route's template may have a prefix."""
@@ -72,6 +73,8 @@ class Starlette(Framework):
         found = table.find(scope)
         route = scope.get("route")
         if id(route) in table.alone and not _MOUNTED.intersection(scope) and found and len(found.text) <= LONGEST_NAME:
+            if len(self.alone) >= _MOST_ALONE:  # it adds routes, and takes them away
+                self.alone.clear()
             self.alone[id(route)] = (route, found.text)
         return found
 

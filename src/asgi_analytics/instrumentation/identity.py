@@ -61,7 +61,7 @@ def identity_of(user: object) -> UUID | str | int | None:
 
 def sent_request_id(scope: MutableMapping[str, Any] | None) -> str | None:
     """Return the ``X-Request-ID`` that came with the request; None without one, or for one that nobody should store."""
-    sent = None if scope is None else dict(scope.get("headers", ())).get(b"x-request-id")
+    sent = None if scope is None else dict(scope.get("headers") or ()).get(b"x-request-id")
     return None if sent is None else acceptable_request_id(sent)
 
 

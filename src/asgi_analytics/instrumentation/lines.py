@@ -35,6 +35,13 @@ _names = mint_names()
 next_millisecond, base, step, advance = _names["next"], _names["base"], _names["step"], _names["advance"]
 
 
+def fits(user_id: object) -> bool:
+    """Tell whether the id of a user is short enough for a record: a UUID, or what has so few characters or digits."""
+    if isinstance(user_id, str):
+        return len(user_id) <= LONGEST_NAME
+    return not isinstance(user_id, int) or user_id.bit_length() <= 3 * LONGEST_NAME
+
+
 def counter_digits(number: int) -> str:
     """Return the last twelve digits of an id."""
     return hex(number | COUNTER_TOP)[3:]
@@ -93,7 +100,7 @@ class Lines:
 
     def line(self, record: tuple[Any, ...]) -> bytes:
         """Return the JSON of a record."""
-        raise NotImplementedError
+        raise NotImplementedError  # each type of event has lines of its own
 
     def somebody(self, user_id: object, session_id: str | None) -> tuple[str, str]:
         """Return what takes the place of ``nobody`` and ``place`` where a user or a session is known."""

@@ -17,6 +17,7 @@ from asgi_analytics.instrumentation.lines import (
     Lines,
     advance,
     base,
+    fits,
     json_text,
     next_millisecond,
     step,
@@ -54,7 +55,7 @@ class QueryLines(Lines):
             if span is None:
                 span = request.span
             if (
-                (user_id is not None and (not is_id(user_id) or (type(user_id) is str and len(user_id) > LONGEST_NAME)))
+                (user_id is not None and (not is_id(user_id) or not fits(user_id)))
                 or (session_id is not None and (type(session_id) is not str or len(session_id) > LONGEST_NAME))
                 or (endpoint is not None and len(endpoint) > LONGEST_NAME)
                 or (request_id is not None and len(request_id) > LONGEST_NAME)

@@ -11,7 +11,7 @@ from asgi_analytics._queue import MOST_RECORDS_BYTES
 from asgi_analytics._tracebacks import error_type, unwrapped
 from asgi_analytics.events.captured import ApiRequest
 from asgi_analytics.instrumentation.identity import acceptable_request_id, ask, identity_of, is_id, sent_request_id
-from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES, advance, base, next_millisecond, step
+from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES, advance, base, fits, next_millisecond, step
 from asgi_analytics.instrumentation.outcomes import outcome_of
 from asgi_analytics.instrumentation.request_lines import made_request_id, rest_of
 
@@ -247,14 +247,14 @@ class CapturedRequest(RequestContext, eq=False):
                 user_id = session_id = None
                 if middleware.user_id is not None or "user" in scope:
                     user_id = self.known_user = self._find_user(scope)
-                    if type(user_id) is str and len(user_id) > LONGEST_NAME:
+                    if user_id is not None and not fits(user_id):
                         middleware.client.track_captured(self._event(status, ended))
                         return
             span, trace_id, span_id = self.span, None, None
             if span is not None:
                 trace_id, span_id = span.trace_id, span.span_id
             request_id = self._request_id
-            if request_id is None and (sent := dict(scope.get("headers", ())).get(b"x-request-id")) is not None:
+            if request_id is None and (sent := dict(scope.get("headers") or ()).get(b"x-request-id")) is not None:
                 request_id = self._request_id = acceptable_request_id(sent)
             now = time_ns()
             if now >= next_millisecond[0]:
@@ -287,11 +287,11 @@ class CapturedRequest(RequestContext, eq=False):
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass a message on, and take note of it when it is sent."""
-        raise NotImplementedError
+        raise NotImplementedError  # HTTP and WebSocket have messages of their own
 
     def answered(self) -> int:
         """Return the status that the client got; the outcome is settled here too."""
-        raise NotImplementedError
+        raise NotImplementedError  # HTTP and WebSocket have answers of their own
 
     def _facts(self) -> tuple[Any, ...] | None:
         """Return what a record needs to hold; None for a request that makes none: excluded, or tracked as an object."""
@@ -318,7 +318,8 @@ class CapturedRequest(RequestContext, eq=False):
         if (
             middleware.lines is None
             or weight > MOST_RECORDS_BYTES
-            or any(type(name) is str and len(name) > LONGEST_NAME for name in (template, user_id, session_id))
+            or not fits(user_id)
+            or any(name is not None and len(name) > LONGEST_NAME for name in (template, session_id))
         ):
             middleware.client.track_captured(self._event(status, ended))
             return None
