@@ -13,7 +13,6 @@ from uuid import UUID
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import SpanContext
 
 from asgi_analytics import AnalyticsClient, Event, MemorySink, events
 from asgi_analytics._context import RequestContext, current
@@ -130,7 +129,7 @@ def test_events_are_taken_from_a_log_handler_of_our_own_log() -> None:
 def test_the_request_names_user_session_and_request() -> None:
     request = RequestContext()
     request.session_id, request.request_id = "s1", "r1"
-    request.span = SpanContext(0xABC, 0xDEF, is_remote=False)
+    request.span = (0xABC, 0xDEF)
     token = current.set(request)
     with capture_events(strict=True) as captured:
         captured.client.track(Postcard())
@@ -161,7 +160,7 @@ def test_a_span_names_its_trace() -> None:
 
 def test_a_span_wins_over_what_the_request_remembers() -> None:
     request = RequestContext()
-    request.span = SpanContext(0xABC, 0xDEF, is_remote=False)
+    request.span = (0xABC, 0xDEF)
     token = current.set(request)
     with (
         capture_events(strict=True) as captured,

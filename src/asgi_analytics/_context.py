@@ -4,50 +4,103 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import opentelemetry.context
 import opentelemetry.trace.propagation
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import SpanContext, get_current_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import SpanContext
 
 
-class RequestContext(msgspec.Struct, kw_only=True, eq=False):
+Span = tuple[int, int]
+"""The ids of a trace and of a span in it."""
+
+UNSAID: Any = object()
+"""Stands where nobody has said who asks, or in which session; None would say that it is nobody."""
+
+
+class RequestContext:
     """The mutable facts of one request.
 
     One object stands in the context of the request. Threads and sub-tasks get a copy of the context but the same
-    object, so what a dependency or a threadpool handler says reaches the request's own event. A struct, since every
-    request makes one, and most of it stays as it is.
+    object, so what a dependency or a threadpool handler says reaches the request's own event.
     """
 
-    ordinary: bool = True
-    """False as soon as there is anything that an event has to say, or the end to forget, beyond what every request has.
+    __slots__ = (
+        "_endpoint",
+        "_request_id",
+        "_session_id",
+        "_user_id",
+        "db_duration_ms",
+        "db_queries",
+        "excluded",
+        "fingerprints",
+        "method",
+        "ordinary",
+        "seen_errors",
+        "span",
+    )
 
-    One look at it in place of a dozen: whoever sets what most requests do not have sets this too.
-    """
-    user_id: UUID | str | int | None = None
-    session_id: str | None = None
-    request_id: str | None = None
-    endpoint: str | None = None
-    """Known before the response where a decorator names it or a router has matched; else None."""
-    method: str | None = None
-    span: SpanContext | None = None
-    """For events that are tracked when the request's span has ended already."""
-    excluded: bool = False
-    """An excluded request makes no captured event; its explicit ones are the application's own business."""
-    db_queries: int = 0
-    db_duration_ms: float = 0.0
-    fingerprints: dict[str, int] | None = None
-    """Repeats of each statement fingerprint, made at the first query: most requests of most applications have none."""
-    seen_errors: list[BaseException] | None = None
-    """The exception objects that were reported, so that nested layers report each once."""
+    def __init__(self, method: str | None = None) -> None:
+        # False as soon as there is anything that an event has to say, or the end to forget, beyond what every request
+        # has. One look at it in place of a dozen: whoever sets what most requests do not have sets this too.
+        self.ordinary: bool = True
+        # An excluded request makes no captured event; its explicit ones are the application's own business.
+        self.excluded: bool = False
+        self.method = method
+        # For events that are tracked when the request's span has ended already.
+        self.span: Span | None = None
+        self._user_id: Any = UNSAID
+        self._session_id: Any = UNSAID
+        self._request_id: str | None = None
+        self._endpoint: str | None = None
+        self.db_queries: int = 0
+        self.db_duration_ms: float = 0.0
+        # Repeats of each statement fingerprint, made at the first query: most requests of most applications have none.
+        self.fingerprints: dict[str, int] | None = None
+        # The exception objects that were reported, so that nested layers report each once.
+        self.seen_errors: list[BaseException] | None = None
+
+    @property
+    def user_id(self) -> UUID | str | int | None:
+        """Who asks; None for nobody in particular."""
+        return None if self._user_id is UNSAID else self._user_id
+
+    @user_id.setter
+    def user_id(self, value: UUID | str | int | None) -> None:
+        self._user_id = value
+
+    @property
+    def session_id(self) -> str | None:
+        """The session, if any is known."""
+        return None if self._session_id is UNSAID else self._session_id
+
+    @session_id.setter
+    def session_id(self, value: str | None) -> None:
+        self._session_id = value
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request; None outside of one."""
+        return self._request_id
+
+    @request_id.setter
+    def request_id(self, value: str | None) -> None:
+        self._request_id = value
+
+    @property
+    def endpoint(self) -> str | None:
+        """Known before the response where a decorator names it or a router has matched; else None."""
+        return self._endpoint
+
+    @endpoint.setter
+    def endpoint(self, value: str | None) -> None:
+        self._endpoint = value
 
     def db_repeats(self) -> int | None:
         """Return the most repeats of one statement fingerprint (N+1 shows here); None without a query."""
@@ -77,13 +130,15 @@ otel_context = _context_reader()
 _SPAN_KEY: str = getattr(opentelemetry.trace.propagation, "_SPAN_KEY", "")
 
 
-def span_of(trace: Context) -> SpanContext | None:
+def span_of(trace: Context) -> Span | None:
     """Return which span is current in a context; None where there is none, or one without valid ids."""
     try:
-        context = trace[_SPAN_KEY].get_span_context()  # type: ignore[attr-defined]  # any object may stand there
+        span = trace[_SPAN_KEY].get_span_context()  # type: ignore[attr-defined]  # any object may stand there
     except (KeyError, AttributeError):  # no span, or an API that keeps it elsewhere
-        context = get_current_span(trace).get_span_context()
-    return context if context.is_valid else None
+        span = get_current_span(trace).get_span_context()
+    if type(span) is SpanContext:  # a tuple, whose properties cost a call each
+        return span[:2] if span[5] else None
+    return (span.trace_id, span.span_id) if span.is_valid else None
 
 
 @contextmanager

@@ -498,8 +498,8 @@ def _facts(request: RequestContext | None, trace: Context) -> Facts:
     if trace:
         span = span_of(trace) or span
     if span is not None:
-        facts.trace_id = format_trace_id(span.trace_id)
-        facts.span_id = format_span_id(span.span_id)
+        facts.trace_id = format_trace_id(span[0])
+        facts.span_id = format_span_id(span[1])
     return facts
 
 

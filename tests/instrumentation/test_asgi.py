@@ -203,7 +203,7 @@ async def test_what_goes_wrong_inside_never_reaches_the_client(
         raise RuntimeError("ours")
 
     app = wrapped(hello, analytics)
-    monkeypatch.setattr(type(app.lines), "line", broken)
+    monkeypatch.setattr(type(app.settings.lines), "line", broken)
     assert await get(app) == [start(), body()]
 
     odd: list[Message] = [start() | {"status": "200"}, {"type": "http.response.body", "body": None}, body()]

@@ -11,11 +11,10 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.trace import SpanContext
 
 from asgi_analytics import AnalyticsMiddleware, EnrichedEvent
 from asgi_analytics._context import current
-from asgi_analytics.instrumentation.asgi import HttpRequest
+from asgi_analytics.instrumentation.http import HttpRequest
 from asgi_analytics.testing import capture_events
 from tests.instrumentation.asgi_app import hello, http_scope
 
@@ -61,8 +60,8 @@ def test_both_ways_say_the_same(
     for before_track in (None, lambda event: event):
         with capture_events(service=service, environment=environment, before_track=before_track) as captured:
             middleware = AnalyticsMiddleware(hello, client=captured.client)
-            assert (middleware.lines is None) is (before_track is not None)
-            request = HttpRequest(middleware, http_scope(headers=[]), None, None, 1_000, method="GET")  # type: ignore[arg-type]
+            assert (middleware.settings.lines is None) is (before_track is not None)
+            request = HttpRequest(middleware.settings, http_scope(headers=[]), None, None, 1_000, "GET")  # type: ignore[arg-type]
             request.ended = 1_000 + duration
             request.status, request.outcome, request.ttfb, request.response_bytes = status, outcome, ttfb, size
             request.error_type, request.close_code = error_type, close_code
@@ -74,7 +73,7 @@ def test_both_ways_say_the_same(
             if queries:
                 request.db_queries, request.db_duration_ms, request.fingerprints = queries, 0.125, {"f": queries}
             if trace:
-                request.span = SpanContext(1, 2, is_remote=False)
+                request.span = (1, 2)
             context = contextvars.copy_context()
             context.run(current.set, request)
             context.run(request.finish)
@@ -97,7 +96,7 @@ def test_ids_and_times_rise_with_those_of_other_events() -> None:
     with capture_events() as captured:
         middleware = AnalyticsMiddleware(hello, client=captured.client)
         for _ in range(500):
-            HttpRequest(middleware, http_scope(), None, None, 0, method="GET").finish()  # type: ignore[arg-type]
+            HttpRequest(middleware.settings, http_scope(), None, None, 0, "GET").finish()  # type: ignore[arg-type]
             captured.client.track(CocoonConnected(cocoon_id=UUID(int=1)))
 
     ids = [event.event_id for event in captured.events]
@@ -113,4 +112,4 @@ def test_ids_and_times_rise_with_those_of_other_events() -> None:
 @pytest.mark.parametrize("options", [{"clock": lambda: None}, {"ids": [UUID(int=1)]}, {"enabled": False}])
 def test_a_fixed_identity_needs_the_event(options: dict[str, Any]) -> None:
     with capture_events(**options) as captured:
-        assert AnalyticsMiddleware(hello, client=captured.client).lines is None
+        assert AnalyticsMiddleware(hello, client=captured.client).settings.lines is None

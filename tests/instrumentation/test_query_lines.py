@@ -26,7 +26,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "a mapped user": {"user_id": "ada", "session_id": 's"1'},
     "a number": {"user_id": 42},
     "a session": {"session_id": "s-1"},
-    "a trace": {"span": SpanContext(1, 2, is_remote=False)},
+    "a trace": {"span": (1, 2)},
     "an id of some client": {"request_id": 'a"b\\c\x00'},
     "no user id at all": {"user_id": 1.5},
 }

@@ -73,6 +73,6 @@ async def _got_exception(sender: Any, *, exception: BaseException, **_: Any) -> 
 
 async def _got_background_exception(sender: Any, *, exception: BaseException, **_: Any) -> None:
     captured = captured_request()
-    if captured is not None and captured.middleware.capture_errors:
+    if captured is not None and captured.settings.capture_errors:
         # It may come before the response has gone out, and is none of its business.
-        captured.middleware.client.track_unhandled(exception)
+        captured.settings.client.track_unhandled(exception)

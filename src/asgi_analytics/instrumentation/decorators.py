@@ -73,8 +73,8 @@ class _RequestCall(Call):
     def __init__(self, client: AnalyticsClient, endpoint: str, method: str, ambient: RequestContext | None) -> None:
         self._client = client
         self._is_websocket = method == "WEBSOCKET"
-        self.request = request = RequestContext()
-        request.method, request.endpoint = method, endpoint
+        self.request = request = RequestContext(method)
+        request.endpoint = endpoint
         if ambient is not None:
             request.user_id, request.session_id = ambient.user_id, ambient.session_id
         self._started = perf_counter_ns()

@@ -62,7 +62,7 @@ class QueryLines(Lines):
             ):
                 return None
         if span is not None:
-            trace_id, span_id = span.trace_id, span.span_id
+            trace_id, span_id = span
         now = time_ns()
         if now >= next_millisecond[0]:
             advance(now)

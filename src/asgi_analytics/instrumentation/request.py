@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from asgi_analytics._context import RequestContext, otel_context, span_of
+from asgi_analytics._context import UNSAID, RequestContext, otel_context, span_of
 from asgi_analytics._log import failure, log_problem
 from asgi_analytics._queue import MOST_RECORDS_BYTES
 from asgi_analytics._tracebacks import error_type, unwrapped
@@ -17,12 +18,11 @@ from asgi_analytics.instrumentation.request_lines import made_request_id, rest_o
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
-    from uuid import UUID
 
     from opentelemetry.context import Context
 
-    from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
     from asgi_analytics.instrumentation.framework import Template
+    from asgi_analytics.instrumentation.settings import CaptureSettings
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -32,60 +32,95 @@ if TYPE_CHECKING:
 REQUEST_KEY = "asgi_analytics.request"
 """Where the scope holds the request that is being captured, so that an inner middleware does not capture it again."""
 
-_UNSAID: Any = object()
+
+_NO_SPAN = (None, None)
 
 
-class CapturedRequest(RequestContext, eq=False):
-    """What is known of one request. It stands in the context, so that ``set_user`` and the drivers can add to it."""
+class CapturedRequest(RequestContext):
+    """What is known of one request. It stands in the context, so that ``set_user`` and the drivers can add to it.
 
-    middleware: AnalyticsMiddleware
-    scope: Any
-    """The scope of the request; None when it has ended."""
-    _receive: Receive
-    _send: Send
-    # Nanoseconds, as all that follow: the clock at the start.
-    started: int
-    # What was said: by set_user, by set_session, by a decorator.
-    _user_id: Any = _UNSAID
-    _session_id: Any = _UNSAID
-    _endpoint: str | None = None
-    _request_id: str | None = None
-    # The number of its event, of which the id of a request is made that came without one.
-    _number: int | None = None
-    # The framework's own request object, where one of its hooks has left it here.
-    native: Any = None
-    # The same request as another client's middleware captures it.
-    outer: CapturedRequest | None = None
-    # The exception that was being handled when the response began.
-    answering: BaseException | None = None
-    send_error: OSError | None = None
-    error_type: str | None = None
-    outcome: str = "ok"
-    status: int | None = None
-    response_bytes: int | None = None
-    close_code: int | None = None
-    # What was the trace when the response began.
-    trace: Context | None = None
-    # From the start to the response's; and the clock when all was sent.
-    ttfb: int | None = None
-    ended: int | None = None
-    # Set when it ends: what the event says.
-    template: str | None = None
-    known_user: UUID | str | int | None = None
-    known_session: str | None = None
+    ``scope`` is None when the request has ended; what the event says of user, session and endpoint stands then where
+    stood what was said of them. Times are nanoseconds of `perf_counter_ns`.
+    """
+
+    __slots__ = (
+        "_number",
+        "_receive",
+        "_send",
+        "answering",
+        "close_code",
+        "ended",
+        "error_type",
+        "has_trailers",
+        "native",
+        "outcome",
+        "outer",
+        "response_bytes",
+        "scope",
+        "send_error",
+        "settings",
+        "started",
+        "status",
+        "trace",
+        "ttfb",
+    )
+
+    def __init__(
+        self, settings: CaptureSettings, scope: Any, receive: Receive, send: Send, started: int, method: str
+    ) -> None:
+        # What RequestContext sets, spelled out: every request comes through here.
+        self.ordinary = True
+        self.excluded = False
+        self.method = method
+        self.span = None
+        self._user_id = UNSAID
+        self._session_id = UNSAID
+        self._request_id = None
+        self._endpoint = None
+        self.db_queries = 0
+        self.db_duration_ms = 0.0
+        self.fingerprints = None
+        self.seen_errors = None
+
+        self.settings = settings
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.started = started
+        # The number of its event, of which the id of a request is made that came without one.
+        self._number: int | None = None
+        # The framework's own request object, where one of its hooks has left it here.
+        self.native: Any = None
+        # The same request as another client's middleware captures it.
+        self.outer: CapturedRequest | None = None
+        # The exception that was being handled when the response began.
+        self.answering: BaseException | None = None
+        self.send_error: OSError | None = None
+        self.error_type: str | None = None
+        self.outcome: str = "ok"
+        self.status: int | None = None
+        self.response_bytes: int | None = 0
+        self.close_code: int | None = None
+        # Whether the response ends with trailers in place of its body.
+        self.has_trailers: bool = False
+        # What was the trace when the response began.
+        self.trace: Context | None = None
+        # From the start to the response's; and the clock when all was sent.
+        self.ttfb: int | None = None
+        self.ended: int | None = None
 
     # -- who and where, asked whenever an event is tracked: authentication and routing may come late
 
-    @property  # type: ignore[misc]  # asked anew each time, where another context holds a value
+    @property
     def user_id(self) -> UUID | str | int | None:
         """Who asks: what ``set_user`` said, else the middleware's callable, else ``scope["user"]``."""
         user_id = self._user_id
-        if user_id is not _UNSAID:
+        if user_id is not UNSAID:
             return user_id  # type: ignore[no-any-return]
         scope = self.scope
-        if scope is None:
-            return self.known_user
-        return self._find_user(scope) if self.middleware.knows_users or "user" in scope else None
+        if scope is None or not (self.settings.knows_users or "user" in scope):
+            return None
+        return self._find_user(scope)
 
     @user_id.setter
     def user_id(self, value: UUID | str | int | None) -> None:
@@ -98,13 +133,13 @@ class CapturedRequest(RequestContext, eq=False):
             self.outer.user_id = value
 
     def _find_user(self, scope: Scope) -> UUID | str | int | None:
-        middleware = self.middleware
+        settings = self.settings
         self._user_id = None  # meanwhile: a callable may track events itself
         try:
-            user = ask(middleware.user_id, scope, "user_id")
-            if user is None:
+            user = None if settings.user_id is None else ask(settings.user_id, scope, "user_id")
+            if user is None and (settings.frameworks_know_users or "user" in scope):
                 user = identity_of(scope.get("user"))
-                for framework in middleware.frameworks:
+                for framework in settings.frameworks:
                     if user is None:
                         user = identity_of(framework.user(scope, self))
             return user
@@ -112,22 +147,20 @@ class CapturedRequest(RequestContext, eq=False):
             log_problem("user", "the user of a request is not known: %s", failure(error))
             return None
         finally:
-            self._user_id = _UNSAID
+            self._user_id = UNSAID
 
-    @property  # type: ignore[misc]  # asked anew each time, where another context holds a value
+    @property
     def session_id(self) -> str | None:
         """The session: what ``set_session`` said, else the middleware's callable."""
         session_id = self._session_id
-        if session_id is _UNSAID:
-            if self.scope is None:
-                return self.known_session
-            if self.middleware.session_id is None:
+        if session_id is UNSAID:
+            if self.scope is None or self.settings.session_id is None:
                 return None
             self._session_id = None
             try:
-                session_id = ask(self.middleware.session_id, self.scope, "session_id")
+                session_id = ask(self.settings.session_id, self.scope, "session_id")
             finally:
-                self._session_id = _UNSAID
+                self._session_id = UNSAID
         return session_id if session_id is None or type(session_id) is str else str(session_id)
 
     @session_id.setter
@@ -137,21 +170,24 @@ class CapturedRequest(RequestContext, eq=False):
         if self.outer is not None:
             self.outer.session_id = value
 
-    @property  # type: ignore[misc]  # nobody has a reason to set it
-    def request_id(self) -> str:  # type: ignore[override]
+    @property
+    def request_id(self) -> str | None:
         """The ``X-Request-ID`` of the request, else one that is made for it."""
         request_id = self._request_id
         if request_id is None:
             request_id = self._request_id = sent_request_id(self.scope) or made_request_id(self._number)
         return request_id
 
-    @property  # type: ignore[misc]  # asked anew each time, where another context holds a value
+    @request_id.setter
+    def request_id(self, value: str | None) -> None:
+        self._request_id = value
+
+    @property
     def endpoint(self) -> str | None:
         """The route template, as far as it is known now; a decorator's name for it wins."""
-        if self._endpoint is not None:
+        if self._endpoint is not None or self.scope is None:
             return self._endpoint
-        scope = self.scope
-        return self.template if scope is None else self._find_endpoint(scope)
+        return self._find_endpoint(self.scope)
 
     @endpoint.setter
     def endpoint(self, value: str | None) -> None:
@@ -161,17 +197,17 @@ class CapturedRequest(RequestContext, eq=False):
             self.outer.endpoint = value
 
     def _find_endpoint(self, scope: Scope) -> str | None:
-        middleware = self.middleware
+        settings = self.settings
         try:
-            if (only := middleware.only_framework) is not None:
+            if (only := settings.only_framework) is not None:
                 found = only.template(scope, self)
                 return None if found is None else found.text
             # One that raises is as one that does not know: the framework may.
-            if middleware.endpoint is not None and (named := ask(middleware.endpoint, scope, "endpoint")) is not None:
+            if settings.endpoint is not None and (named := ask(settings.endpoint, scope, "endpoint")) is not None:
                 return str(named)
             route: Template | None = None
             mount: Template | None = None
-            for framework in middleware.frameworks:
+            for framework in settings.frameworks:
                 found = framework.template(scope, self)
                 if found is None:
                     continue
@@ -207,7 +243,7 @@ class CapturedRequest(RequestContext, eq=False):
         is_answered = exc is self.answering or (self.status or 0) >= 500
         exc = unwrapped(exc)
         outcome = outcome_of(exc, self.send_error)
-        for framework in self.middleware.frameworks:
+        for framework in self.settings.frameworks:
             exc = unwrapped(framework.original(exc))
         if not self.is_complete() or is_answered:
             self.outcome = outcome
@@ -216,13 +252,13 @@ class CapturedRequest(RequestContext, eq=False):
             if outcome != "error" and self.is_complete():
                 # An error handler has answered, but there was nobody left to hear it.
                 self.status = self.ttfb = self.response_bytes = None
-        if outcome == "error" and self.middleware.capture_errors:
-            self.middleware.client.track_unhandled(exc)
+        if outcome == "error" and self.settings.capture_errors:
+            self.settings.client.track_unhandled(exc)
 
     def finish(self) -> None:
         """Track the request's event, and let go of the application's objects: contexts may outlive the request."""
         # Every request comes through here once, and each step costs it a hundredth of a microsecond.
-        middleware, scope, known = self.middleware, self.scope, None
+        settings, scope, known = self.settings, self.scope, None
         try:
             if (trace := otel_context()) or self.trace:
                 # The span that is current now, else the one in which the response began.
@@ -234,43 +270,46 @@ class CapturedRequest(RequestContext, eq=False):
                 and self.ended is not None
                 and self.status is not None
                 and self.method != "HEAD"
-                and middleware.asks_little
+                and settings.asks_little
             ):
-                known = middleware.alone.get(id(scope.get("route")), middleware.unrouted)
+                known = settings.alone.get(id(scope.get("route")), settings.unrouted)
             if known is None or "app_root_path" in scope:
                 if (facts := self._facts()) is None:
                     return
                 template, status, ended, user_id, session_id, rest, weight = facts
             else:
-                self.template = template = known[1]
+                self._endpoint = template = known[1]
                 status, ended, rest, weight = self.status, self.ended, "", RECORD_BYTES
                 user_id = session_id = None
-                if middleware.user_id is not None or "user" in scope:
-                    user_id = self.known_user = self._find_user(scope)
-                    if user_id is not None and not fits(user_id):
-                        middleware.client.track_captured(self._event(status, ended))
+                if settings.user_id is not None or "user" in scope:
+                    user_id = self._user_id = self._find_user(scope)
+                    if type(user_id) is not UUID and not fits(user_id):
+                        settings.client.track_captured(self._event(status, ended))
                         return
-            span, trace_id, span_id = self.span, None, None
-            if span is not None:
-                trace_id, span_id = span.trace_id, span.span_id
-            request_id = self._request_id
-            if request_id is None and (sent := dict(scope.get("headers") or ()).get(b"x-request-id")) is not None:
-                request_id = self._request_id = acceptable_request_id(sent)
+            trace_id, span_id = self.span or _NO_SPAN
+            if (request_id := self._request_id) is None:
+                for name, sent in scope.get("headers") or ():
+                    if name == b"x-request-id":
+                        request_id = self._request_id = acceptable_request_id(sent)
             now = time_ns()
             if now >= next_millisecond[0]:
                 advance(now)
             self._number = number = step[0]()
             record = (
-                middleware.writer, weight, now, base[0], number, template, status, self.method, self.outcome,
+                settings.writer, weight, now, base[0], number, template, status, self.method, self.outcome,
                 self.started, ended, self.ttfb, self.response_bytes, rest, user_id, session_id, trace_id, span_id,
                 request_id,
             )  # fmt: skip
-            if not middleware.client._queue.put(record, weight, True):
-                middleware.client.refuse_captured(weight)
+            if not settings.queue.put(record, weight, True):
+                settings.client.refuse_captured(weight)
         except Exception as error:
             log_problem("finish", "a request was not captured: %s", failure(error))
         finally:
             self.scope = None
+            if self.outer is None:
+                scope.pop(REQUEST_KEY, None)
+            else:
+                scope[REQUEST_KEY] = self.outer
             if not self.ordinary:
                 self._let_go()
 
@@ -285,6 +324,10 @@ class CapturedRequest(RequestContext, eq=False):
             self.outer.add_queries(self)
             self.outer = None
 
+    def receiver(self) -> Receive:
+        """Return what the application is to receive by: what the server gave, where there is nothing to see."""
+        return self._receive
+
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass a message on, and take note of it when it is sent."""
         raise NotImplementedError  # HTTP and WebSocket have messages of their own
@@ -297,31 +340,31 @@ class CapturedRequest(RequestContext, eq=False):
         """Return what a record needs to hold; None for a request that makes none: excluded, or tracked as an object."""
         if self.excluded:
             return None
-        middleware, scope = self.middleware, self.scope
+        settings, scope = self.settings, self.scope
         ended = self.ended or perf_counter_ns()
         status = self.answered()
         # From here on they are what they are now. Nobody is asked who cannot know.
         user_id = session_id = template = None
         if self._endpoint is not None or scope is None:
             template = self._endpoint
-        elif middleware.knows_endpoints:
+        elif settings.knows_endpoints:
             template = self._find_endpoint(scope)
-        if self._user_id is not _UNSAID or middleware.knows_users or (scope is not None and "user" in scope):
-            user_id = self.known_user = self.user_id
-        if self._session_id is not _UNSAID or middleware.session_id is not None:
-            session_id = self.known_session = self.session_id
-        self.template = template
+        if self._user_id is not UNSAID or settings.knows_users or (scope is not None and "user" in scope):
+            user_id = self._user_id = self.user_id
+        if self._session_id is not UNSAID or settings.session_id is not None:
+            session_id = self._session_id = self.session_id
+        self._endpoint = template
         rest, weight = "", RECORD_BYTES
         if self.db_queries or self.error_type is not None or self.close_code is not None:
             rest = rest_of(self.error_type, self.close_code, self.db_queries, self.db_duration_ms, self.db_repeats())
             weight += len(rest)
         if (
-            middleware.lines is None
+            settings.lines is None
             or weight > MOST_RECORDS_BYTES
             or not fits(user_id)
             or any(name is not None and len(name) > LONGEST_NAME for name in (template, session_id))
         ):
-            middleware.client.track_captured(self._event(status, ended))
+            settings.client.track_captured(self._event(status, ended))
             return None
         return template, status, ended, user_id, session_id, rest, weight
 
@@ -329,7 +372,7 @@ class CapturedRequest(RequestContext, eq=False):
         queries = self.db_queries
         return ApiRequest(
             method=self.method or "_OTHER",
-            endpoint=self.template,
+            endpoint=self._endpoint,
             status_code=status,
             duration_ms=(ended - self.started) // 1000 / 1000,
             ttfb_ms=None if self.ttfb is None else self.ttfb // 1000 / 1000,

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_analytics._context import otel_context
 from asgi_analytics._log import failure, log_problem
-from asgi_analytics.instrumentation.request import CapturedRequest
+from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
+
+    from asgi_analytics.instrumentation.settings import CaptureSettings
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -21,12 +23,29 @@ _NORMAL_CLOSES = frozenset({1000, 1001, 1005})
 """A close by intent: done, going away (a closed tab), and a close frame without a code."""
 
 
-class WebSocketConnection(CapturedRequest, eq=False):
+def websocket_connection(settings: CaptureSettings, scope: Scope, receive: Receive, send: Send) -> WebSocketConnection:
+    """Return the connection of a scope, which begins now."""
+    connection = WebSocketConnection(settings, scope, receive, send, perf_counter_ns(), "WEBSOCKET")
+    if settings.has_excluded and settings.excludes(scope):
+        connection.excluded = True
+    scope[REQUEST_KEY] = connection
+    return connection
+
+
+class WebSocketConnection(CapturedRequest):
     """One connection: whether it was accepted, what was sent, and who ended it how."""
 
-    accepted: bool = False
-    client_left: bool = False
-    response_bytes: int = 0
+    response_bytes: int
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.ordinary = False
+        self.accepted = False
+        self.client_left = False
+
+    def receiver(self) -> Receive:
+        """Return what the application is to receive by."""
+        return self.receive
 
     async def receive(self) -> Message:
         """Hand on what the client sends, and take note of its leaving."""
