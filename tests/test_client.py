@@ -48,6 +48,10 @@ def test_the_newest_event_is_dropped_when_the_queue_is_full() -> None:
     client = AnalyticsClient(service="shop", queue_size=2)
     assert [client.track(TASK) for _ in range(4)] == [True, True, False, False]
     assert drops(client) == {"queue_full": 2}
+    client = AnalyticsClient(service="shop", queue_size=1, strict=True)
+    client.track(TASK)
+    with pytest.raises(EventNotAccepted, match="1 event waits; queue_size is 1"):
+        client.track(TASK)
 
 
 def test_the_queue_is_bound_in_bytes() -> None:
