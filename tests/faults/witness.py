@@ -69,6 +69,18 @@ class Witness:
         self.clients.append(client)
         return client
 
+    def of_lifespan(self, app: Any) -> Any:
+        """Return an ASGI application that writes the figures when its lifespan is over: a server kills itself then."""
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            finally:
+                if scope["type"] == "lifespan":
+                    self.write_figures("lifespan")
+
+        return watched
+
     def write_figures(self, when: str) -> None:
         """Write the figures of all clients of this process, as of now."""
         for number, client in enumerate(self.clients):
