@@ -10,8 +10,8 @@ import pytest
 
 from tests.databases import Database
 from tests.fakes import until
-from tests.faults.balance import ids_in
-from tests.faults.witness import PROLOGUE, accepted_ids, assert_accounted, environment, run_witnessed
+from tests.faults.balance import assert_all_stored
+from tests.faults.witness import PROLOGUE, environment, run_witnessed
 from tests.proxy import Proxy
 
 CROWD = """
@@ -65,9 +65,7 @@ EXPLICIT = "SELECT count(*), count(DISTINCT data->>'number') FROM analytics_even
 
 
 async def assert_explicit_ones_are_stored(database: Database, folder: Path) -> None:
-    [stats] = assert_accounted(folder)
-    assert stats["stored"] + stats["duplicates"] == stats["accepted"]
-    assert set(await ids_in(database)) == accepted_ids(folder)
+    await assert_all_stored(database, folder)
     connection = await database.connect()
     assert tuple(await connection.fetchrow(EXPLICIT)) == (100, 100)
 
