@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -14,19 +13,14 @@ from asgi_analytics._context import RequestContext, current
 from asgi_analytics.errors import AnalyticsError, EventNotAccepted, InvalidEvent
 from asgi_analytics.testing import capture_events
 
+pytestmark = pytest.mark.usefixtures("outside_a_request")
+
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
 
 
 class Letter(Event):
     text: Any = ""
-
-
-@pytest.fixture(autouse=True)
-def outside_a_request() -> Iterator[None]:
-    token = current.set(None)
-    yield
-    current.reset(token)
 
 
 def drops(client: AnalyticsClient) -> dict[str, int]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -17,19 +15,10 @@ import pytest
 from asgi_analytics import AnalyticsClient, MemorySink, events
 from asgi_analytics.errors import TransientError
 from asgi_analytics.hosting import ThreadHost
-from tests.fakes import BrokenSink, FakeSink, eventually, hang, until
+from tests.fakes import BrokenSink, FakeSink, eventually, hang, until, within
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
-SLACK = 2.0
-"""What a busy machine may take beyond a timeout; far less than it would take to hang."""
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    assert time.monotonic() - begun < seconds + SLACK
 
 
 @pytest.fixture
