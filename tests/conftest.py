@@ -1,4 +1,4 @@
-"""Databases and a network for every test; `servers.py`, `databases.py` and `proxy.py` say how."""
+"""Databases, a network and clients for every test; `servers.py`, `databases.py` and `proxy.py` say how."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from uuid import UUID
 
 import pytest
 
+from asgi_analytics import AnalyticsClient
+from asgi_analytics._context import current
 from tests.databases import Cluster, Database
 from tests.proxy import Proxy
 from tests.servers import Servers, summary
@@ -94,6 +96,24 @@ def make_proxy() -> Iterator[Callable[..., Proxy]]:
 def proxy(database: Database, make_proxy: Callable[..., Proxy]) -> Proxy:
     """Give a proxy in front of this test's ``database``; connect to ``proxy.dsn``."""
     return make_proxy(database)
+
+
+@pytest.fixture
+def make_client() -> Callable[..., AnalyticsClient]:
+    """Give ``make_client(**settings)``: clients whose worker wakes for 1 event unless a setting says otherwise."""
+
+    def make(**settings: Any) -> AnalyticsClient:
+        return AnalyticsClient(service="shop", **{"batch_size": 1, "flush_interval": 3600, **settings})
+
+    return make
+
+
+@pytest.fixture
+def outside_a_request() -> Iterator[None]:
+    """Let `set_user` and its like, which last as long as the context, end with the test."""
+    token = current.set(None)
+    yield
+    current.reset(token)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -1,14 +1,18 @@
-"""Sinks that do what a test tells them, and waiting that polls."""
+"""Sinks that do what a test tells them, waiting that polls, and a limit to what a call may take."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from asgi_analytics import EnrichedEvent
 from asgi_analytics.sinks.base import Receipt
+
+SLACK = 2.0
+"""What a busy machine may take beyond a timeout; far less than it would take to hang."""
 
 
 class FakeSink:
@@ -81,3 +85,11 @@ async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Non
     while not condition():
         assert time.monotonic() < deadline, "this did not come about in time"
         await asyncio.sleep(0.001)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail where the block takes longer than a machine that is busy may take for it."""
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds + SLACK

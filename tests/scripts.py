@@ -52,6 +52,11 @@ def said(what):
 """What each script has: a client of ``file://<path>`` appends its events to a file, one a line."""
 
 
+def environment(**more: object) -> dict[str, str]:
+    """Return the environment of a program that has the `PROLOGUE`."""
+    return {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONFAULTHANDLER": "1"} | {k: str(v) for k, v in more.items()}
+
+
 def run_script(code: str, *arguments: object, timeout: float = 60, check: bool = True, **options: Any) -> str:
     """Run a script to its end and return what it wrote to stdout and stderr; fails when it failed or hung."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
@@ -61,7 +66,7 @@ def run_script(code: str, *arguments: object, timeout: float = 60, check: bool =
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONFAULTHANDLER": "1"},
+        env=environment(),
         **options,
     )
     if check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -14,19 +13,14 @@ from asgi_analytics._context import RequestContext, current
 from asgi_analytics.errors import AnalyticsError, EventNotAccepted, InvalidEvent
 from asgi_analytics.testing import capture_events
 
+pytestmark = pytest.mark.usefixtures("outside_a_request")
+
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
 
 
 class Letter(Event):
     text: Any = ""
-
-
-@pytest.fixture(autouse=True)
-def outside_a_request() -> Iterator[None]:
-    token = current.set(None)
-    yield
-    current.reset(token)
 
 
 def drops(client: AnalyticsClient) -> dict[str, int]:
@@ -48,6 +42,10 @@ def test_the_newest_event_is_dropped_when_the_queue_is_full() -> None:
     client = AnalyticsClient(service="shop", queue_size=2)
     assert [client.track(TASK) for _ in range(4)] == [True, True, False, False]
     assert drops(client) == {"queue_full": 2}
+    client = AnalyticsClient(service="shop", queue_size=1, strict=True)
+    client.track(TASK)
+    with pytest.raises(EventNotAccepted, match="1 event waits; queue_size is 1"):
+        client.track(TASK)
 
 
 def test_the_queue_is_bound_in_bytes() -> None:

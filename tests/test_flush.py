@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -17,19 +15,10 @@ import pytest
 from asgi_analytics import AnalyticsClient, MemorySink, events
 from asgi_analytics.errors import TransientError
 from asgi_analytics.hosting import ThreadHost
-from tests.fakes import BrokenSink, FakeSink, eventually, hang, until
+from tests.fakes import BrokenSink, FakeSink, eventually, hang, until, within
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
-SLACK = 2.0
-"""What a busy machine may take beyond a timeout; far less than it would take to hang."""
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    assert time.monotonic() - begun < seconds + SLACK
 
 
 @pytest.fixture
@@ -99,7 +88,14 @@ def test_a_close_without_a_worker_abandons_at_once_and_says_how_many(caplog: pyt
         assert client.stats().abandoned == 2
         assert close(client, 60) is True
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "2 events of shop abandoned: " in caplog.text
+    assert "2 events of shop abandoned: the time of the close ended before they were stored" in caplog.text
+
+
+def test_one_event_that_a_close_abandons_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    client = AnalyticsClient(service="shop")
+    client.track(TASK)
+    assert client.close(0) is False
+    assert "1 event of shop abandoned: the time of the close ended before it was stored" in caplog.text
 
 
 # -- a worker in a thread

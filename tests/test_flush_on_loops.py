@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, MemorySink, events
-from tests.fakes import FakeSink, hang
+from tests.fakes import FakeSink, hang, within
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
-SLACK = 2.0
-"""What a busy machine may take beyond a timeout; far less than it would take to hang."""
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    assert time.monotonic() - begun < seconds + SLACK
 
 
 @pytest.fixture

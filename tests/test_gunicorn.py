@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import socket
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes import until
-from tests.scripts import PROLOGUE, SOURCE, arrived
+from tests.scripts import PROLOGUE, arrived, environment
+from tests.serving import GUNICORN, Serving
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="gunicorn is not installed")
 
@@ -32,36 +25,12 @@ def app(environ, start_response):
 """
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture(params=["", "flushed"])
-def server(request: pytest.FixtureRequest, tmp_path: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    (tmp_path / "shop.py").write_text(PROLOGUE + APP)
-    environ = {**os.environ, "PYTHONPATH": str(SOURCE), "EVENTS": str(tmp_path / "events"), "FLUSHED": request.param}
-    command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}", "shop:app"]
-    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as process:
-        yield process
-        process.kill()
-
-
-def get(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def test_the_events_of_master_and_workers_arrive_once_each(
-    server: subprocess.Popen[bytes], tmp_path: Path, port: int
-) -> None:
-    until(lambda: get(port), 30)
-    assert all(get(port) for _ in range(9))
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(30) == 0
+@pytest.mark.parametrize("flushed", ["", "flushed"])
+def test_the_events_of_master_and_workers_arrive_once_each(tmp_path: Path, flushed: str) -> None:
+    environ = environment(EVENTS=tmp_path / "events", FLUSHED=flushed)
+    with Serving(tmp_path, PROLOGUE + APP, *GUNICORN, "-w", "2", environ=environ) as server:
+        server.until_served()
+        assert all(server.get() for _ in range(9))
+        server.terminate()
+        assert server.process.returncode == 0
     assert arrived(tmp_path / "events") == ["preload"] + ["request"] * 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -91,6 +92,52 @@ def test_a_naive_clock_is_refused() -> None:
         assert not captured.client.track(TASK)
     with capture_events(clock=lambda: naive, strict=True) as captured, pytest.raises(EventNotAccepted, match="naive"):
         captured.client.track(TASK)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"clock": "12:00"}, "the clock is a str: use an aware datetime"),
+        ({"clock": 5}, "the clock is a int: use an aware datetime"),
+        ({"ids": ID}, "ids is a UUID: use an iterable of UUIDs"),
+        ({"ids": str(ID)}, "ids is a str: use an iterable of UUIDs"),
+    ],
+)
+def test_what_is_no_clock_and_what_are_no_ids_is_refused_with_what_to_do(
+    argument: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)), capture_events(**argument):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"clock": lambda: "12:00"}, "the clock gives a str: give an aware datetime"),
+        ({"ids": lambda: str(ID)}, "the ids of capture_events give a str: give UUIDs"),
+        ({"ids": [5]}, "the ids of capture_events give a int: give UUIDs"),
+    ],
+)
+def test_what_a_clock_or_ids_give_is_refused_with_what_to_do(argument: dict[str, Any], message: str) -> None:
+    with capture_events(**argument) as captured:
+        assert not captured.client.track(TASK)
+        assert captured.events == []
+    with capture_events(**argument, strict=True) as captured, pytest.raises(EventNotAccepted, match=message):
+        captured.client.track(TASK)
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "message"),
+    [
+        (5, "a int names no type of event: use a tag"),
+        (None, "a NoneType names no type of event: use a tag"),
+        (TASK, "a TaskStarted names no type of event: use a tag"),
+        (dict, "dict names no type of event: use a tag"),
+    ],
+)
+def test_what_names_no_type_of_event_is_refused_with_what_to_do(nonsense: Any, message: str) -> None:
+    with capture_events() as captured, pytest.raises(TypeError, match=re.escape(message)):
+        captured.of(nonsense)
 
 
 def test_the_ids_can_be_fixed() -> None:

@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -19,19 +18,14 @@ from asgi_analytics._context import RequestContext, current
 from asgi_analytics.testing import capture_events
 from tests.fakes import until
 
+pytestmark = pytest.mark.usefixtures("outside_a_request")
+
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
 
 
 class Postcard(Event):
     text: Any = ""
-
-
-@pytest.fixture(autouse=True)
-def outside_a_request() -> Iterator[None]:
-    token = current.set(None)
-    yield
-    current.reset(token)
 
 
 # -- from anywhere

@@ -24,18 +24,8 @@ class Parcel(Event):
     text: str = ""
 
 
-@pytest.fixture
-def make() -> Callable[..., AnalyticsClient]:
-    """Give ``make(**settings)``: a client whose worker wakes for 1 event unless a setting says otherwise."""
-
-    def client(**settings: Any) -> AnalyticsClient:
-        return AnalyticsClient(service="shop", **{"batch_size": 1, "flush_interval": 3600, **settings})
-
-    return client
-
-
-async def test_a_batch_is_written_when_it_has_its_size(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=3), FakeSink()
+async def test_a_batch_is_written_when_it_has_its_size(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(batch_size=3), FakeSink()
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
         client.track(TASK)
@@ -46,8 +36,8 @@ async def test_a_batch_is_written_when_it_has_its_size(make: Callable[..., Analy
         assert [len(batch) for batch in sink.writes] == [3]
 
 
-async def test_what_waits_is_written_when_it_has_its_age(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=1000, flush_interval=0.02), FakeSink()
+async def test_what_waits_is_written_when_it_has_its_age(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(batch_size=1000, flush_interval=0.02), FakeSink()
     async with AnalyticsWorker(client, sink):
         await asyncio.sleep(0.05)  # nothing to write meanwhile
         assert not sink.writes
@@ -55,8 +45,10 @@ async def test_what_waits_is_written_when_it_has_its_age(make: Callable[..., Ana
         await eventually(lambda: sink.events)
 
 
-async def test_many_bytes_wake_the_worker_however_few_events_they_are(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=1000), FakeSink()
+async def test_many_bytes_wake_the_worker_however_few_events_they_are(
+    make_client: Callable[..., AnalyticsClient],
+) -> None:
+    client, sink = make_client(batch_size=1000), FakeSink()
     async with AnalyticsWorker(client, sink):
         for _ in range(4):
             client.track(Parcel(text="x" * 200_000))
@@ -64,8 +56,8 @@ async def test_many_bytes_wake_the_worker_however_few_events_they_are(make: Call
         assert all(sum(map(len, batch)) <= worker_module.WRITE_BYTES for batch in sink.writes)
 
 
-async def test_an_event_that_exceeds_a_write_is_written_alone(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(max_event_bytes=4 * worker_module.WRITE_BYTES), FakeSink()
+async def test_an_event_that_exceeds_a_write_is_written_alone(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(max_event_bytes=4 * worker_module.WRITE_BYTES), FakeSink()
     client.track(TASK)
     client.track(Parcel(text="x" * 2 * worker_module.WRITE_BYTES))
     client.track(TASK)
@@ -75,10 +67,10 @@ async def test_an_event_that_exceeds_a_write_is_written_alone(make: Callable[...
 
 
 async def test_a_write_takes_all_that_waits_up_to_its_limit(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
-    client, sink = make(batch_size=10), FakeSink()
+    client, sink = make_client(batch_size=10), FakeSink()
     for _ in range(1_500):
         client.track(TASK)
     async with AnalyticsWorker(client, sink):
@@ -88,10 +80,10 @@ async def test_a_write_takes_all_that_waits_up_to_its_limit(
 
 
 async def test_under_load_a_write_waits_for_more_until_its_pause_is_over(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 0.3)
-    client, sink = make(batch_size=10), FakeSink()
+    client, sink = make_client(batch_size=10), FakeSink()
     async with AnalyticsWorker(client, sink):
         for _ in range(10):
             client.track(TASK)
@@ -107,11 +99,11 @@ async def test_under_load_a_write_waits_for_more_until_its_pause_is_over(
 
 @pytest.mark.parametrize(("queue_size", "enough"), [(10_000, 1_000), (100, 40)])
 async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, queue_size: int, enough: int
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, queue_size: int, enough: int
 ) -> None:
     monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
     monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
-    client, sink = make(batch_size=10, queue_size=queue_size), FakeSink()
+    client, sink = make_client(batch_size=10, queue_size=queue_size), FakeSink()
     async with AnalyticsWorker(client, sink):
         for number in (10, enough - 1):
             for _ in range(number):
@@ -123,10 +115,10 @@ async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
 
 
 async def test_a_flush_and_an_age_wait_for_no_pause(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
-    client, sink = make(batch_size=10, flush_interval=0.2), FakeSink()
+    client, sink = make_client(batch_size=10, flush_interval=0.2), FakeSink()
     async with AnalyticsWorker(client, sink):
         for _ in range(10):
             client.track(TASK)
@@ -138,9 +130,9 @@ async def test_a_flush_and_an_age_wait_for_no_pause(
 
 
 async def test_without_an_interval_each_event_is_written_at_once_and_the_worker_sleeps_between(
-    make: Callable[..., AnalyticsClient],
+    make_client: Callable[..., AnalyticsClient],
 ) -> None:
-    client, sink = make(batch_size=100, flush_interval=0), FakeSink()
+    client, sink = make_client(batch_size=100, flush_interval=0), FakeSink()
     worker = AnalyticsWorker(client, sink)
     async with worker:
         for number in range(3):
@@ -160,10 +152,10 @@ async def test_without_an_interval_each_event_is_written_at_once_and_the_worker_
 
 
 async def test_a_sink_that_never_waits_does_not_starve_the_loop(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asgi_analytics.worker.PAUSE_SECONDS", 0.0)
-    client = make(queue_size=100)
+    client = make_client(queue_size=100)
 
     class Endless(FakeSink):
         async def write(self, batch: Any) -> Receipt:
@@ -181,14 +173,14 @@ async def test_a_sink_that_never_waits_does_not_starve_the_loop(
         await worker.aclose(0)
 
 
-async def test_the_sink_is_muted_for_our_own_instrumentation(make: Callable[..., AnalyticsClient]) -> None:
+async def test_the_sink_is_muted_for_our_own_instrumentation(make_client: Callable[..., AnalyticsClient]) -> None:
     seen: list[bool] = []
 
     async def look() -> None:
         seen.append(suppressed.get())
         seen.append(await asyncio.create_task(_suppressed()))
 
-    client = make()
+    client = make_client()
     async with AnalyticsWorker(client, FakeSink(look)):
         client.track(TASK)
         assert await client.aflush(10)
@@ -196,8 +188,10 @@ async def test_the_sink_is_muted_for_our_own_instrumentation(make: Callable[...,
     assert suppressed.get() is False
 
 
-async def test_what_comes_after_the_worker_in_its_task_is_not_muted(make: Callable[..., AnalyticsClient]) -> None:
-    client = make()
+async def test_what_comes_after_the_worker_in_its_task_is_not_muted(
+    make_client: Callable[..., AnalyticsClient],
+) -> None:
+    client = make_client()
     client.track(TASK)
     client._queue.close()  # so that the worker ends when it has written
     await AnalyticsWorker(client, FakeSink()).run()
@@ -210,9 +204,9 @@ async def _suppressed() -> bool:
 
 
 async def test_drops_are_logged_by_the_worker(
-    make: Callable[..., AnalyticsClient], caplog: pytest.LogCaptureFixture
+    make_client: Callable[..., AnalyticsClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = make(max_event_bytes=1000)
+    client = make_client(max_event_bytes=1000)
     async with AnalyticsWorker(client, MemorySink()):
         for _ in range(3):
             client.track(Parcel(text="x" * 1000))
@@ -235,7 +229,7 @@ def test_what_is_no_client_is_refused() -> None:
 
 
 async def test_the_hourly_upkeep_of_a_sink_is_called_and_its_failure_hurts_nobody(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Kept(FakeSink):
         calls = 0
@@ -248,7 +242,7 @@ async def test_the_hourly_upkeep_of_a_sink_is_called_and_its_failure_hurts_nobod
 
     monkeypatch.setattr(worker_module, "FIRST_UPKEEP_SECONDS", 0.001)
     monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.001)
-    client, sink = make(), Kept()
+    client, sink = make_client(), Kept()
     async with AnalyticsWorker(client, sink):
         await eventually(lambda: sink.calls >= 3)
         client.track(TASK)

@@ -8,7 +8,6 @@ import gc
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -22,18 +21,8 @@ ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
 
 
-@pytest.fixture
-def make() -> Callable[..., AnalyticsClient]:
-    """Give ``make(**settings)``: a client whose worker wakes for 1 event unless a setting says otherwise."""
-
-    def client(**settings: Any) -> AnalyticsClient:
-        return AnalyticsClient(service="shop", **{"batch_size": 1, "flush_interval": 3600, **settings})
-
-    return client
-
-
-async def test_a_worker_flushes_when_its_block_ends(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=100), FakeSink()
+async def test_a_worker_flushes_when_its_block_ends(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(batch_size=100), FakeSink()
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
     assert (len(sink.events), sink.closed) == (1, 1)
@@ -41,8 +30,10 @@ async def test_a_worker_flushes_when_its_block_ends(make: Callable[..., Analytic
     assert client.stats().queued == 1
 
 
-async def test_a_block_that_raises_is_flushed_and_its_error_goes_on(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=100), FakeSink()
+async def test_a_block_that_raises_is_flushed_and_its_error_goes_on(
+    make_client: Callable[..., AnalyticsClient],
+) -> None:
+    client, sink = make_client(batch_size=100), FakeSink()
     with pytest.raises(KeyError):  # noqa: PT012  # a block is what is tested
         async with AnalyticsWorker(client, sink):
             client.track(TASK)
@@ -50,8 +41,8 @@ async def test_a_block_that_raises_is_flushed_and_its_error_goes_on(make: Callab
     assert len(sink.events) == 1
 
 
-async def test_a_second_worker_is_refused_while_the_first_one_runs(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(), FakeSink()
+async def test_a_second_worker_is_refused_while_the_first_one_runs(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(), FakeSink()
     async with AnalyticsWorker(client, sink):
         with pytest.raises(ConfigError, match="one client, one worker"):
             async with AnalyticsWorker(client, FakeSink()):
@@ -61,8 +52,8 @@ async def test_a_second_worker_is_refused_while_the_first_one_runs(make: Callabl
     assert len(sink.events) == 1
 
 
-async def test_one_worker_follows_another(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(), FakeSink()
+async def test_one_worker_follows_another(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(), FakeSink()
     for number in range(3):
         client.track(TASK)
         async with AnalyticsWorker(client, sink):
@@ -70,8 +61,8 @@ async def test_one_worker_follows_another(make: Callable[..., AnalyticsClient]) 
         assert len(sink.events) == 2 * (number + 1)
 
 
-async def test_a_worker_may_be_used_again(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(), FakeSink()
+async def test_a_worker_may_be_used_again(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(), FakeSink()
     worker = AnalyticsWorker(client, sink)
     for number in range(2):
         async with worker:
@@ -79,8 +70,8 @@ async def test_a_worker_may_be_used_again(make: Callable[..., AnalyticsClient]) 
         assert len(sink.events) == number + 1
 
 
-async def test_a_cancelled_worker_writes_what_is_left_first(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=100), FakeSink()
+async def test_a_cancelled_worker_writes_what_is_left_first(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(batch_size=100), FakeSink()
     task = asyncio.create_task(AnalyticsWorker(client, sink).run())
     await asyncio.sleep(0)
     client.track(TASK)
@@ -91,9 +82,9 @@ async def test_a_cancelled_worker_writes_what_is_left_first(make: Callable[..., 
 
 
 async def test_a_worker_cancelled_in_the_middle_of_a_write_writes_the_same_batch_again(
-    make: Callable[..., AnalyticsClient],
+    make_client: Callable[..., AnalyticsClient],
 ) -> None:
-    client, sink = make(), FakeSink(hang)
+    client, sink = make_client(), FakeSink(hang)
     task = asyncio.create_task(AnalyticsWorker(client, sink).run())
     client.track(TASK)
     await eventually(lambda: sink.writes)
@@ -106,9 +97,9 @@ async def test_a_worker_cancelled_in_the_middle_of_a_write_writes_the_same_batch
 
 
 async def test_a_second_cancellation_is_obeyed_at_once_and_what_is_left_waits(
-    make: Callable[..., AnalyticsClient],
+    make_client: Callable[..., AnalyticsClient],
 ) -> None:
-    client, sink = make(), FakeSink(hang, hang)
+    client, sink = make_client(), FakeSink(hang, hang)
     task = asyncio.create_task(AnalyticsWorker(client, sink).run())
     client.track(TASK)
     await eventually(lambda: len(sink.writes) == 1)
@@ -124,8 +115,8 @@ async def test_a_second_cancellation_is_obeyed_at_once_and_what_is_left_waits(
     assert client.stats().stored == 1
 
 
-async def test_the_last_flush_has_the_time_of_close_timeout(make: Callable[..., AnalyticsClient]) -> None:
-    client = make(close_timeout=0.05)
+async def test_the_last_flush_has_the_time_of_close_timeout(make_client: Callable[..., AnalyticsClient]) -> None:
+    client = make_client(close_timeout=0.05)
     task = asyncio.create_task(AnalyticsWorker(client, BrokenSink(TransientError("away"))).run())
     client.track(TASK)
     await eventually(lambda: client.stats().retries)
@@ -138,10 +129,10 @@ async def test_the_last_flush_has_the_time_of_close_timeout(make: Callable[..., 
 
 
 async def test_closing_the_worker_interrupts_a_backoff(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asgi_analytics.worker.random.uniform", lambda low, high: 3600.0)
-    client, sink = make(), FakeSink(TransientError("away"))
+    client, sink = make_client(), FakeSink(TransientError("away"))
     worker = AnalyticsWorker(client, sink)
     async with worker:
         client.track(TASK)
@@ -150,8 +141,8 @@ async def test_closing_the_worker_interrupts_a_backoff(
     assert client.stats().stored == 1
 
 
-async def test_closing_a_worker_whose_sink_hangs_keeps_its_time(make: Callable[..., AnalyticsClient]) -> None:
-    client = make()
+async def test_closing_a_worker_whose_sink_hangs_keeps_its_time(make_client: Callable[..., AnalyticsClient]) -> None:
+    client = make_client()
     worker = AnalyticsWorker(client, FakeSink(hang))
     await worker.__aenter__()
     client.track(TASK)
@@ -163,7 +154,7 @@ async def test_closing_a_worker_whose_sink_hangs_keeps_its_time(make: Callable[.
 
 
 async def test_closing_a_worker_whose_sink_ignores_cancellation_keeps_its_time(
-    make: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = asyncio.Event()
 
@@ -173,7 +164,7 @@ async def test_closing_a_worker_whose_sink_ignores_cancellation_keeps_its_time(
                 await release.wait()
 
     monkeypatch.setattr(worker_module, "ENDING_SECONDS", 0.02)
-    client = make()
+    client = make_client()
     worker = AnalyticsWorker(client, FakeSink(stubborn))
     await worker.__aenter__()
     client.track(TASK)
@@ -185,8 +176,10 @@ async def test_closing_a_worker_whose_sink_ignores_cancellation_keeps_its_time(
     await eventually(lambda: not worker._running)
 
 
-async def test_a_worker_returns_when_its_client_is_closed_and_empty(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=100), FakeSink()
+async def test_a_worker_returns_when_its_client_is_closed_and_empty(
+    make_client: Callable[..., AnalyticsClient],
+) -> None:
+    client, sink = make_client(batch_size=100), FakeSink()
     task = asyncio.create_task(AnalyticsWorker(client, sink).run())
     await asyncio.sleep(0)
     client.track(TASK)
@@ -195,8 +188,8 @@ async def test_a_worker_returns_when_its_client_is_closed_and_empty(make: Callab
     assert len(sink.events) == 1
 
 
-def test_three_loops_one_after_the_other_serve_one_client(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(batch_size=100), FakeSink()
+def test_three_loops_one_after_the_other_serve_one_client(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(batch_size=100), FakeSink()
 
     async def serve(how: int) -> None:
         worker = AnalyticsWorker(client, sink)
@@ -220,8 +213,8 @@ def test_three_loops_one_after_the_other_serve_one_client(make: Callable[..., An
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited", "ignore::ResourceWarning")
-def test_a_worker_whose_loop_was_thrown_away_is_replaced(make: Callable[..., AnalyticsClient]) -> None:
-    client, sink = make(), FakeSink(hang)
+def test_a_worker_whose_loop_was_thrown_away_is_replaced(make_client: Callable[..., AnalyticsClient]) -> None:
+    client, sink = make_client(), FakeSink(hang)
     loop = asyncio.new_event_loop()
     task = loop.create_task(AnalyticsWorker(client, sink).run())
     client.track(TASK)
@@ -245,9 +238,9 @@ def test_a_worker_whose_loop_was_thrown_away_is_replaced(make: Callable[..., Ana
 
 
 def test_a_worker_that_was_replaced_while_its_loop_stood_still_leaves_all_to_the_new_one(
-    make: Callable[..., AnalyticsClient],
+    make_client: Callable[..., AnalyticsClient],
 ) -> None:
-    client, sink = make(), FakeSink()
+    client, sink = make_client(), FakeSink()
     go = asyncio.Event()
     old_loop = asyncio.new_event_loop()
     old_sink = FakeSink(go.wait)
@@ -271,9 +264,9 @@ def test_a_worker_that_was_replaced_while_its_loop_stood_still_leaves_all_to_the
 
 
 def test_events_of_many_threads_arrive_once_each_while_workers_come_and_go(
-    make: Callable[..., AnalyticsClient],
+    make_client: Callable[..., AnalyticsClient],
 ) -> None:
-    client, sink = make(batch_size=10, queue_size=1_000_000), FakeSink(*[TransientError("away")] * 3)
+    client, sink = make_client(batch_size=10, queue_size=1_000_000), FakeSink(*[TransientError("away")] * 3)
     done = threading.Event()
 
     def produce() -> None:
@@ -300,8 +293,10 @@ def test_events_of_many_threads_arrive_once_each_while_workers_come_and_go(
     assert len(sink.events) == 6_000
 
 
-async def test_a_cancellation_while_the_sink_closes_leaves_nothing_open(make: Callable[..., AnalyticsClient]) -> None:
-    client = make()
+async def test_a_cancellation_while_the_sink_closes_leaves_nothing_open(
+    make_client: Callable[..., AnalyticsClient],
+) -> None:
+    client = make_client()
 
     class Slow(FakeSink):
         begun = asyncio.Event()

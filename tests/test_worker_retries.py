@@ -21,16 +21,6 @@ TASK = events.TaskStarted(task_id=ID, user_id=ID)
 
 
 @pytest.fixture
-def make() -> Callable[..., AnalyticsClient]:
-    """Give ``make(**settings)``: a client whose worker wakes for 1 event unless a setting says otherwise."""
-
-    def client(**settings: Any) -> AnalyticsClient:
-        return AnalyticsClient(service="shop", **{"batch_size": 1, "flush_interval": 3600, **settings})
-
-    return client
-
-
-@pytest.fixture
 def jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     """Give the bounds of each random delay, which is none here."""
     bounds: list[tuple[float, float]] = []
@@ -44,9 +34,9 @@ def jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 
 
 async def test_a_transient_error_is_retried_with_full_jitter_until_the_batch_is_stored(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client, sink = make(), FakeSink(*[TransientError("refused")] * 12)
+    client, sink = make_client(), FakeSink(*[TransientError("refused")] * 12)
     caplog.set_level(logging.INFO)
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
@@ -62,7 +52,7 @@ async def test_a_transient_error_is_retried_with_full_jitter_until_the_batch_is_
 
 
 async def test_a_sink_that_asks_for_time_gets_it_on_top_of_the_jitter(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
 
@@ -71,7 +61,10 @@ async def test_a_sink_that_asks_for_time_gets_it_on_top_of_the_jitter(
         await asyncio.sleep(0)
         return False
 
-    client, sink = make(), FakeSink(TransientError("503", retry_after=7.0), TransientError("503", retry_after=1e9))
+    client, sink = (
+        make_client(),
+        FakeSink(TransientError("503", retry_after=7.0), TransientError("503", retry_after=1e9)),
+    )
     client.track(TASK)
     monkeypatch.setattr(AnalyticsWorker, "_sleep", sleep)
     async with AnalyticsWorker(client, sink):
@@ -80,9 +73,9 @@ async def test_a_sink_that_asks_for_time_gets_it_on_top_of_the_jitter(
 
 
 async def test_an_operator_error_is_retried_slowly_and_said_loudly(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client, sink = make(), FakeSink(*[OperatorError("no table: run analytics-migrate all")] * 6)
+    client, sink = make_client(), FakeSink(*[OperatorError("no table: run analytics-migrate all")] * 6)
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
         assert await client.aflush(10)
@@ -105,13 +98,13 @@ async def test_an_operator_error_is_retried_slowly_and_said_loudly(
     ],
 )
 async def test_an_error_that_nobody_expected_is_said_loudly_and_costs_nothing(
-    make: Callable[..., AnalyticsClient],
+    make_client: Callable[..., AnalyticsClient],
     jitter: list[tuple[float, float]],
     caplog: pytest.LogCaptureFixture,
     error: BaseException,
     said: str,
 ) -> None:
-    client, sink = make(), FakeSink(error)
+    client, sink = make_client(), FakeSink(error)
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
         assert await client.aflush(10)
@@ -125,9 +118,9 @@ async def test_an_error_that_nobody_expected_is_said_loudly_and_costs_nothing(
     [Receipt(duplicates=2), Receipt(duplicates=-1), Receipt(rejected=[Rejected(0, "a"), Rejected(0, "b")]), 7],
 )
 async def test_an_answer_that_makes_no_sense_is_no_answer(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], nonsense: Any
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], nonsense: Any
 ) -> None:
-    client, sink = make(), FakeSink(nonsense)
+    client, sink = make_client(), FakeSink(nonsense)
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
         assert await client.aflush(10)
@@ -136,10 +129,10 @@ async def test_an_answer_that_makes_no_sense_is_no_answer(
 
 
 async def test_what_the_sink_rejects_is_counted_by_reason_and_said_once(
-    make: Callable[..., AnalyticsClient], caplog: pytest.LogCaptureFixture
+    make_client: Callable[..., AnalyticsClient], caplog: pytest.LogCaptureFixture
 ) -> None:
     rejected = [Rejected(0, "check_violation"), Rejected(2, "check_violation"), Rejected(3, "too_deep", "data")]
-    client, sink = make(), FakeSink(Receipt(duplicates=1, rejected=rejected), Receipt(rejected=rejected[:1]))
+    client, sink = make_client(), FakeSink(Receipt(duplicates=1, rejected=rejected), Receipt(rejected=rejected[:1]))
     for _ in range(5):
         client.track(TASK)
     async with AnalyticsWorker(client, sink):
@@ -156,9 +149,9 @@ async def test_what_the_sink_rejects_is_counted_by_reason_and_said_once(
 
 
 async def test_an_outage_takes_one_line_and_bounded_memory(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client, sink = make(queue_size=50), BrokenSink(TransientError("away"))
+    client, sink = make_client(queue_size=50), BrokenSink(TransientError("away"))
     async with AnalyticsWorker(client, sink) as worker:
         for _ in range(300):
             client.track(TASK)
@@ -174,9 +167,9 @@ async def test_an_outage_takes_one_line_and_bounded_memory(
 
 
 async def test_a_write_that_took_too_long_is_tried_again_with_half_and_the_rest_follows(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
 ) -> None:
-    client, sink = make(), FakeSink(*[TransientError("too slow", fewer=True)] * 2)
+    client, sink = make_client(), FakeSink(*[TransientError("too slow", fewer=True)] * 2)
     for _ in range(16):
         client.track(TASK)
     async with AnalyticsWorker(client, sink):
@@ -188,9 +181,9 @@ async def test_a_write_that_took_too_long_is_tried_again_with_half_and_the_rest_
 
 
 async def test_the_rest_of_a_write_that_took_too_long_does_not_wait_for_more_events(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
 ) -> None:
-    client, sink = make(batch_size=10), FakeSink(TransientError("too slow", fewer=True))
+    client, sink = make_client(batch_size=10), FakeSink(TransientError("too slow", fewer=True))
     async with AnalyticsWorker(client, sink):
         for _ in range(10):
             client.track(TASK)
@@ -198,9 +191,9 @@ async def test_the_rest_of_a_write_that_took_too_long_does_not_wait_for_more_eve
 
 
 async def test_a_single_event_that_takes_too_long_is_tried_again_as_it_is(
-    make: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
+    make_client: Callable[..., AnalyticsClient], jitter: list[tuple[float, float]]
 ) -> None:
-    client, sink = make(), FakeSink(*[TransientError("too slow", fewer=True)] * 3)
+    client, sink = make_client(), FakeSink(*[TransientError("too slow", fewer=True)] * 3)
     async with AnalyticsWorker(client, sink):
         client.track(TASK)
         assert await client.aflush(10)

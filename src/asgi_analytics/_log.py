@@ -65,6 +65,11 @@ def one_line(text: object) -> str:
     return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
 
 
+def number_of_events(number: int, one: str = "", more: str = "") -> str:
+    """Return how many events, as one says it, with the verb that follows: ``1 event was``, ``2 events were``."""
+    return f"{number} {'event' if number == 1 else 'events'} {one if number == 1 else more}".rstrip()
+
+
 def failure(error: BaseException) -> str:
     """Return what is logged of an error: the text of one of ours, else which it is and where it was raised.
 

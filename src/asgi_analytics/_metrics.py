@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet, finalize
 
 from opentelemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from asgi_analytics._queue import EventQueue
     from asgi_analytics._stats import Stats
@@ -43,7 +44,8 @@ _GAUGES = {
     "oldest_seconds": ("s", "Age of the oldest event that is not settled"),
 }
 
-_observed: Collection[Observed] | None = None
+_observed: WeakSet[Observed] = WeakSet()
+_published = False
 # What clients had counted that are no more: a counter must not go back. Appended to by the garbage collector, in the
 # middle of anything, and added up elsewhere.
 _collected: deque[tuple[str, Stats]] = deque()
@@ -51,15 +53,20 @@ _collected_sums: dict[str, dict[tuple[str, str | None], float]] = {}
 _adding = threading.Lock()
 
 
-def remember(client: Observed) -> None:
-    """Keep what a client has counted when it is collected as garbage."""
+def observe(client: Observed) -> None:
+    """Publish the figures of a client, and keep what it has counted when it is collected as garbage."""
+    global _published
+    _observed.add(client)
+    if not _published:
+        _published = True
+        _publish()
     _add_collected()
     service, queue = client.settings.service, client._queue
     # Nobody else has the queue by then, so its lock is free.
-    weakref.finalize(client, lambda: _collected.append((service, queue.read(0.0)))).atexit = False
+    finalize(client, lambda: _collected.append((service, queue.read(0.0)))).atexit = False
 
 
-def forget_collected() -> None:
+def _forget_collected() -> None:
     """Start from nothing, in the child of a fork: its parent goes on counting."""
     global _adding
     _adding = threading.Lock()
@@ -83,12 +90,7 @@ def _numbers(service: str, stats: Stats, name: str) -> Iterator[tuple[tuple[str,
         yield (service, reason), number
 
 
-def observe(clients: Collection[Observed]) -> None:
-    """Publish the figures of the clients in a collection, which may change; the first call counts."""
-    global _observed
-    if _observed is not None:
-        return
-    _observed = clients
+def _publish() -> None:
     meter = metrics.get_meter("asgi_analytics")
     for name, description in _COUNTERS.items():
         unit = "{write}" if name in ("retries", "batches") else "{event}"
@@ -104,7 +106,7 @@ def observe(clients: Collection[Observed]) -> None:
 def _callback(name: str) -> Callable[[metrics.CallbackOptions], Iterable[metrics.Observation]]:
     def read(options: metrics.CallbackOptions) -> Iterator[metrics.Observation]:
         # Clients of one service are one series: two observations with the same attributes would hide one of them.
-        clients = list(_observed or ())  # held, so that none of them is collected between here and its figures
+        clients = list(_observed)  # held, so that none of them is collected between here and its figures
         _add_collected()
         with _adding:
             sums = dict(_collected_sums.get(name, {}))
@@ -115,3 +117,7 @@ def _callback(name: str) -> Callable[[metrics.CallbackOptions], Iterable[metrics
             yield metrics.Observation(number, {"service": service} | ({"reason": reason} if reason else {}))
 
     return read
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_collected)

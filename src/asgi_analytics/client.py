@@ -1,15 +1,10 @@
-"""The client: ``track()`` puts an event into the queue, and everything else is about getting it out in time."""
+"""The client: ``track()`` puts an event into the queue; `_delivery.py` is about getting it out in time."""
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import contextlib
 import os
 import socket
 import threading
-import time
-import weakref
 from datetime import UTC, datetime
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
@@ -19,10 +14,12 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics import _metrics
 from asgi_analytics._context import current, otel_context, span_of
-from asgi_analytics._log import log, one_line
+from asgi_analytics._delivery import Delivery, clients
+from asgi_analytics._log import number_of_events
 from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue
+from asgi_analytics._reported import is_news
 from asgi_analytics._stats import Stats
-from asgi_analytics._tracebacks import describe, leaves, unwrapped
+from asgi_analytics._tracebacks import describe, unwrapped
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
 from asgi_analytics.events.base import Event, decode_envelope
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from asgi_analytics._context import RequestContext
+    from asgi_analytics._delivery import Host
     from asgi_analytics.events.captured import ApplicationError
 
 
@@ -51,28 +49,7 @@ class RecordLines(Protocol):
 _LinesT = TypeVar("_LinesT", bound=RecordLines)
 
 
-class Host(Protocol):
-    """Runs a worker for a client that was made from a URL, beside the application."""
-
-    sink: Any
-
-    def start(self) -> bool:
-        """Start the worker unless it runs; never raises. False where no thread can be started (any more)."""
-
-    def finish(self, timeout: float) -> None:
-        """Write what is left within ``timeout`` seconds, in the calling thread."""
-
-    def stop(self) -> None:
-        """Tell the worker to end, and its connections with it; returns at once."""
-
-    def stopped(self) -> bool:
-        """Tell whether the worker has ended."""
-
-    def after_fork(self) -> None:
-        """Forget the parent's worker and connections without touching them."""
-
-
-class AnalyticsClient:
+class AnalyticsClient(Delivery):
     """Takes events from an application: from any thread, any loop, no loop, or a signal handler.
 
     ``AnalyticsClient.from_url(url, service=…)`` brings its own worker, in a thread that starts at the first event.
@@ -115,7 +92,7 @@ class AnalyticsClient:
             enabled=enabled,
             strict=strict,
         )
-        self._host: Host | None = None
+        self._host = None
         self._set_encoder(None, None)
         self._queue = EventQueue(
             size=settings.queue_size,
@@ -125,9 +102,8 @@ class AnalyticsClient:
         self._max_event_bytes = settings.max_event_bytes
         # The one flag that the fast way asks: nothing between the event and its encoding.
         self._plain = settings.enabled and settings.before_track is None
-        _clients.add(self)
-        _metrics.observe(_clients)
-        _metrics.remember(self)
+        clients.add(self)
+        _metrics.observe(self)
 
     def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
@@ -260,7 +236,7 @@ class AnalyticsClient:
         try:
             exc = unwrapped(exc)
             request = current.get()
-            if (request is not None and request.excluded) or not _reported(exc, self, request):
+            if (request is not None and request.excluded) or not is_news(exc, self, request):
                 return None
             endpoint = None if request is None else request.endpoint
             return describe(exc, handled=handled, endpoint=endpoint, context=context)
@@ -297,7 +273,8 @@ class AnalyticsClient:
             return self._drop("oversize", f"{weight} bytes encoded; max_event_bytes is {self._max_event_bytes}")
         if queue.closed:
             return self._drop("closed", "the client is closed")
-        return self._drop("queue_full", f"{len(queue.items)} events wait; queue_size is {queue.size}")
+        waiting = number_of_events(len(queue.items), "waits", "wait")
+        return self._drop("queue_full", f"{waiting}; queue_size is {queue.size}")
 
     def _filtered(self, event: Event, facts: Facts | None) -> Event | None:
         """Return what ``before_track`` makes of an event; the request's user is shown to it in the event's field."""
@@ -344,116 +321,6 @@ class AnalyticsClient:
             age = max(0.0, now.timestamp() - then)
         return self._queue.read(age)
 
-    # -- getting it out
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything accepted before the call is settled, at most ``timeout`` seconds (``close_timeout``).
-
-        Interrupts a backoff. False when something is left. At zero it asks for a write and does not wait. In the
-        worker's own thread it does not wait either, nor in a signal handler that interrupts a call of this client which
-        holds its lock: nothing could happen meanwhile.
-        """
-        # No threading.Event: its set() takes a lock, which a signal handler may find held by the wait it interrupts.
-        done = threading.Lock()
-        done.acquire()
-        if self._ask(done.release):
-            return True
-        settled = not self._queue.needs_this_thread() and done.acquire(timeout=self._seconds(timeout))
-        self._queue.forget(done.release)
-        return settled or done.acquire(blocking=False)
-
-    async def aflush(self, timeout: float | None = None) -> bool:
-        """Do what `flush` does without blocking the loop."""
-        loop = asyncio.get_running_loop()
-        done = asyncio.Event()
-
-        def call() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed before the answer came
-                loop.call_soon_threadsafe(done.set)
-
-        if self._ask(call):
-            return True
-        try:
-            await asyncio.wait_for(done.wait(), self._seconds(timeout))
-        except TimeoutError:
-            return False
-        finally:
-            self._queue.forget(call)
-        return True
-
-    def close(self, timeout: float | None = None) -> bool:
-        """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
-
-        What is left then is counted as abandoned; False says so. Where `flush` cannot wait, the worker writes what is
-        left after this call, and ends. A call after the end does nothing and returns True.
-        """
-        queue = self._queue
-        if queue.ended:
-            return True
-        queue.close()
-        seconds = self._seconds(timeout)
-        deadline = time.monotonic() + seconds
-        if seconds > 0 and queue.needs_this_thread() and queue.has_worker():
-            queue.wake()
-            return queue.is_settled()
-        if self._host is not None and not queue.is_settled() and not self._host.start():
-            self._host.finish(seconds)
-        elif queue.has_worker():
-            self.flush(seconds)
-        left = self._abandon()
-        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        return not left
-
-    async def aclose(self, timeout: float | None = None) -> bool:
-        """Do what `close` does without blocking the loop, and wait for a worker on this loop too."""
-        queue = self._queue
-        if queue.ended:
-            return True
-        queue.close()
-        seconds = self._seconds(timeout)
-        deadline = time.monotonic() + seconds
-        await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
-        if queue.has_worker():
-            await self.aflush(deadline - time.monotonic())
-        left = self._abandon()
-        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.002)  # a look now and then: the thread must not need this loop in order to end
-        return not left
-
-    def _seconds(self, timeout: float | None) -> float:
-        seconds = self.settings.close_timeout if timeout is None else timeout
-        return min(max(0.0, seconds), threading.TIMEOUT_MAX)
-
-    def _ask(self, call: Callable[[], None]) -> bool:
-        """Ask the worker to write all that is accepted now, and to call back then; True when there is nothing."""
-        if self._host is not None and not self._queue.is_settled():
-            self._host.start()
-        return self._queue.when_settled(self._queue.ticket(), call)
-
-    def _abandon(self) -> int:
-        left = self._queue.end()
-        if self._host is not None:
-            self._host.stop()
-        self._queue.wake()  # a worker of the application's own returns now
-        self._queue.report_drops()
-        if left:
-            log.warning(
-                "%d %s of %s abandoned: the time of the close ended before %s stored; last error: %s",
-                left,
-                "event" if left == 1 else "events",
-                one_line(self.settings.service),
-                "it was" if left == 1 else "they were",
-                one_line(self._queue.last_error),
-            )
-        return left
-
-    def _after_fork(self) -> None:
-        self._queue.reset()
-        if self._host is not None:
-            self._host.after_fork()
-            self._queue.idle(self._host.start, wake_at=1)
-
 
 def checked_client(client: object) -> AnalyticsClient:
     """Return a client; raises `ConfigError` for what is none, such as the function below a bare ``@capture_errors``."""
@@ -461,31 +328,6 @@ def checked_client(client: object) -> AnalyticsClient:
         bare = ", as in @capture_errors(client)" if isinstance(client, FunctionType) else ""
         raise ConfigError(f"client is a {type(client).__name__}: use an AnalyticsClient{bare}")
     return client
-
-
-_MARK = "__asgi_analytics__"
-
-
-def _reported(exc: BaseException, client: AnalyticsClient, request: RequestContext | None) -> bool:
-    """Take note of an exception; False when it, or all that it groups, was reported before.
-
-    A request remembers what was reported in it: an exception object that a module raises again and again is reported
-    for each request. Outside of one the exception itself bears the mark.
-    """
-    new = False
-    for one in {id(one): one for one in (exc, *leaves(exc))}.values():
-        if request is None:
-            marks: set[int] = one.__dict__.setdefault(_MARK, set())
-            unknown = id(client) not in marks
-            marks.add(id(client))
-        else:
-            seen = request.seen_errors
-            unknown = seen is None or all(other is not one for other in seen)
-            if unknown:
-                request.seen_errors = [*(seen or ())[-8:], one]
-                request.ordinary = False
-        new = new or (unknown and not isinstance(one, BaseExceptionGroup))
-    return new
 
 
 def _facts(request: RequestContext | None, trace: Context) -> Facts:
@@ -506,22 +348,3 @@ def _facts(request: RequestContext | None, trace: Context) -> Facts:
 _asking = threading.local()
 """How many calls of ``before_track`` this thread is in: that function may track events, too."""
 _DEEPEST = 2
-
-_clients: weakref.WeakSet[AnalyticsClient] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for client in list(_clients):
-        client.close()
-
-
-def _after_fork_in_child() -> None:
-    _metrics.forget_collected()
-    for client in list(_clients):
-        client._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-# Runs when non-daemon threads have ended, before the interpreter takes itself apart; later registrations run earlier.
-atexit.register(_close_all)

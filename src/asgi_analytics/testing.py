@@ -13,6 +13,7 @@ Under pytest the fixture ``analytics`` is the same, with the service ``test``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import EnrichedEvent, Event, event_type_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 
 class _KeepingQueue(EventQueue):
@@ -62,8 +63,17 @@ class CapturedEvents:
         return list(self._decoded)
 
     def of(self, event_type: str | type[Event]) -> list[EnrichedEvent]:
-        """Return the events of one type, named by its tag (``"task_created"``) or its class."""
-        tag = event_type if isinstance(event_type, str) else event_type_of(event_type)
+        """Return the events of one type, named by its tag (``"task_created"``) or its class.
+
+        Raises `TypeError` for what names no type, such as an event itself.
+        """
+        if isinstance(event_type, type) and issubclass(event_type, Event):
+            tag = event_type_of(event_type)
+        elif isinstance(event_type, str):
+            tag = event_type
+        else:
+            what = event_type.__name__ if isinstance(event_type, type) else f"a {type(event_type).__name__}"
+            raise TypeError(f"{what} names no type of event: use a tag, of('task_created'), or a class of events")
         return [event for event in self.events if event.event_type == tag]
 
     def clear(self) -> None:
@@ -84,7 +94,8 @@ def capture_events(
 
     ``clock`` fixes the time: an aware datetime, or a function that returns one. ``ids`` fixes the event ids: an
     iterable of UUIDs, one an event (a test that tracks more gets them dropped as invalid), or a function that returns
-    one. ``settings`` are those of `AnalyticsClient`. Raises `ConfigError` for a naive clock.
+    one. ``settings`` are those of `AnalyticsClient`. Raises `ConfigError` for a clock that is neither,
+    or naive, and for ids that are neither.
     """
     client = AnalyticsClient(service=service, **({"queue_size": 1_000_000} | settings))
     queue = _KeepingQueue(size=client.settings.queue_size, max_bytes=client.settings.queue_bytes, wake_at=1)
@@ -97,25 +108,35 @@ def capture_events(
 
 
 def _clock(clock: datetime | Callable[[], datetime] | None) -> Callable[[], datetime] | None:
-    if not isinstance(clock, datetime):
+    if clock is None or callable(clock):
         return clock
+    if not isinstance(clock, datetime):
+        raise ConfigError(
+            f"the clock is a {type(clock).__name__}: use an aware datetime, datetime(2026, 1, 1, tzinfo=UTC), or a "
+            "function that returns one"
+        )
     if clock.tzinfo is None:
         raise ConfigError("the clock is a naive datetime: give it a time zone, datetime(2026, 1, 1, tzinfo=UTC)")
     return lambda: clock
 
 
 def _ids(ids: Iterable[UUID] | Callable[[], UUID] | None) -> Callable[[], UUID] | None:
-    if ids is None or callable(ids):
-        return ids
-    iterator = iter(ids)
+    if ids is None:
+        return None
+    if not callable(ids) and (isinstance(ids, str | bytes) or not isinstance(ids, Iterable)):
+        raise ConfigError(f"ids is a {type(ids).__name__}: use an iterable of UUIDs, or a function that returns one")
+    take = ids if callable(ids) else iter(ids).__next__
 
-    def take() -> UUID:
+    def new_id() -> UUID:
         try:
-            return next(iterator)
+            event_id = take()
         except StopIteration:
             raise ValueError("capture_events has no id left for another event") from None
+        if not isinstance(event_id, UUID):
+            raise TypeError(f"the ids of capture_events give a {type(event_id).__name__}: give UUIDs")
+        return event_id
 
-    return take
+    return new_id
 
 
 try:

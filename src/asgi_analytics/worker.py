@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 from asgi_analytics._context import suppressed
-from asgi_analytics._log import failure, log, log_problem, solved
+from asgi_analytics._log import failure, log, log_problem, number_of_events, solved
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.sinks.base import Sink
@@ -237,8 +237,8 @@ class AnalyticsWorker:
                 solved(key)
             self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
-            events = "event was" if number == 1 else "events were"
-            log_problem((self._problem, "rejected", reason), "%d %s rejected by the sink: %s", number, events, reason)
+            text = f"{number_of_events(number, 'was', 'were')} rejected by the sink: %s"
+            log_problem((self._problem, "rejected", reason), text, reason)
         return rest
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:

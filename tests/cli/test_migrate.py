@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from asgi_analytics.cli.migrate import COMMANDS, main, make_parser
 from asgi_analytics.migrate.lock import key
 from asgi_analytics.migrate.refresh import Refreshed
 from asgi_analytics.migrate.runner import refresh_views
-from tests.databases import PASSWORD, Cluster, Database, query
+from tests.databases import PASSWORD, Cluster, Database, free_port, query
 
 SECRET = "hunter2/h@x"
 STEPS = {
@@ -195,12 +194,6 @@ def urls(url: str, password: str) -> list[str]:
 
     secret = quote(password, safe="")
     return [url.replace("@", f":{secret}@", 1), f"{url}{'&' if '?' in url else '?'}password={secret}"]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-
-from asgi_analytics._context import current
 
 
 @pytest.fixture(autouse=True)
-def outside_a_request() -> Iterator[None]:
-    token = current.set(None)
-    yield
-    current.reset(token)
+def every_test_outside_a_request(outside_a_request: None) -> None:
+    """Use the fixture in every test here."""

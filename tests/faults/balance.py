@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from asgi_analytics import AnalyticsClient
 from asgi_analytics._stats import Stats
 from tests.databases import Database
+from tests.faults.witness import accepted_ids, assert_accounted
 
 ALL_IDS = "SELECT id FROM analytics_events"
 
@@ -26,6 +29,19 @@ async def ids_in(database: Database) -> list[UUID]:
     twice = [one for one, number in Counter(ids).items() if number > 1]
     assert not twice, f"{len(twice)} ids are stored twice: {twice[:3]}"
     return ids
+
+
+async def assert_all_stored(
+    database: Database, folder: Path, when: str = "exit", *, processes: int = 1
+) -> list[dict[str, Any]]:
+    """Fail unless so many witnessed processes had all stored that they had accepted; return their figures.
+
+    The table holds exactly that, each event once.
+    """
+    found = assert_accounted(folder, when, processes=processes)
+    assert [one["stored"] + one["duplicates"] for one in found] == [one["accepted"] for one in found]
+    assert set(await ids_in(database)) == accepted_ids(folder)
+    return found
 
 
 async def assert_stored(client: AnalyticsClient, database: Database, expected: Collection[UUID]) -> None:

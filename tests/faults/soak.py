@@ -18,8 +18,6 @@ import contextlib
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,11 +29,12 @@ from typing import Any, NamedTuple
 import asyncpg
 import psutil
 
-from tests.databases import Database, free_port
+from tests.databases import Database
 from tests.faults.balance import ids_in
 from tests.faults.witness import PROLOGUE, accepted_ids, assert_accounted, environment
 from tests.proxy import Proxy
 from tests.servers import Servers
+from tests.serving import Serving
 
 APP = """
 import contextlib
@@ -69,12 +68,7 @@ async def stats(request):
 shop = Starlette(routes=[Route("/buy/{article}", buy), Route("/stats", stats)], lifespan=lifespan)
 shop.add_middleware(AnalyticsMiddleware, client=client, exclude=["/stats"])
 
-async def app(scope, receive, send):
-    try:
-        await shop(scope, receive, send)
-    finally:
-        if scope["type"] == "lifespan":
-            witness.write_figures("lifespan")
+app = witness.of_lifespan(shop)
 """
 
 
@@ -173,21 +167,19 @@ async def connections(database: Database, watching: asyncpg.Connection) -> int:
 async def soak(database: Database, folder: Path, seconds: float, rate: float) -> list[str]:
     """Run for so long, print what is seen, and return what is wrong."""
     proxy = Proxy(database.cluster.host, database.cluster.port, database.dsn)
-    port = free_port()
-    (folder / "shop.py").write_text(PROLOGUE + APP)
-    command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "critical", "--no-access-log"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "shop:app"], cwd=folder, env=environment(folder, proxy.dsn), stdout=log, stderr=log
-        )
+    command = ("uvicorn", "--log-level", "critical", "--no-access-log")
     answers: Counter[int] = Counter()
     cuts: Counter[str] = Counter()
     samples: list[Sample] = []
     article = [0]
     visitors = 8
-    try:
-        await until_served(port, server)
-        process = psutil.Process(server.pid)
+    with (
+        contextlib.closing(proxy),
+        Serving(folder, PROLOGUE + APP, *command, environ=environment(folder, proxy.dsn)) as server,
+    ):
+        port = server.port
+        await until_served(server)
+        process = psutil.Process(server.process.pid)
         watching = await database.connect()
         begun = time.monotonic()
         tasks = [asyncio.create_task(visit(port, rate / visitors, answers, article)) for _ in range(visitors)]
@@ -216,12 +208,7 @@ async def soak(database: Database, folder: Path, seconds: float, rate: float) ->
         await asyncio.wait(tasks)
         proxy.accept()
         proxy.resume()
-        server.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(server.wait, 60)
-    finally:
-        server.kill()
-        server.wait()
-        proxy.close()
+        await asyncio.to_thread(server.terminate)
     wrong = growth(samples)
     [end] = assert_accounted(folder, "lifespan")
     accepted, stored = accepted_ids(folder), set(await ids_in(database))
@@ -238,13 +225,13 @@ async def soak(database: Database, folder: Path, seconds: float, rate: float) ->
     return wrong
 
 
-async def until_served(port: int, server: subprocess.Popen[bytes]) -> None:
+async def until_served(server: Serving) -> None:
     """Return when the server answers; raises when it has ended."""
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await stats(port)
+            await stats(server.port)
             return
-        if server.poll() is not None:
+        if server.process.poll() is not None:
             raise RuntimeError("the server has ended: see its log")
         await asyncio.sleep(0.05)
 

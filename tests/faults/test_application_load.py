@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.databases import Database
 from tests.fakes import until
-from tests.faults.balance import ids_in
-from tests.faults.witness import PROLOGUE, accepted_ids, assert_accounted, environment, run_witnessed
+from tests.faults.balance import assert_all_stored
+from tests.faults.witness import run_witnessed, start_witnessed
 from tests.proxy import Proxy
 
 CROWD = """
@@ -65,9 +63,7 @@ EXPLICIT = "SELECT count(*), count(DISTINCT data->>'number') FROM analytics_even
 
 
 async def assert_explicit_ones_are_stored(database: Database, folder: Path) -> None:
-    [stats] = assert_accounted(folder)
-    assert stats["stored"] + stats["duplicates"] == stats["accepted"]
-    assert set(await ids_in(database)) == accepted_ids(folder)
+    await assert_all_stored(database, folder)
     connection = await database.connect()
     assert tuple(await connection.fetchrow(EXPLICIT)) == (100, 100)
 
@@ -85,10 +81,7 @@ async def test_every_explicit_event_is_stored_though_the_crowd_meets_a_database_
     database: Database, proxy: Proxy, tmp_path: Path
 ) -> None:
     proxy.refuse()
-    program = tmp_path / "program.py"
-    program.write_text(PROLOGUE + CROWD)
-    environ = environment(tmp_path, proxy.dsn, AWAY="yes")
-    with subprocess.Popen([sys.executable, "-W", "error", program], env=environ) as process:
+    with start_witnessed(CROWD, tmp_path, proxy.dsn, AWAY="yes") as process:
         until(lambda: (tmp_path / "crowded").exists() or process.poll() is not None, 100)
         proxy.accept()
         (tmp_path / "back").touch()

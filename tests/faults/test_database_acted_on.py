@@ -54,8 +54,7 @@ async def test_a_disk_that_is_full_is_waited_for(
         assert "53100" in str(client.stats().last_error)
         disk.make_room()
         await eventually(lambda: client.stats().last_error is None, 20)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
     assert (application.refused, client.stats().rejected.total()) == (0, 0)
     await client.aclose(5)
     await database.close()
@@ -79,8 +78,7 @@ async def test_a_table_without_room_is_waited_for(start_application: StartApplic
         assert "53100" in str(client.stats().last_error)
         await administrator.execute("DROP TRIGGER no_room ON analytics_events")
         await eventually(lambda: client.stats().stored)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
     assert (application.refused, client.stats().rejected.total()) == (0, 0)
 
 
@@ -97,8 +95,7 @@ async def test_tables_that_are_made_under_a_running_application_get_everything_i
         assert "run analytics-migrate all" in str(client.stats().last_error)
         await migrate(empty_database.dsn)
         await eventually(lambda: client.stats().stored)
-    assert await client.aflush(20)
-    await assert_stored(client, empty_database, application.accepted)
+    await application.assert_stored_in(empty_database)
     assert (application.refused, client.stats().rejected.total()) == (0, 0)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
@@ -113,13 +110,11 @@ async def test_tables_that_are_moved_away_and_made_anew_lose_nothing(
     client = application.client
     async with application.busy(500):
         for _ in range(3):
-            stored = client.stats().stored
-            await eventually(lambda stored=stored: client.stats().stored > stored)  # type: ignore[misc]
+            await application.stores_more()
             await administrator.execute("ALTER TABLE analytics_events RENAME TO elsewhere")
             await eventually(lambda: client.stats().last_error)
             await administrator.execute("ALTER TABLE elsewhere RENAME TO analytics_events")
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
 
 
 # -- the credentials
@@ -157,8 +152,7 @@ async def test_a_password_that_was_changed_is_said_and_changed_back_everything_a
         await eventually(lambda: "check the user and the password" in str(client.stats().last_error))
         await change_password(writer, database.name, PASSWORD)
         await eventually(lambda: client.stats().last_error is None)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
     assert application.refused == 0
     assert any(record.levelno == logging.ERROR for record in caplog.records), "somebody has to act"
     await client.aclose(5)
@@ -184,8 +178,7 @@ async def test_a_password_in_a_file_is_read_anew_at_each_connection(
         await eventually(lambda: "check the user and the password" in str(client.stats().last_error))
         write("rotated:1")
         await eventually(lambda: client.stats().last_error is None)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
     assert application.refused == 0
     await client.aclose(5)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 import asyncpg
@@ -14,7 +13,7 @@ from tests.conftest import SERVERS
 from tests.databases import PASSWORD, Cluster, Database
 from tests.fakes import eventually
 from tests.faults.balance import assert_balanced, assert_stored
-from tests.faults.conftest import StartApplication
+from tests.faults.conftest import StartApplication, assert_nobody_has_to_act
 from tests.proxy import Proxy
 
 OUR_SESSIONS = "FROM pg_stat_activity WHERE application_name = 'asgi-analytics' AND datname = current_database()"
@@ -36,8 +35,7 @@ async def away(
         proxy.accept()
         settled = client.stats().stored + client.stats().duplicates
         await eventually(lambda: client.stats().stored + client.stats().duplicates > settled, 60)
-    assert await client.aflush(60)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database, 60)
     assert client.stats().accepted == len(application.accepted)
     assert client.stats().dropped.total() == client.stats().dropped["queue_full"] == application.refused
     return len(application.accepted), application.refused
@@ -86,8 +84,7 @@ async def test_a_server_that_is_restarted_under_load_costs_nothing(
     client = application.client
     async with application.busy(500):
         for _ in range(2):
-            stored = client.stats().stored
-            await eventually(lambda stored=stored: client.stats().stored > stored, 30)  # type: ignore[misc]
+            await application.stores_more(30)
             await asyncio.to_thread(cluster.stop, mode)
             await eventually(lambda: client.stats().last_error, 30)
             await asyncio.to_thread(cluster.start)
@@ -110,8 +107,7 @@ async def terminated(
             await asyncio.sleep(every)
             killed += await administrator.fetchval(f"SELECT count(pg_terminate_backend(pid)) {OUR_SESSIONS}")
             assert_balanced(client.stats())
-    assert await client.aflush(60)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database, 60)
     assert application.refused == 0
     return killed, len(application.accepted)
 
@@ -153,8 +149,7 @@ async def test_a_wire_that_stalls_under_load_is_given_up_and_tried_again(
         monkeypatch.setattr(timescale, "CONNECT_TIMEOUT", 10.0)
         proxy.resume()
         await eventually(lambda: client.stats().last_error is None, 30)
-    assert await client.aflush(30)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database, 30)
     assert application.refused == 0
 
 
@@ -183,10 +178,9 @@ async def test_a_server_with_no_connection_left_is_waited_for(
         assert "53300" in str(client.stats().last_error)
         await crowd.pop().close()
         await eventually(lambda: client.stats().stored)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
     assert application.refused == 0
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR], "it is nobody's to act"
+    assert_nobody_has_to_act(caplog)
     await client.aclose(5)
     for connection in crowd:
         await connection.close()

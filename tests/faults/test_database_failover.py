@@ -52,8 +52,7 @@ async def test_a_server_that_is_read_only_for_a_while_is_waited_for(
         assert "25006" in str(client.stats().last_error)
         await set_read_only(cluster, False)
         await eventually(lambda: client.stats().last_error is None)
-    assert await client.aflush(20)
-    await assert_stored(client, private_database, application.accepted)
+    await application.assert_stored_in(private_database)
     assert (application.refused, client.stats().rejected.total()) == (0, 0)
 
 

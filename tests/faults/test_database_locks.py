@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 
 import asyncpg
 import pytest
@@ -13,7 +12,7 @@ from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from tests.databases import Database
 from tests.fakes import eventually
 from tests.faults.balance import assert_stored, ids_in
-from tests.faults.conftest import Application, StartApplication
+from tests.faults.conftest import Application, StartApplication, assert_nobody_has_to_act
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -35,8 +34,7 @@ async def test_a_table_that_is_locked_again_and_again_is_waited_for(
                 await administrator.execute("LOCK TABLE analytics_events IN ACCESS EXCLUSIVE MODE")
                 while not await watcher.fetchval(WAITS):
                     await asyncio.sleep(0.005)
-            stored = client.stats().stored
-            await eventually(lambda stored=stored: client.stats().stored > stored)  # type: ignore[misc]
+            await application.stores_more()
     assert await client.aflush(20)
     assert client.stats().retries == 0
     await assert_stored(client, database, application.accepted)
@@ -57,10 +55,9 @@ async def test_a_lock_timeout_is_transient(
             await eventually(lambda: client.stats().retries >= 3)
             assert "55P03" in str(client.stats().last_error)
         await eventually(lambda: client.stats().last_error is None)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
     assert application.refused == 0
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR], "it is nobody's to act"
+    assert_nobody_has_to_act(caplog)
 
 
 async def test_a_statement_timeout_is_transient(start_application: StartApplication, database: Database) -> None:
@@ -80,8 +77,7 @@ async def test_a_statement_timeout_is_transient(start_application: StartApplicat
             " WHERE datname = current_database() AND application_name = 'asgi-analytics'"
         )
         await eventually(lambda: client.stats().last_error is None)
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database)
 
 
 async def test_a_write_that_is_chosen_to_end_a_deadlock_is_made_again(
@@ -107,10 +103,8 @@ async def test_a_write_that_is_chosen_to_end_a_deadlock_is_made_again(
                     await asyncio.sleep(0.005)
                 await administrator.execute("LOCK TABLE one")  # given as soon as the worker's write has been ended
             await eventually(lambda number=number: client.stats().retries >= number)  # type: ignore[misc]
-            stored = client.stats().stored
-            await eventually(lambda stored=stored: client.stats().stored > stored)  # type: ignore[misc]
-    assert await client.aflush(20)
-    await assert_stored(client, database, application.accepted)
+            await application.stores_more()
+    await application.assert_stored_in(database)
     assert application.refused == 0
 
 

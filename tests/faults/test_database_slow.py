@@ -140,8 +140,7 @@ async def test_a_statement_timeout_of_the_server_that_a_whole_write_does_not_kee
     application = start_application(database.dsn, flush_interval=60.0)
     client = application.client
     application.say(600)
-    assert await client.aflush(60)
-    await assert_stored(client, database, application.accepted)
+    await application.assert_stored_in(database, 60)
     assert client.stats().retries >= 2
 
 

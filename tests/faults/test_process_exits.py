@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.databases import Database
 from tests.fakes import until
-from tests.faults.balance import ids_in
+from tests.faults.balance import assert_all_stored, ids_in
 from tests.faults.witness import (
-    PROLOGUE,
     accepted_ids,
-    assert_accounted,
-    environment,
     figures,
     run_witnessed,
+    start_witnessed,
     tried_ids,
 )
 
@@ -35,9 +31,8 @@ async def test_a_script_that_ends_with_a_full_queue_stores_all_of_it(database: D
         database.dsn,
     )
     assert output == ""
-    [stats] = assert_accounted(tmp_path)
+    [stats] = await assert_all_stored(database, tmp_path)
     assert (stats["stored"], stats["accepted"]) == (10_000, 10_000)
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -71,16 +66,8 @@ async def test_sys_exit_wherever_it_is_called_loses_nothing(database: Database, 
         tmp_path,
         database.dsn,
     )
-    [stats] = assert_accounted(tmp_path)
+    [stats] = await assert_all_stored(database, tmp_path)
     assert (stats["accepted"], stats["stored"]) == (1_000, 1_000)
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)
-
-
-def spawn(code: str, folder: Path, dsn: str) -> subprocess.Popen[bytes]:
-    """Start a program that goes on until it is killed."""
-    program = folder / "program.py"
-    program.write_text(PROLOGUE + code)
-    return subprocess.Popen([sys.executable, program], env=environment(folder, dsn))
 
 
 SELLING = """
@@ -107,7 +94,7 @@ async def test_a_kill_loses_no_more_than_what_was_in_memory(
     database: Database, tmp_path: Path, pause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PAUSE", pause)
-    process = spawn(SELLING, tmp_path, database.dsn)
+    process = start_witnessed(SELLING, tmp_path, database.dsn)
     until(lambda: any(one["stored"] >= 1_500 for one in figures(tmp_path, "alive")), 60)
     process.send_signal(signal.SIGKILL)
     assert process.wait(10) == -signal.SIGKILL
@@ -125,7 +112,7 @@ async def test_a_kill_loses_no_more_than_what_was_in_memory(
 async def test_a_kill_with_the_database_away_loses_the_queue_and_one_write_at_most(
     database: Database, tmp_path: Path
 ) -> None:
-    process = spawn(
+    process = start_witnessed(
         """
 client = make_client(queue_size=500, flush_interval=0.05, batch_size=10)
 for number in range(200):
@@ -162,7 +149,7 @@ time.sleep(3600)
 
 
 async def test_a_process_that_is_stopped_and_continued_goes_on_where_it_was(database: Database, tmp_path: Path) -> None:
-    process = spawn(
+    process = start_witnessed(
         """
 client = make_client(flush_interval=0.05)
 for number in range(400):
@@ -184,6 +171,5 @@ for number in range(400):
     )
     os.kill(process.pid, signal.SIGCONT)
     assert process.wait(60) == 0
-    [stats] = assert_accounted(tmp_path)
+    [stats] = await assert_all_stored(database, tmp_path)
     assert stats["stored"] + stats["duplicates"] == 400
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from tests.databases import Database
 from tests.fakes import until
 from tests.faults.balance import ids_in
-from tests.faults.witness import PROLOGUE, accepted_ids, environment, figures, run_witnessed
+from tests.faults.witness import accepted_ids, figures, run_witnessed, start_witnessed
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -131,10 +129,7 @@ async def test_a_fork_amid_the_outage_of_the_database_loses_nothing(
     database: Database, proxy: Proxy, tmp_path: Path
 ) -> None:
     proxy.refuse()
-    program = tmp_path / "program.py"
-    program.write_text(
-        PROLOGUE
-        + """
+    program = """
 client = make_client(flush_interval=0.05)
 for number in range(300):
     client.track(Said(what="parent", number=number))
@@ -151,8 +146,7 @@ if not child:
 assert os.waitpid(child, 0)[1] == 0
 assert client.close(60)
 """
-    )
-    with subprocess.Popen([sys.executable, program], env=environment(tmp_path, proxy.dsn)) as process:
+    with start_witnessed(program, tmp_path, proxy.dsn) as process:
         until(lambda: len(list(tmp_path.glob("ready-*"))) == 2, 60)
         proxy.accept()
         assert process.wait(60) == 0

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,90 +12,31 @@ import pytest
 
 from tests.databases import Database
 from tests.fakes import until
-from tests.faults.balance import ids_in
-from tests.faults.witness import PROLOGUE, accepted_ids, assert_accounted, environment, figures
+from tests.faults.balance import assert_all_stored, ids_in
+from tests.faults.shop import Shop
+from tests.faults.witness import accepted_ids, assert_accounted, figures
 from tests.proxy import Proxy
+from tests.serving import UVICORN
 
-APP = """
-import contextlib
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
-
+CLIENT = """
 client = make_client(
     queue_size=20_000, flush_interval=3600, batch_size=20_000, close_timeout=float(os.environ["CLOSE_TIMEOUT"])
 )
-
-async def buy(request):
-    for number in range(int(request.query_params["number"])):
-        assert client.track(Said(what="bought", number=number))
-    return PlainTextResponse("ok")
-
-@contextlib.asynccontextmanager
-async def lifespan(app):
-    (witness.folder / f"started-{os.getpid()}").touch()
-    yield
-
-shop = Starlette(routes=[Route("/buy", buy)], lifespan=lifespan)
-shop.add_middleware(AnalyticsMiddleware, client=client)
-
-async def app(scope, receive, send):
-    try:
-        await shop(scope, receive, send)
-    finally:
-        if scope["type"] == "lifespan":  # the middleware has flushed; uvicorn kills the process next
-            witness.write_figures("lifespan")
 """
-
-
-class Shop:
-    """A shop behind uvicorn in a process of its own."""
-
-    def __init__(self, folder: Path, dsn: str, options: tuple[str, ...], close_timeout: float) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = int(listener.getsockname()[1])
-        (folder / "shop.py").write_text(PROLOGUE + APP)
-        self.log = folder / "log"
-        command = [sys.executable, "-m", "uvicorn", "--port", str(self.port), "--log-level", "warning", *options]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "shop:app"],
-                cwd=folder,
-                env=environment(folder, dsn, CLOSE_TIMEOUT=str(close_timeout)),
-                stdout=log,
-                stderr=log,
-            )
-        until(lambda: self.buy(0), 30)
-
-    def buy(self, number: int) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/buy?number={number}", timeout=30) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def terminate(self) -> float:
-        """Send SIGTERM and return the seconds that the end took."""
-        begun = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-        return time.monotonic() - begun
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Shop]]:
     """Give ``serve(dsn, *options, close_timeout=10)``: the shop, which is ended with the test."""
-    made: list[Shop] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(dsn: str, *options: str, close_timeout: float = 10.0) -> Shop:
-        made.append(Shop(tmp_path, dsn, options, close_timeout))
-        return made[-1]
+        def start(dsn: str, *options: str, close_timeout: float = 10.0) -> Shop:
+            made = Shop(tmp_path, dsn, CLIENT, *UVICORN, *options, CLOSE_TIMEOUT=str(close_timeout))
+            shop = stack.enter_context(made)
+            shop.until_served("/buy?number=0")
+            return shop
 
-    yield start
-    for shop in made:
-        shop.process.kill()
-        shop.process.wait()
+        yield start
 
 
 LOOPS = ["asyncio", "uvloop"]
@@ -113,9 +51,8 @@ async def test_with_the_database_up_all_of_it_is_stored(
     shop = serve(database.dsn, "--loop", loop)
     assert shop.buy(10_000)
     shop.terminate()
-    [stats] = assert_accounted(tmp_path, "lifespan")
+    [stats] = await assert_all_stored(database, tmp_path, "lifespan")
     assert stats["stored"] == stats["accepted"] >= 10_000 + 1  # and the requests themselves
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)
 
 
 async def test_with_the_database_back_in_that_moment_all_of_it_is_stored(
@@ -129,9 +66,8 @@ async def test_with_the_database_back_in_that_moment_all_of_it_is_stored(
     time.sleep(0.5)  # the last flush meets a server that refuses
     proxy.accept()
     shop.process.wait(60)
-    [stats] = assert_accounted(tmp_path, "lifespan")
+    [stats] = await assert_all_stored(database, tmp_path, "lifespan")
     assert stats["stored"] == stats["accepted"] >= 10_000 + 1
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
@@ -175,9 +111,8 @@ async def test_with_the_database_slow_all_of_it_is_stored(
     shop = serve(database.dsn)
     assert shop.buy(10_000)
     assert shop.terminate() > 2.0  # five writes at least: the case is what it says it is
-    [stats] = assert_accounted(tmp_path, "lifespan")
+    [stats] = await assert_all_stored(database, tmp_path, "lifespan")
     assert stats["stored"] == stats["accepted"] >= 10_000 + 1
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)
 
 
 async def test_with_the_database_too_slow_the_rest_is_counted(
@@ -200,13 +135,12 @@ async def test_with_two_workers_each_stores_its_own(
 ) -> None:
     shop = serve(database.dsn, "--workers", "2")
     # One that is told to end before it serves has no lifespan that could end.
-    until(lambda: len(list(tmp_path.glob("started-*"))) == 2, 30)
+    shop.until_started(2)
     assert all(shop.buy(500) for _ in range(20))
     shop.terminate()
     until(lambda: len(figures(tmp_path, "lifespan")) == 2, 20)
-    found = assert_accounted(tmp_path, "lifespan", processes=2)
+    found = await assert_all_stored(database, tmp_path, "lifespan", processes=2)
     assert sum(one["stored"] for one in found) == sum(one["accepted"] for one in found) >= 10_000
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)
 
 
 async def test_a_second_sigterm_does_not_lose_what_the_first_one_saves(
@@ -218,6 +152,5 @@ async def test_a_second_sigterm_does_not_lose_what_the_first_one_saves(
     shop.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     shop.terminate()
-    [stats] = assert_accounted(tmp_path, "lifespan")
+    [stats] = await assert_all_stored(database, tmp_path, "lifespan")
     assert stats["stored"] == stats["accepted"] >= 10_000 + 1
-    assert set(await ids_in(database)) == accepted_ids(tmp_path)

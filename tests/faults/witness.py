@@ -69,6 +69,18 @@ class Witness:
         self.clients.append(client)
         return client
 
+    def of_lifespan(self, app: Any) -> Any:
+        """Return an ASGI application that writes the figures when its lifespan is over: a server kills itself then."""
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            finally:
+                if scope["type"] == "lifespan":
+                    self.write_figures("lifespan")
+
+        return watched
+
     def write_figures(self, when: str) -> None:
         """Write the figures of all clients of this process, as of now."""
         for number, client in enumerate(self.clients):
@@ -92,10 +104,8 @@ def environment(folder: Path, dsn: str, **more: str) -> dict[str, str]:
 
 def run_witnessed(code: str, folder: Path, dsn: str, *, timeout: float = 60, check: bool = True, **more: str) -> str:
     """Run a program to its end and return what it wrote; fails when it failed or hung."""
-    program = folder / "program.py"  # a file, not -c: multiprocessing imports it again
-    program.write_text(PROLOGUE + textwrap.dedent(code))
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        [sys.executable, "-W", "error", program],
+        _command(code, folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,6 +116,17 @@ def run_witnessed(code: str, folder: Path, dsn: str, *, timeout: float = 60, che
     if check:
         assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def start_witnessed(code: str, folder: Path, dsn: str, **more: str) -> subprocess.Popen[bytes]:
+    """Start a program, to be looked at while it runs; end it as a block, which waits for it."""
+    return subprocess.Popen(_command(code, folder), env=environment(folder, dsn, **more))
+
+
+def _command(code: str, folder: Path) -> list[str]:
+    program = folder / "program.py"  # a file, not -c: multiprocessing imports it again
+    program.write_text(PROLOGUE + textwrap.dedent(code))
+    return [sys.executable, "-W", "error", str(program)]
 
 
 def accepted_ids(folder: Path) -> set[UUID]:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import os
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +26,8 @@ from starlette.websockets import WebSocket
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
 from tests.instrumentation.asgi_app import Receive, Scope, Send
+from tests.scripts import PROLOGUE, environment, events_of
+from tests.serving import UVICORN, Serving
 
 IMPLEMENTATIONS = [name for name in ("h11", "httptools") if importlib.util.find_spec(name)]
 
@@ -290,59 +288,30 @@ async def test_a_websocket_that_is_refused(serve: Any, analytics: CapturedEvents
 
 
 PROGRAM = """
-import asyncio, json, sys
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from asgi_analytics import AnalyticsClient, AnalyticsMiddleware
-from asgi_analytics.sinks.base import Receipt
+from asgi_analytics import AnalyticsMiddleware
 
-class Slow:
-    async def write(self, batch):
-        await asyncio.sleep(0.3)
-        with open(sys.argv[2], "a") as file:
-            file.writelines(line.decode() + "\\n" for line in batch)
-        return Receipt()
-    async def aclose(self):
-        pass
-
-client = AnalyticsClient.from_url("memory://", service="t", flush_interval=3600)
-client._host.sink = Slow()
+FileSink.slow = 0.3
+client = AnalyticsClient.from_url(f"file://{os.environ['EVENTS']}", service="t", flush_interval=3600)
 async def page(request):
     return PlainTextResponse("page")
 app = Starlette(routes=[Route("/", page)])
-if sys.argv[3] == "usual":
+if os.environ["INSTALL"] == "usual":
     app.add_middleware(AnalyticsMiddleware, client=client)
 else:
     app = AnalyticsMiddleware(app, client=client)
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
 """
 
 
 @pytest.mark.parametrize("install", ["usual", "outermost"])
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-async def test_what_waits_is_written_when_the_server_ends(tmp_path: Path, by: signal.Signals, install: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program, written = tmp_path / "program.py", tmp_path / "written"
-    program.write_text(textwrap.dedent(PROGRAM))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(program), str(port), str(written), install]
-    process = subprocess.Popen(command, env=environment)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                break
-            await asyncio.sleep(0.05)
-        for _ in range(7):
-            writer.write(asking("/"))
-            await read_response(reader)
-        writer.close()
-        process.send_signal(by)
-        await asyncio.to_thread(process.wait, 15)
-    finally:
-        process.kill()
-
-    assert len(written.read_text().splitlines()) == 7
+def test_what_waits_is_written_when_the_server_ends(tmp_path: Path, by: signal.Signals, install: str) -> None:
+    written = tmp_path / "written"
+    environ = environment(EVENTS=written, INSTALL=install)
+    with Serving(tmp_path, PROLOGUE + PROGRAM, *UVICORN, environ=environ) as server:
+        server.until_served()
+        assert all(server.get() for _ in range(6))
+        server.terminate(by)
+    assert len(events_of(written)) == 7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -38,9 +38,20 @@ async def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def connect(impatient: None, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Connect]:
-    """Give ``connect(dsn)``: a client with a worker of its own; what it logs holds no password and no value."""
+def discreet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail where the package, at any level, logs a password or the value of an event."""
     caplog.set_level(logging.DEBUG)
+    yield
+    records = [record for phase in ("setup", "call", "teardown") for record in caplog.get_records(phase)]
+    ours = "\n".join(record.getMessage() for record in records if record.name == "asgi_analytics")
+    assert PASSWORD not in ours
+    assert quote(PASSWORD, safe="") not in ours
+    assert "nobody" not in ours
+
+
+@pytest.fixture
+async def connect(impatient: None, discreet_log: None) -> AsyncIterator[Connect]:
+    """Give ``connect(dsn)``: a client with a worker of its own; what it logs is discreet."""
     made: list[AnalyticsClient] = []
 
     def connect(dsn: str) -> AnalyticsClient:
@@ -50,10 +61,6 @@ async def connect(impatient: None, caplog: pytest.LogCaptureFixture) -> AsyncIte
     yield connect
     for client in made:
         await client.aclose(5)
-    ours = "\n".join(record.getMessage() for record in caplog.records if record.name == "asgi_analytics")
-    assert PASSWORD not in ours
-    assert quote(PASSWORD, safe="") not in ours
-    assert "nobody" not in ours
 
 
 def say(client: AnalyticsClient, number: int = 1) -> None:

@@ -9,11 +9,12 @@ import math
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from asgi_analytics import __version__
-from asgi_analytics._database_url import read_dsn, without_urls
+from asgi_analytics._database_url import read_dsn
 from asgi_analytics._log import one_line
+from asgi_analytics.cli.command_line import Parser, database_url
 from asgi_analytics.config import KIB, MIB
 from asgi_analytics.errors import AnalyticsError, ConfigError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 2
 HOST, PORT = "127.0.0.1", 8094
-DATABASE = ("DATABASE_URL", "PLATFORM_DATABASE_URL")
 EPILOG = """\
 variables:
   DATABASE_URL, or PLATFORM_DATABASE_URL   the database, where --database-url does not name it
@@ -36,19 +36,9 @@ exit codes: 0 ended by SIGTERM or SIGINT, after what was taken is stored; 2 erro
 """
 
 
-class _UsageError(AnalyticsError):
-    """The command line cannot be understood."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing several lines and exiting."""
-        raise _UsageError(f"{without_urls(message)}; see {self.prog} --help")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; the reference page prints its help."""
-    parser = _Parser(
+    parser = Parser(
         prog="analytics-ingest",
         description="Take batches of analytics events by HTTP and store them: POST /events/batch.",
         epilog=EPILOG,
@@ -105,7 +95,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             "or listen on 127.0.0.1, or give --insecure"
         )
     app = create_ingestion_app(
-        database_url=_database_url(options.database_url, environ),
+        database_url=read_dsn(database_url(options.database_url, environ)).dsn,
         schema=options.schema,
         tokens=tokens,
         max_body_bytes=options.max_body,
@@ -136,16 +126,6 @@ def _tokens(environ: Mapping[str, str]) -> list[str]:
     if text and not tokens:  # somebody meant to demand one
         raise ConfigError("ANALYTICS_TOKENS is set but holds no token: give some, or unset it")
     return tokens
-
-
-def _database_url(given: str | None, environ: Mapping[str, str]) -> str:
-    for source, url in {"--database-url": given, **{name: environ.get(name) for name in DATABASE}}.items():
-        if url:
-            try:
-                return read_dsn(url).dsn
-            except ConfigError as exc:
-                raise ConfigError(f"{source}: {exc}") from None
-    raise ConfigError("no database is named: give --database-url, or set DATABASE_URL or PLATFORM_DATABASE_URL")
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,26 +8,26 @@ import math
 import os
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from asgi_analytics import __version__
-from asgi_analytics._database_url import read_dsn, without_urls
+from asgi_analytics._database_url import read_dsn
 from asgi_analytics._log import one_line
 from asgi_analytics.cli import table
+from asgi_analytics.cli.command_line import Parser, UsageError, database_url
 from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.migrate import runner
 from asgi_analytics.migrate.report import Report
 from asgi_analytics.migrate.roles import READER, WRITER, make_roles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from asgi_analytics.migrate.report import RefreshReport
     from asgi_analytics.migrate.roles import RolesReport
 
-VARIABLES = ("DATABASE_URL", "PLATFORM_DATABASE_URL")
 DONE, PENDING, FAILED, INTERRUPTED, PIPE = 0, 1, 2, 130, 141
 
 COMMANDS = {
@@ -48,16 +48,6 @@ exit codes: 0 done, or nothing pending; 1 something is pending (status only); 2 
 Options may stand before or after the command. refresh takes --from and --to besides, roles takes --writer, --reader
 and --dry-run, behind the command: analytics-migrate roles --help.
 """
-
-
-class _UsageError(AnalyticsError):
-    """The command line cannot be understood."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing several lines and exiting."""
-        raise _UsageError(f"{without_urls(message)}; see {self.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -86,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         "allow_abbrev": False,
         "formatter_class": argparse.RawDescriptionHelpFormatter,
     }
-    parser = _Parser(
+    parser = Parser(
         prog="analytics-migrate",
         description="Make, update, inspect and refresh the analytics schema of a database.",
         epilog=EPILOG,
@@ -144,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(arguments)
         command = options.command
         if command != "refresh" and (hasattr(options, "since") or hasattr(options, "until")):
-            raise _UsageError(f"--from and --to are options of refresh, not of {command}; see analytics-migrate --help")
-        url = _database_url(options, os.environ)
+            raise UsageError(f"--from and --to are options of refresh, not of {command}; see analytics-migrate --help")
+        url = database_url(getattr(options, "database_url", None), os.environ)
         report = asyncio.run(_run(options, url))
         code = _show(options.command, report, as_json)
         sys.stdout.flush()
@@ -161,18 +151,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as exc:
         text = f"unexpected {type(exc).__name__}: {exc}; please report it"
         return _fail(command, exc, _hidden(url, text), as_json)
-
-
-def _database_url(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    given = {"--database-url": getattr(options, "database_url", ""), **{name: environ.get(name) for name in VARIABLES}}
-    for source, url in given.items():
-        if url:
-            try:
-                read_dsn(url)
-            except ConfigError as exc:
-                raise ConfigError(f"{source}: {exc}") from None
-            return str(url)
-    raise ConfigError("no database is named: give --database-url, or set DATABASE_URL or PLATFORM_DATABASE_URL")
 
 
 async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport | RolesReport:

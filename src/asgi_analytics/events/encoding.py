@@ -249,6 +249,8 @@ class EventEncoder:
 
 
 def _clock_time(now: datetime) -> datetime:
+    if not isinstance(now, datetime):
+        raise TypeError(f"the clock gives a {type(now).__name__}: give an aware datetime, datetime.now(UTC)")
     if now.tzinfo is None:
         raise ValueError("the clock gives a naive datetime: give it a time zone, datetime.now(UTC)")
     return exact_datetime(now.astimezone(UTC))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KINDS = frozenset(
     re.findall(
@@ -50,19 +54,12 @@ def classify(words: list[str]) -> tuple[str, str | None, bool]:
 
 def _main_statement(words: list[str], at: int, common: set[str]) -> int:
     """Return where the main statement of a WITH begins, and collect the names that the WITH defines."""
-    depth = 0
-    for index in range(at + 1, len(words)):
+    for index in _on_its_level(words, at):
         word, before = words[index], words[index - 1]
-        if word == "(":
-            depth += 1
-        elif word == ")":
-            depth -= 1
-            if depth < 0:
-                break
-        elif depth == 0 and before in ("with", "recursive", ","):
+        if before in ("with", "recursive", ","):
             if word != "recursive":
                 common.add(word)
-        elif depth == 0 and word in _MAIN:
+        elif word in _MAIN:
             return index
     return at
 
@@ -96,17 +93,23 @@ def _table(words: list[str], at: int, common: set[str]) -> str | None:
 
 def _from(words: list[str], at: int) -> int:
     """Return where FROM stands at the level of the verb; the end when nowhere."""
-    depth = 0
-    for index in range(at + 1, len(words)):
-        word = words[index]
-        if word == "(":
-            depth += 1
-        elif word == ")":
-            depth -= 1
-            if depth < 0:
-                break
-        elif depth == 0 and word == "from" and words[index - 1] not in ("distinct", "rows"):
+    for index in _on_its_level(words, at):
+        if words[index] == "from" and words[index - 1] not in ("distinct", "rows"):
             return index + 1
-        elif depth == 0 and word == ";":
+        if words[index] == ";":
             break
     return len(words)
+
+
+def _on_its_level(words: list[str], at: int) -> Iterator[int]:
+    """Yield the places behind a word that stand in the same brackets, up to their end."""
+    depth = 0
+    for index in range(at + 1, len(words)):
+        if words[index] == "(":
+            depth += 1
+        elif words[index] == ")":
+            depth -= 1
+            if depth < 0:
+                return
+        elif depth == 0:
+            yield index

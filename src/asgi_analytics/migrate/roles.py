@@ -11,15 +11,15 @@ import msgspec
 
 from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
-from asgi_analytics.migrate.files import Flavour, find_migrations
+from asgi_analytics.migrate.files import Flavour
 from asgi_analytics.migrate.lock import held
 from asgi_analytics.migrate.session import open_session
 from asgi_analytics.migrate.statements import split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Unpack
 
-    from asgi_analytics.migrate.session import Session
+    from asgi_analytics.migrate.session import Options, Session
 
 WRITER, READER = "analytics_writer", "analytics_reader"
 
@@ -73,20 +73,13 @@ class RolesReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of a dry run: a script for psql that does what the run would do."""
 
 
-def _silent(text: str) -> None:
-    """Say nothing."""
-
-
 async def make_roles(
     target: str | asyncpg.Connection,
     *,
     writer: str = WRITER,
     reader: str = READER,
     dry_run: bool = False,
-    schema: str | None = None,
-    require_timescaledb: bool = False,
-    wait: float | None = None,
-    tell: Callable[[str], None] = _silent,
+    **options: Unpack[Options],
 ) -> RolesReport:
     """Make the roles where they are missing, NOLOGIN, and give each the rights it needs and no others.
 
@@ -100,19 +93,18 @@ async def make_roles(
     if writer == reader:
         raise ConfigError(f"the writer and the reader are both {quoted(writer)}: give two names")
     names = {"writer": writer, "reader": reader}
-    async with open_session(target, schema, wait, tell) as session:
-        await session.load(find_migrations())
-        if not any(row.phase == "post" for row in session.rows):
-            raise MigrationError(f"the schema {session.schema} has no aggregates yet: run analytics-migrate all first")
+    async with open_session(target, **options) as session:
+        await session.load()
+        session.demand_aggregates()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found, require_timescaledb)
+        flavour, warnings, notes = session.judge(found)
         await session.use(found.extension_schema)
         sql = None
         if dry_run:
             missing = await _missing(session, names)
             sql = _script(session, found.extension_schema, names, missing)
         else:
-            async with held(session.connection, session.schema, session.deadline, tell):
+            async with held(session.connection, session.schema, session.deadline, session.tell):
                 missing = await _apply(session, names)
                 warnings += await _too_much(session, names)
         return RolesReport(

@@ -10,7 +10,7 @@ import asyncpg
 from asgi_analytics._version import __version__
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
-from asgi_analytics.migrate.files import FLAVOURS, MigrationFile, find_migrations
+from asgi_analytics.migrate.files import FLAVOURS, MigrationFile
 from asgi_analytics.migrate.lock import held
 from asgi_analytics.migrate.plan import Applied, PreFirst, pending
 from asgi_analytics.migrate.refresh import refresh
@@ -18,11 +18,11 @@ from asgi_analytics.migrate.report import RefreshReport, Report, Step
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
-    from importlib.resources.abc import Traversable
+    from typing import Unpack
 
     from asgi_analytics.migrate.plan import Wanted
+    from asgi_analytics.migrate.session import Options
     from asgi_analytics.migrate.statements import Statement
 
 
@@ -35,19 +35,11 @@ class StepFailed(MigrationError):
         self.applied: tuple[Step, ...] = ()
 
 
-def _silent(text: str) -> None:
-    """Say nothing."""
-
-
 async def migrate(
     target: str | asyncpg.Connection,
     *,
     phase: Wanted = "all",
-    schema: str | None = None,
-    require_timescaledb: bool = False,
-    wait: float | None = None,
-    folder: Traversable | None = None,
-    tell: Callable[[str], None] = _silent,
+    **options: Unpack[Options],
 ) -> Report:
     """Apply the pending steps of a phase and return what was done.
 
@@ -61,22 +53,21 @@ async def migrate(
     that failed, or was killed, is simply run again. Raises `MigrationError` or `ConfigError`; no message holds a
     password.
     """
-    files = find_migrations(folder)
     async with (
-        open_session(target, schema, wait, tell) as session,
-        held(session.connection, session.schema, session.deadline, tell),
+        open_session(target, **options) as session,
+        held(session.connection, session.schema, session.deadline, session.tell),
     ):
-        await session.load(files)
+        await session.load()
         if session.is_new and phase == "post":  # before an extension is created for nothing
             try:
                 for flavour in FLAVOURS:
-                    pending(files, session.rows, flavour, phase)
+                    pending(session.files, session.rows, flavour, phase)
             except PreFirst:  # it names a file of one kind of database, and this may be the other
                 text = f"nothing is installed in the schema {session.schema} yet: run analytics-migrate pre first"
                 raise PreFirst(text) from None
         found = await session.find(keep=True)
-        flavour, warnings, _ = session.judge(found, require_timescaledb)
-        steps = pending(files, session.rows, flavour, phase)
+        flavour, warnings, _ = session.judge(found)
+        steps = pending(session.files, session.rows, flavour, phase)
         session.demand(flavour, found, steps)
         if steps:
             await session.prepare(found, flavour)
@@ -89,7 +80,7 @@ async def migrate(
                 raise
             applied.append(_step(file, duration_ms))
         done = {step.version for step in applied}
-        left = [file for file in pending(files, session.rows, flavour) if file.version not in done]
+        left = [file for file in pending(session.files, session.rows, flavour) if file.version not in done]
         return Report(
             flavour=flavour,
             database=found.text,
@@ -100,23 +91,14 @@ async def migrate(
         )
 
 
-async def status(
-    target: str | asyncpg.Connection,
-    *,
-    schema: str | None = None,
-    require_timescaledb: bool = False,
-    wait: float | None = None,
-    folder: Traversable | None = None,
-    tell: Callable[[str], None] = _silent,
-) -> Report:
+async def status(target: str | asyncpg.Connection, **options: Unpack[Options]) -> Report:
     """Return what is applied and what is pending, and change nothing. Raises as `migrate` does, for drift too."""
-    files = find_migrations(folder)
-    async with open_session(target, schema, wait, tell) as session:
-        await session.load(files)
+    async with open_session(target, **options) as session:
+        await session.load()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found, require_timescaledb)
-        descriptions = {file.name: file.description for file in files}
-        steps = pending(files, session.rows, flavour)
+        flavour, warnings, notes = session.judge(found)
+        descriptions = {file.name: file.description for file in session.files}
+        steps = pending(session.files, session.rows, flavour)
         return Report(
             flavour=flavour,
             database=found.text,
@@ -132,19 +114,14 @@ async def dry_run(
     target: str | asyncpg.Connection,
     *,
     phase: Wanted = "all",
-    schema: str | None = None,
-    require_timescaledb: bool = False,
-    wait: float | None = None,
-    folder: Traversable | None = None,
-    tell: Callable[[str], None] = _silent,
+    **options: Unpack[Options],
 ) -> Report:
     """Return the pending steps and, as ``sql``, a psql script that does what `migrate` would do; change nothing."""
-    files = find_migrations(folder)
-    async with open_session(target, schema, wait, tell) as session:
-        await session.load(files)
+    async with open_session(target, **options) as session:
+        await session.load()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found, require_timescaledb)
-        steps = pending(files, session.rows, flavour, phase)
+        flavour, warnings, notes = session.judge(found)
+        steps = pending(session.files, session.rows, flavour, phase)
         session.demand(flavour, found, steps)
         return Report(
             flavour=flavour,
@@ -162,23 +139,17 @@ async def refresh_views(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
-    schema: str | None = None,
-    require_timescaledb: bool = False,
-    wait: float | None = None,
-    folder: Traversable | None = None,
-    tell: Callable[[str], None] = _silent,
+    **options: Unpack[Options],
 ) -> RefreshReport:
     """Bring the aggregates up to date, over all that is pending or from ``since`` up to ``until`` (aware).
 
     Raises `MigrationError` when the schema is not installed, and as `migrate` does.
     """
-    files = find_migrations(folder)
-    async with open_session(target, schema, wait, tell) as session:
-        await session.load(files)
-        if not any(row.phase == "post" for row in session.rows):
-            raise MigrationError(f"the schema {session.schema} has no aggregates yet: run analytics-migrate all first")
+    async with open_session(target, **options) as session:
+        await session.load()
+        session.demand_aggregates()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found, require_timescaledb)
+        flavour, warnings, notes = session.judge(found)
         await session.use(found.extension_schema)
         refreshed = await refresh(session.connection, since, until)
         return RefreshReport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import asyncpg
 
@@ -14,10 +14,12 @@ from asgi_analytics._identifiers import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate import ledger
 from asgi_analytics.migrate.connection import connect, explain
+from asgi_analytics.migrate.files import find_migrations
 from asgi_analytics.migrate.flavour import look, probe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from importlib.resources.abc import Traversable
 
     from asgi_analytics.migrate.files import Flavour, MigrationFile
     from asgi_analytics.migrate.flavour import Found
@@ -33,14 +35,37 @@ class TimescaleRequired(MigrationError):
     """TimescaleDB was demanded, or is what the schema was installed for, and cannot be used."""
 
 
-class Session:
-    """A connection, and what `load` read of the schema."""
+class Options(TypedDict, total=False):
+    """What every run takes besides its target; `migrate` says what they mean."""
 
-    def __init__(self, connection: Any, url: DatabaseUrl | None, schema: str, deadline: float | None) -> None:
+    schema: str | None
+    require_timescaledb: bool
+    wait: float | None
+    folder: Traversable | None
+    tell: Callable[[str], None]
+
+
+class Session:
+    """A connection, what was asked of the run, and what `load` read of the schema."""
+
+    def __init__(
+        self,
+        connection: Any,
+        url: DatabaseUrl | None,
+        schema: str,
+        *,
+        deadline: float | None,
+        files: tuple[MigrationFile, ...],
+        require_timescaledb: bool,
+        tell: Callable[[str], None],
+    ) -> None:
         self.connection = connection
         self.url = url
         self.schema = schema
         self.deadline = deadline
+        self.files = files
+        self.require_timescaledb = require_timescaledb
+        self.tell = tell
         self.schema_exists = False
         self.has_ledger = False
         self.rows: list[Applied] = []
@@ -51,7 +76,7 @@ class Session:
         """Nothing says yet what kind of database the schema is installed for."""
         return self.recorded is None
 
-    async def load(self, files: tuple[MigrationFile, ...]) -> None:
+    async def load(self) -> None:
         """Read the ledger of the schema."""
         found = await self.connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted(self.schema))
         self.schema_exists = bool(found)
@@ -60,7 +85,12 @@ class Session:
         self.has_ledger = state is not None
         if state is not None:
             self.rows, self.recorded = state
-            self.recorded = self.recorded or ledger.flavour_of(self.rows, files)
+            self.recorded = self.recorded or ledger.flavour_of(self.rows, self.files)
+
+    def demand_aggregates(self) -> None:
+        """Raise `MigrationError` where the schema has none yet."""
+        if not any(row.phase == "post" for row in self.rows):
+            raise MigrationError(f"the schema {self.schema} has no aggregates yet: run analytics-migrate all first")
 
     async def find(self, *, keep: bool) -> Found:
         """Say what the database is; a new installation with ``keep`` creates TimescaleDB's extension."""
@@ -68,21 +98,21 @@ class Session:
             return await probe(self.connection, self.schema, self.second, keep=keep)
         return await look(self.connection, self.schema)
 
-    def judge(self, found: Found, require_timescaledb: bool) -> tuple[Flavour, tuple[str, ...], tuple[str, ...]]:
+    def judge(self, found: Found) -> tuple[Flavour, tuple[str, ...], tuple[str, ...]]:
         """Return the kind of installation, warnings and notes. What an installation was made for never changes."""
         missing = f"The schema {self.schema} is installed for TimescaleDB, which cannot be used now. {found.warning}"
         if self.recorded == "timescaledb":
-            if found.flavour == "postgresql" and require_timescaledb:
+            if found.flavour == "postgresql" and self.require_timescaledb:
                 raise TimescaleRequired(missing)
             return "timescaledb", ((missing,) if found.flavour == "postgresql" else ()), ()
         if self.recorded == "postgresql":
             note = f"The schema {self.schema} is installed for plain PostgreSQL"
             if found.flavour == "timescaledb":
                 note += f" and stays so, although TimescaleDB {found.timescaledb} is available now"
-            if require_timescaledb:
+            if self.require_timescaledb:
                 raise TimescaleRequired(f"{note}: use another --schema or database to have TimescaleDB")
             return "postgresql", (), (note,)
-        if found.flavour == "postgresql" and require_timescaledb:
+        if found.flavour == "postgresql" and self.require_timescaledb:
             raise TimescaleRequired(f"{found.warning} (--require-timescaledb refuses plain PostgreSQL)")
         plain = f"{found.warning}; without it the schema is installed for plain PostgreSQL, and stays so"
         return found.flavour, ((plain,) if found.warning else ()), ()
@@ -115,11 +145,22 @@ class Session:
         return self.connection if self.url is None else await connect(self.url, None, lambda _: None)
 
 
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
 @asynccontextmanager
 async def open_session(
-    target: str | asyncpg.Connection, schema: str | None, wait: float | None, tell: Callable[[str], None]
+    target: str | asyncpg.Connection,
+    *,
+    schema: str | None = None,
+    require_timescaledb: bool = False,
+    wait: float | None = None,
+    folder: Traversable | None = None,
+    tell: Callable[[str], None] = _silent,
 ) -> AsyncIterator[Session]:
     """Give a session on a URL, or on an open connection that gets its settings back. Errors leave it explained."""
+    files = find_migrations(folder)
     if wait is not None and not 0 <= wait < float("inf"):
         raise ConfigError(f"wait is {wait!r}: use seconds from 0")
     if schema is not None:
@@ -138,7 +179,15 @@ async def open_session(
             schema = await connection.fetchval("SELECT current_schema()")
         if schema is None:
             raise ConfigError("no schema of the search_path exists: name one with --schema, it is made when missing")
-        yield Session(connection, url, schema, deadline)
+        yield Session(
+            connection,
+            url,
+            schema,
+            deadline=deadline,
+            files=files,
+            require_timescaledb=require_timescaledb,
+            tell=tell,
+        )
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
         raise explain(exc, url) from exc
     finally:
