@@ -12,7 +12,7 @@ from collections import Counter, deque
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics._log import is_due, log, log_problem, one_line
+from asgi_analytics._log import is_due, log, log_problem, number_of_events, one_line
 from asgi_analytics._stats import DROP_REASONS, LockFreeCounter, Stats
 from asgi_analytics.errors import ConfigError
 
@@ -210,8 +210,7 @@ class EventQueue:
         for reason, detail in list(self._drop_details.items()):
             number = dropped[reason] - self._drops_reported[reason]
             if number and is_due((self._problem, reason)):
-                events = "event" if number == 1 else "events"
-                log.warning("%d %s dropped (%s), the last one: %s", number, events, reason, one_line(detail))
+                log.warning("%s dropped (%s), the last one: %s", number_of_events(number), reason, one_line(detail))
                 self._drops_reported[reason] = dropped[reason]
 
     def take(self, max_count: int, max_bytes: int) -> list[Item]:

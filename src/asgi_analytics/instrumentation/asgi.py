@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgi_analytics._context import current, suppressed
-from asgi_analytics._log import failure, log, log_problem, one_line
+from asgi_analytics._log import failure, log, log_problem, number_of_events, one_line
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.http import http_request
@@ -144,10 +144,12 @@ class AnalyticsMiddleware:
                 settled = not client._queue.has_worker() or await client.aflush()
             if not settled:  # said here: where a signal kills the process next, no exit hook will say it
                 stats = client.stats()
+                left = stats.queued + stats.in_flight
                 log.warning(
-                    "%d events of %s are not stored at the shutdown of the application; last error: %s",
-                    stats.queued + stats.in_flight,
+                    "%s of %s %s not stored at the shutdown of the application; last error: %s",
+                    number_of_events(left),
                     one_line(client.settings.service),
+                    "is" if left == 1 else "are",
                     one_line(stats.last_error),
                 )
         except Exception as error:
