@@ -106,6 +106,16 @@ class RequestContext:
         """Return the most repeats of one statement fingerprint (N+1 shows here); None without a query."""
         return max(self.fingerprints.values()) if self.fingerprints else None
 
+    def add_queries(self, inner: RequestContext) -> None:
+        """Take over the database totals that were counted in the same request for another client."""
+        self.ordinary = False
+        self.db_queries += inner.db_queries
+        self.db_duration_ms += inner.db_duration_ms
+        if inner.fingerprints:
+            mine = self.fingerprints = dict(self.fingerprints or {})
+            for fingerprint, number in inner.fingerprints.items():
+                mine[fingerprint] = mine.get(fingerprint, 0) + number
+
 
 current: ContextVar[RequestContext | None] = ContextVar("asgi_analytics_request", default=None)
 suppressed: ContextVar[bool] = ContextVar("asgi_analytics_suppressed", default=False)

@@ -12,6 +12,8 @@ from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    from asgi_analytics.instrumentation.identified import IdentifiedRequest
+
 
 class Django(Framework):
     """Route and user stand in Django's request, which is not in the scope; exceptions are told by a signal."""
@@ -37,7 +39,7 @@ class Django(Framework):
         signals = sys.modules["django.core.signals"]
         signals.got_request_exception.connect(_got_request_exception, weak=False, dispatch_uid="asgi_analytics")
 
-    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
         """Return the route that Django has resolved, with the slash that Django leaves out.
 
         A regular expression loses its first ``^``, as all do that Django includes under another route.
@@ -45,7 +47,7 @@ class Django(Framework):
         match = getattr(request.native, "resolver_match", None)
         return None if match is None else Template("/" + match.route.removeprefix("^"))
 
-    def user(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> object:
+    def user(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> object:
         """Return the user where the application has asked for it; asking would be a query."""
         known = getattr(request.native, "__dict__", {})
         return known.get("_cached_user") or known.get("_acached_user")

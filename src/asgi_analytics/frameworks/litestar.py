@@ -13,7 +13,7 @@ from asgi_analytics.instrumentation.framework import Framework, Template, as_cor
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from asgi_analytics.instrumentation.request import CapturedRequest
+    from asgi_analytics.instrumentation.identified import IdentifiedRequest
 
 _NOT_ALLOWED = object()
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -44,7 +44,7 @@ class Litestar(Framework):
 
         application.__call__ = as_coroutine_function(run)
 
-    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
         """Return the route that Litestar has matched."""
         handler = scope.get("route_handler")
         if handler is None:

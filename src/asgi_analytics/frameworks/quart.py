@@ -11,7 +11,7 @@ from asgi_analytics.instrumentation.framework import Framework, Template, captur
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from asgi_analytics.instrumentation.request import CapturedRequest
+    from asgi_analytics.instrumentation.identified import IdentifiedRequest
 
 
 class Quart(Framework):
@@ -29,7 +29,7 @@ class Quart(Framework):
         signals.got_websocket_exception.connect(_got_exception, weak=False)
         signals.got_background_exception.connect(_got_background_exception, weak=False)
 
-    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
         """Return the rule that Quart has matched."""
         return Template(str(request.native)) if isinstance(request.native, _Rule) else None
 

@@ -15,7 +15,7 @@ from asgi_analytics.instrumentation.routes import RouteTable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from asgi_analytics.instrumentation.request import CapturedRequest
+    from asgi_analytics.instrumentation.identified import IdentifiedRequest
 
 _MOST_TABLES = 32
 _MOST_ALONE = 10_000
@@ -57,7 +57,7 @@ class Starlette(Framework):
 
         layer.__call__ = as_coroutine_function(run)
 
-    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
         """Return the route that the outermost router and those below it have matched."""
         root = scope.get("router")
         if root is None:

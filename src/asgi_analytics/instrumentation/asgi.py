@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.instrumentation.framework import Framework
+    from asgi_analytics.instrumentation.identified import IdentifiedRequest
     from asgi_analytics.instrumentation.request import CapturedRequest
 
     Scope = MutableMapping[str, Any]
@@ -109,7 +110,7 @@ class AnalyticsMiddleware:
         kind = scope["type"]
         if kind != "http" and not (kind == "websocket" and self.capture_websockets):
             return None
-        outer: CapturedRequest | None = scope.get(REQUEST_KEY)
+        outer: IdentifiedRequest | None = scope.get(REQUEST_KEY)
         if not self._captures(outer):
             return None
         make = http_request if kind == "http" else websocket_connection
@@ -119,7 +120,7 @@ class AnalyticsMiddleware:
             request.ordinary = False
         return request
 
-    def _captures(self, outer: CapturedRequest | None) -> bool:
+    def _captures(self, outer: IdentifiedRequest | None) -> bool:
         """Tell whether this middleware captures a request: not when one of the same client does already."""
         if not self._enabled or suppressed.get():
             return False

@@ -12,6 +12,7 @@ from asgi_analytics._log import failure, log_problem
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from asgi_analytics.instrumentation.identified import IdentifiedRequest
     from asgi_analytics.instrumentation.request import CapturedRequest
 
 
@@ -63,7 +64,7 @@ class Framework:
     def connect(cls) -> None:
         """Set the hooks that the framework needs; called once a process."""
 
-    def template(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> Template | None:
+    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
         """Return the route that was matched; None when this framework has matched none."""
         return None
 
@@ -71,7 +72,7 @@ class Framework:
         """Return the application's exception, where the framework has put one of its own around it."""
         return exc
 
-    def user(self, scope: MutableMapping[str, Any], request: CapturedRequest) -> object:
+    def user(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> object:
         """Return who asks, where the framework keeps that outside of ``scope["user"]``; costs no I/O."""
         return None
 

@@ -1,4 +1,4 @@
-"""One request while it lives: what is said of it, which route it takes, and how it ends."""
+"""One request while it lives, and the record that is made of it when it ends."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from asgi_analytics._context import UNSAID, RequestContext, otel_context, span_of
+from asgi_analytics._context import UNSAID, otel_context, span_of
 from asgi_analytics._log import failure, log_problem
 from asgi_analytics._queue import MOST_RECORDS_BYTES
 from asgi_analytics._tracebacks import error_type, unwrapped
 from asgi_analytics.events.captured import ApiRequest
-from asgi_analytics.instrumentation.identity import acceptable_request_id, ask, identity_of, is_id, sent_request_id
+from asgi_analytics.instrumentation.identified import IdentifiedRequest
+from asgi_analytics.instrumentation.identity import acceptable_request_id
 from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES, advance, base, fits, next_millisecond, step
 from asgi_analytics.instrumentation.outcomes import outcome_of
-from asgi_analytics.instrumentation.request_lines import made_request_id, rest_of
+from asgi_analytics.instrumentation.request_lines import rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from opentelemetry.context import Context
 
-    from asgi_analytics.instrumentation.framework import Template
     from asgi_analytics.instrumentation.settings import CaptureSettings
 
     Scope = MutableMapping[str, Any]
@@ -32,19 +32,16 @@ if TYPE_CHECKING:
 REQUEST_KEY = "asgi_analytics.request"
 """Where the scope holds the request that is being captured, so that an inner middleware does not capture it again."""
 
-
 _NO_SPAN = (None, None)
 
 
-class CapturedRequest(RequestContext):
+class CapturedRequest(IdentifiedRequest):
     """What is known of one request. It stands in the context, so that ``set_user`` and the drivers can add to it.
 
-    ``scope`` is None when the request has ended; what the event says of user, session and endpoint stands then where
-    stood what was said of them. Times are nanoseconds of `perf_counter_ns`.
+    Times are nanoseconds of `perf_counter_ns`.
     """
 
     __slots__ = (
-        "_number",
         "_receive",
         "_send",
         "answering",
@@ -52,13 +49,9 @@ class CapturedRequest(RequestContext):
         "ended",
         "error_type",
         "has_trailers",
-        "native",
         "outcome",
-        "outer",
         "response_bytes",
-        "scope",
         "send_error",
-        "settings",
         "started",
         "status",
         "trace",
@@ -68,7 +61,7 @@ class CapturedRequest(RequestContext):
     def __init__(
         self, settings: CaptureSettings, scope: Any, receive: Receive, send: Send, started: int, method: str
     ) -> None:
-        # What RequestContext sets, spelled out: every request comes through here.
+        # With what the bases have, in place of their calls: every request comes through here.
         self.ordinary = True
         self.excluded = False
         self.method = method
@@ -81,18 +74,15 @@ class CapturedRequest(RequestContext):
         self.db_duration_ms = 0.0
         self.fingerprints = None
         self.seen_errors = None
-
         self.settings = settings
         self.scope = scope
+        self._number = None
+        self.native = None
+        self.outer = None
+
         self._receive = receive
         self._send = send
         self.started = started
-        # The number of its event, of which the id of a request is made that came without one.
-        self._number: int | None = None
-        # The framework's own request object, where one of its hooks has left it here.
-        self.native: Any = None
-        # The same request as another client's middleware captures it.
-        self.outer: CapturedRequest | None = None
         # The exception that was being handled when the response began.
         self.answering: BaseException | None = None
         self.send_error: OSError | None = None
@@ -108,121 +98,6 @@ class CapturedRequest(RequestContext):
         # From the start to the response's; and the clock when all was sent.
         self.ttfb: int | None = None
         self.ended: int | None = None
-
-    # -- who and where, asked whenever an event is tracked: authentication and routing may come late
-
-    @property
-    def user_id(self) -> UUID | str | int | None:
-        """Who asks: what ``set_user`` said, else the middleware's callable, else ``scope["user"]``."""
-        user_id = self._user_id
-        if user_id is not UNSAID:
-            return user_id  # type: ignore[no-any-return]
-        scope = self.scope
-        if scope is None or not (self.settings.knows_users or "user" in scope):
-            return None
-        return self._find_user(scope)
-
-    @user_id.setter
-    def user_id(self, value: UUID | str | int | None) -> None:
-        if value is not None and not is_id(value):
-            log_problem("set_user", "set_user() takes a UUID, a str or an int, not a %s", type(value).__name__)
-            return
-        self._user_id = value
-        self.ordinary = False
-        if self.outer is not None:
-            self.outer.user_id = value
-
-    def _find_user(self, scope: Scope) -> UUID | str | int | None:
-        settings = self.settings
-        self._user_id = None  # meanwhile: a callable may track events itself
-        try:
-            user = None if settings.user_id is None else ask(settings.user_id, scope, "user_id")
-            if user is None and (settings.frameworks_know_users or "user" in scope):
-                user = identity_of(scope.get("user"))
-                for framework in settings.frameworks:
-                    if user is None:
-                        user = identity_of(framework.user(scope, self))
-            return user
-        except Exception as error:
-            log_problem("user", "the user of a request is not known: %s", failure(error))
-            return None
-        finally:
-            self._user_id = UNSAID
-
-    @property
-    def session_id(self) -> str | None:
-        """The session: what ``set_session`` said, else the middleware's callable."""
-        session_id = self._session_id
-        if session_id is UNSAID:
-            if self.scope is None or self.settings.session_id is None:
-                return None
-            self._session_id = None
-            try:
-                session_id = ask(self.settings.session_id, self.scope, "session_id")
-            finally:
-                self._session_id = UNSAID
-        return session_id if session_id is None or type(session_id) is str else str(session_id)
-
-    @session_id.setter
-    def session_id(self, value: str | None) -> None:
-        self._session_id = value
-        self.ordinary = False
-        if self.outer is not None:
-            self.outer.session_id = value
-
-    @property
-    def request_id(self) -> str | None:
-        """The ``X-Request-ID`` of the request, else one that is made for it."""
-        request_id = self._request_id
-        if request_id is None:
-            request_id = self._request_id = sent_request_id(self.scope) or made_request_id(self._number)
-        return request_id
-
-    @request_id.setter
-    def request_id(self, value: str | None) -> None:
-        self._request_id = value
-
-    @property
-    def endpoint(self) -> str | None:
-        """The route template, as far as it is known now; a decorator's name for it wins."""
-        if self._endpoint is not None or self.scope is None:
-            return self._endpoint
-        return self._find_endpoint(self.scope)
-
-    @endpoint.setter
-    def endpoint(self, value: str | None) -> None:
-        self._endpoint = value
-        self.ordinary = False
-        if self.outer is not None:
-            self.outer.endpoint = value
-
-    def _find_endpoint(self, scope: Scope) -> str | None:
-        settings = self.settings
-        try:
-            if (only := settings.only_framework) is not None:
-                found = only.template(scope, self)
-                return None if found is None else found.text
-            # One that raises is as one that does not know: the framework may.
-            if settings.endpoint is not None and (named := ask(settings.endpoint, scope, "endpoint")) is not None:
-                return str(named)
-            route: Template | None = None
-            mount: Template | None = None
-            for framework in settings.frameworks:
-                found = framework.template(scope, self)
-                if found is None:
-                    continue
-                if found.prefix is None:
-                    route = route or found
-                else:
-                    mount = found if mount is None else found.below(mount)
-            if route is None:
-                return None if mount is None else mount.text
-            return route.text if mount is None else route.below(mount).text
-        except Exception as error:
-            log_problem("endpoint", "the endpoint of a request is not known: %s", failure(error))
-            return None
-
-    # -- its end
 
     def is_complete(self) -> bool:
         """Tell whether the client has got all of the response."""
@@ -313,11 +188,6 @@ class CapturedRequest(RequestContext):
             if not self.ordinary:
                 self._let_go()
 
-    def leave(self, native: Any) -> None:
-        """Keep a framework's own request object, or what its hook has learnt, until the end."""
-        self.native = native
-        self.ordinary = False
-
     def _let_go(self) -> None:
         self.native = self.answering = self.send_error = self.seen_errors = None
         if self.outer is not None:
@@ -384,13 +254,3 @@ class CapturedRequest(RequestContext):
             db_duration_ms=self.db_duration_ms if queries else None,
             db_repeats=self.db_repeats() if queries else None,
         )
-
-    def add_queries(self, inner: RequestContext) -> None:
-        """Take over the database totals that were counted in the same request for another client."""
-        self.ordinary = False
-        self.db_queries += inner.db_queries
-        self.db_duration_ms += inner.db_duration_ms
-        if inner.fingerprints:
-            mine = self.fingerprints = dict(self.fingerprints or {})
-            for fingerprint, number in inner.fingerprints.items():
-                mine[fingerprint] = mine.get(fingerprint, 0) + number
