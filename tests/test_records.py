@@ -205,3 +205,10 @@ def test_a_queue_that_is_closed_takes_nothing(captured: bool) -> None:
     assert not queue.put(item, 1, captured)
     queue.reset()
     assert queue.put(item, 1, captured)
+
+
+def test_all_middlewares_of_a_client_leave_one_writer_with_its_queue() -> None:
+    client = AnalyticsClient(service="shop")
+    for _ in range(100):
+        AnalyticsMiddleware(hello, client=client)
+    assert len(client._queue._writers) == 1

@@ -108,6 +108,7 @@ class AnalyticsClient(Delivery):
     def _set_encoder(self, clock: Callable[[], datetime] | None, new_id: Callable[[], UUID] | None) -> None:
         key = self.settings.hash_key
         self._mints_itself = clock is None and new_id is None
+        self._lines: dict[Any, Any] = {}
         self._encoder = EventEncoder(
             service=self.settings.service,
             environment=self.settings.environment,
@@ -204,12 +205,15 @@ class AnalyticsClient(Delivery):
     def lines(self, make: Callable[[str, str | None, str | None], _LinesT]) -> _LinesT | None:
         """Return what makes records, and lines of them, for this client: ``make(service, hostname, environment)``.
 
-        None where each event must be an object, has a fixed identity, or may be too large for the settings.
+        One for all who ask for the same; None where each event must be an object, has a fixed identity, or may be too
+        large for the settings.
         """
         if not self._plain or not self._mints_itself or self._max_event_bytes < MOST_RECORDS_BYTES:
             return None
-        lines = make(self.settings.service, socket.gethostname(), self.settings.environment)
-        lines.writer = self._queue.add_writer(lines.line)
+        lines = self._lines.get(make)
+        if lines is None:
+            lines = self._lines[make] = make(self.settings.service, socket.gethostname(), self.settings.environment)
+            lines.writer = self._queue.add_writer(lines.line)
         return lines
 
     def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:
