@@ -277,7 +277,7 @@ async def test_an_answer_of_the_database_that_was_lost_stores_nothing_twice(data
     async with client(app) as http:
         await post(http, [event()])
         batch = [event() for _ in range(3)]
-        proxy.lose_answer(b"SELECT 1")
+        proxy.lose_answer(b"INSERT 0")
         assert (await post(http, batch)).status_code == 500
         assert proxy.lost == 1
         assert (await post(http, batch)).json() == {"received": 3, "duplicates": 3, "rejected": []}
