@@ -14,7 +14,7 @@ from asgi_analytics.events.base import event_class, event_types
 from asgi_analytics.events.encoding import EventEncoder
 from asgi_analytics.events.identity import user_uuid
 from asgi_analytics.web.elements import split
-from asgi_analytics.web.validation import Validator
+from asgi_analytics.web.validation import _TOGETHER, Validator
 from tests.web.service import MISSING, TASK, USER, event
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -81,6 +81,43 @@ def test_what_is_wrong_is_refused_with_its_field(changes: dict[str, Any], reason
     good, refused = judge(neighbour, event(**{"timestamp": NOW.isoformat()} | changes), neighbour)
     assert refused == [(1, reason, field)]
     assert len(good) == 2
+
+
+def test_elements_are_judged_together_as_they_are_alone() -> None:
+    odd = [
+        {"timestamp": "2026-08-22T11:59:59Z"}, {"timestamp": "2026-11-21T12:00:01Z"}, {"service": " "}, {"data": 5},
+        {"user_id": None}, {"user_id": 7}, {"data": {"task_id": TASK, "command": "x", "user_id": "me"}},
+        {"event_type": "TaskCreated"}, {"event_type": "own", "data": []}, {"event_type": "own", "user_id": None},
+        {"context": {"a": [[]] * 200}}, {"context": json.loads("[" * 99 + "]" * 99)},
+    ]  # fmt: skip
+    lines: list[bytes | None] = [json.dumps(at()).encode() for _ in range(4 * _TOGETHER)]
+    for place, changes in enumerate(odd * 2):  # some parts hold one or two of them, some none
+        lines[place * 4] = json.dumps(at() | changes).encode()
+    lines[3 * _TOGETHER + 1] = None
+    validator = Validator(clock=lambda: NOW)
+    good, places, refused = validator.check(lines)
+    alone = [validator.check([line]) for line in lines]
+    assert good == [line for kept, _, _ in alone for line in kept]
+    assert places == [place for place, (kept, _, _) in enumerate(alone) if kept]
+    assert [(one.index, one.reason, one.field) for one in refused] == [
+        (place, one.reason, one.field) for place, (_, _, why) in enumerate(alone) for one in why
+    ]
+    assert 10 < len(refused) < 20
+
+
+@pytest.mark.parametrize("number", [1, 2, _TOGETHER])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_the_depth_of_one_is_seen_among_many(number: int, brackets: str) -> None:
+    def nested(depth: int) -> bytes:
+        opening, closing = ("[", "]") if brackets == "[]" else ('{"a":', "}")
+        value = opening * (depth - 2) + "1" + closing * (depth - 2)  # the event and its data are two levels
+        return json.dumps(at(event_type="own", context=None, data={"a": 0})).replace('"a": 0', f'"a": {value}').encode()
+
+    flat = [nested(2) for _ in range(number - 1)]
+    validator = Validator(clock=lambda: NOW)
+    assert validator.check([*flat, nested(100)])[2] == []
+    [refused] = validator.check([*flat, nested(101)])[2]
+    assert (refused.index, refused.reason) == (number - 1, "nested deeper than 100 levels")
 
 
 @pytest.mark.parametrize("element", [None, True, 5, "x", [], [5]])

@@ -184,7 +184,12 @@ class Validator:
         try:
             events = _decode_exact(array)
             times = [event.timestamp for event in events]
-            if not (oldest <= min(times) and max(times) <= newest and all({event.service.strip() for event in events})):
+            if not (
+                len(events) == len(lines)  # what was split by counting brackets may be no JSON
+                and oldest <= min(times)
+                and max(times) <= newest
+                and all({event.service.strip() for event in events})
+            ):
                 return False
             for event in events:
                 types = self._known.get(event.event_type) or self._as_it_stands(event.event_type)
