@@ -29,7 +29,7 @@ UPKEEP_TIMEOUT = 3000.0
 """Seconds until a connection, a write, or the hourly upkeep is given up, to be tried again."""
 
 CAREFUL_SECONDS = 60.0
-"""Where one event was there already, more are to be expected: batches that were sent before an outage come again. So long
+"""Where one event was there already, more are to be expected: what was sent before an outage comes again. For so long
 each is looked for first. To find out by the server's refusal costs the write twice, and a line in its log."""
 
 _NO_TEXT = "22021"

@@ -54,7 +54,7 @@ class _Exact(msgspec.Struct, gc=False):
     timestamp: _AWARE
     service: str
     data: msgspec.Raw
-    user_id: UUID | None = None
+    user_id: UUID | msgspec.UnsetType | None = msgspec.UNSET
     session_id: str | None = None
     context: _Object | None = None
 
@@ -67,7 +67,7 @@ class _Loose(msgspec.Struct):
     timestamp: _AWARE
     service: str
     data: msgspec.Raw
-    user_id: str | int | None = None
+    user_id: str | int | msgspec.UnsetType | None = msgspec.UNSET
     session_id: str | None = None
     context: dict[str, msgspec.Raw] | None = None
 
@@ -188,13 +188,13 @@ class Validator:
                 len(events) == len(lines)  # what was split by counting brackets may be no JSON
                 and oldest <= min(times)
                 and max(times) <= newest
-                and all({event.service.strip() for event in events})
+                and "" not in {event.service.strip() for event in events}
             ):
                 return False
             for event in events:
                 types = self._known.get(event.event_type) or self._as_it_stands(event.event_type)
                 types.decode_exact(event.data)
-                if event.user_id is None and types.needs_user:
+                if event.user_id is msgspec.UNSET and types.needs_user:
                     return False
         except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
@@ -239,12 +239,14 @@ class Validator:
             fields = _decode_fields(event.data)
             del fields["user_id"]
             event.data, changed = msgspec.Raw(_encode(fields)), True
-            if event.user_id is None:
+            if event.user_id is msgspec.UNSET or event.user_id is None:
                 event.user_id = data.user_id
-        if event.user_id is None:
+        if event.user_id is msgspec.UNSET:
+            # Null is an answer, that of track() where nobody is known: to leave the user out is to forget it.
             if types is not None and types.needs_user:
                 raise Invalid("missing", "user_id")
-        else:
+            event.user_id = None
+        elif event.user_id is not None:
             try:
                 user, key = user_uuid(event.user_id)
             except TypeError:
