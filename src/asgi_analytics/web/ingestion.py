@@ -114,5 +114,6 @@ def create_ingestion_app(
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect would repeat what the request says of its host
     app.state.ingestion = service
     return app
