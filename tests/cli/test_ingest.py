@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +160,43 @@ async def test_insecure_listens_anywhere_without_tokens() -> None:
     with Process(DSN, "--host", "0.0.0.0", "--insecure") as process:
         async with process.client() as http:
             assert (await http.post("/events/batch", json=[])).status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it_at_once_in_peace(tmp_path: Path, number: signal.Signals) -> None:
+    """The import of what it needs takes half a second, and here for ever."""
+    (tmp_path / "uvicorn.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asgi_analytics.cli.ingest", "--port", "0"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")]), "DATABASE_URL": DSN},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.returncode == 0
+
+
+def test_a_start_that_fails_leaves_the_signals_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    fails(capsys)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_sigterm_at_any_moment_of_the_start_ends_it_without_a_traceback(seconds: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asgi_analytics.cli.ingest", "--port", "0", "--quiet"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "DATABASE_URL": DSN},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        time.sleep(seconds)
+        process.terminate()
+        _, told = process.communicate(timeout=20)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert b"Traceback" not in told

@@ -68,6 +68,14 @@ def test_what_cannot_be_a_user_is_refused(user: Any) -> None:
         tracked(UserSeen(user_id=user))
 
 
+@pytest.mark.parametrize("error", [None, "no such code", "\ud800"])  # the last takes the thorough way
+def test_a_required_user_whom_nobody_knows_is_null_or_that_of_the_surroundings(error: str | None) -> None:
+    attempt = events.AuthCodeVerified(user_id=None, success=False, error=error)  # type: ignore[arg-type]
+    assert tracked(attempt).user_id is None
+    set_user(ID)
+    assert tracked(attempt).user_id == ID
+
+
 @pytest.mark.parametrize("user", ["ada", 42, ID])
 def test_the_user_of_the_surroundings_is_the_user_of_events_that_name_none(user: Any) -> None:
     set_user(user)

@@ -115,10 +115,11 @@ async def test_a_chunk_that_is_dropped_under_the_writes_is_made_anew(
     assert_nobody_has_to_act(caplog)
 
 
-@pytest.mark.parametrize("tell_duplicates", [False, True])
+@pytest.mark.parametrize("careful", [0.0, 60.0])
 async def test_late_batches_into_columns_store_what_is_new_and_know_what_is_there(
-    database: Database, tell_duplicates: bool
+    database: Database, careful: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("asgi_analytics.sinks.timescale.CAREFUL_SECONDS", careful)
     administrator = await database.connect()
     day = midnight(8)
     await administrator.execute(
@@ -132,7 +133,7 @@ async def test_late_batches_into_columns_store_what_is_new_and_know_what_is_ther
     assert await compressed(administrator) == [True]
     there = await administrator.fetch("SELECT id, timestamp FROM analytics_events ORDER BY id")
     everything = {row["id"] for row in there}
-    sink = TimescaleSink(database.dsn, tell_duplicates=tell_duplicates)
+    sink = TimescaleSink(database.dsn)
     for start in range(0, 1_000, 500):
         known = [event(row["timestamp"], row["id"]) for row in there[start : start + 500]]
         new = [event(day + timedelta(seconds=40 * place + start / 1_000), uuid4()) for place in range(500)]
@@ -140,8 +141,7 @@ async def test_late_batches_into_columns_store_what_is_new_and_know_what_is_ther
         for attempt, duplicates in enumerate((500, 1_000)):  # and once more, as if the answer had been lost
             receipt = await sink.write(batch)
             assert (receipt.duplicates, list(receipt.rejected)) == (duplicates, [])
-            if tell_duplicates:
-                assert receipt.duplicate_at == list(range(0, 1_000, 1 if attempt else 2))
+            assert receipt.duplicate_at == list(range(0, 1_000, 1 if attempt else 2))
         everything |= {decode_envelope(one).event_id for one in new}
     await sink.aclose()
     assert set(await ids_in(database)) == everything

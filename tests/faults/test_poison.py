@@ -241,7 +241,7 @@ async def test_a_look_takes_what_the_table_takes(database: Database, rows: Rows)
 
 
 async def test_duplicates_beside_poison_are_told_by_their_places(database: Database) -> None:
-    sink = TimescaleSink(database.dsn, tell_duplicates=True)
+    sink = TimescaleSink(database.dsn)
     known = [line("a"), line("b")]
     await sink.write(known)
     batch = [KINDS["content"].make(), known[0], line("c"), too_long(), known[1], KINDS["timestamp"].make(), line("d")]

@@ -118,9 +118,12 @@ async def psql(database: Database, script: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("tell", [False, True])
-async def test_the_writer_can_do_all_that_the_sink_does(roles: Roles, writer_dsn: str, tell: bool) -> None:
-    sink = TimescaleSink(writer_dsn, tell_duplicates=tell)
+@pytest.mark.parametrize("careful", [0.0, 60.0])
+async def test_the_writer_can_do_all_that_the_sink_does(
+    roles: Roles, writer_dsn: str, careful: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_analytics.sinks.timescale.CAREFUL_SECONDS", careful)
+    sink = TimescaleSink(writer_dsn)
     await sink.ready()
     good = [line("a"), line("b"), line("c")]
     assert (await sink.write(good)).duplicates == 0
@@ -298,11 +301,12 @@ async def test_the_reader_can_write_nothing(roles: Roles, reader_dsn: str) -> No
 
 
 @pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
-@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("careful", [0.0, 60.0])
 async def test_the_writer_writes_into_compressed_chunks_and_new_ones(
-    roles: Roles, writer_dsn: str, reader_dsn: str, tell: bool
+    roles: Roles, writer_dsn: str, reader_dsn: str, careful: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = TimescaleSink(writer_dsn, tell_duplicates=tell)
+    monkeypatch.setattr("asgi_analytics.sinks.timescale.CAREFUL_SECONDS", careful)
+    sink = TimescaleSink(writer_dsn)
     old = [with_timestamp((midnight(10) + timedelta(minutes=minute)).isoformat(), f"{minute}") for minute in range(20)]
     assert (await sink.write(old[:10])).duplicates == 0
     compressed = await roles.admin.fetch("SELECT compress_chunk(c) FROM show_chunks('analytics_events') AS c")

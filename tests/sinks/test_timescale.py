@@ -115,6 +115,59 @@ async def test_identity_is_the_pair_of_id_and_timestamp(database: Database, rows
     assert [json.loads(row["data"])["what"] for row in await rows(order="timestamp")] == [0, 2]
 
 
+async def test_the_places_of_duplicates_are_told_the_first_of_two_in_a_batch_stays(
+    database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_analytics.sinks.timescale.CAREFUL_SECONDS", 0.0)
+    sink = TimescaleSink(database.dsn)
+    batch = [line(name) for name in "dcba"]
+    assert (await sink.write(batch[:2])).duplicate_at == ()
+    other = batch[3].replace(b'"name":"a"', b'"name":"x"')
+    receipt = await sink.write([batch[3], batch[1], batch[2], other, batch[2], batch[0]])
+    assert (receipt.duplicates, receipt.duplicate_at) == (4, [1, 3, 4, 5])
+    await sink.aclose()
+    assert sorted(json.loads(row["data"])["name"] for row in await rows()) == list("abcd")
+
+
+async def test_the_server_refuses_a_duplicate_once_and_is_then_asked_for_each(
+    database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refusal is a line in the server's log, and half a write for nothing."""
+    sink = TimescaleSink(database.dsn)
+    refusals = 0
+    execute = asyncpg.Connection.execute
+
+    async def counted(connection: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal refusals
+        try:
+            return await execute(connection, *arguments, **options)
+        except asyncpg.UniqueViolationError:
+            refusals += 1
+            raise
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", counted)
+    batch = [line("a"), line("b")]
+    assert [(await sink.write(batch)).duplicates for _ in range(4)] == [0, 2, 2, 2]
+    assert (await sink.write([line("c")])).duplicates == 0
+    assert refusals == 1
+    await sink.aclose()
+    assert len(await rows()) == 3
+
+
+async def test_two_writers_of_the_same_events_in_another_order_wait_for_each_other(
+    database: Database, rows: Rows
+) -> None:
+    batch = [line(f"{number}") for number in range(2_000)]
+    sinks = [TimescaleSink(database.dsn), TimescaleSink(database.dsn)]
+    for sink in sinks:
+        await sink.ready()
+    receipts = await asyncio.gather(sinks[0].write(batch), sinks[1].write(batch[::-1]))
+    assert sum(receipt.duplicates for receipt in receipts) == len(batch)
+    assert len(await rows()) == len(batch)
+    for sink in sinks:
+        await sink.aclose()
+
+
 @pytest.mark.parametrize(
     ("scheme", "parameters"),
     [

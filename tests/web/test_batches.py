@@ -17,6 +17,7 @@ from starlette.routing import Mount
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink, events
 from asgi_analytics.events.identity import user_uuid
+from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.databases import Database
 from tests.proxy import Proxy
@@ -277,7 +278,7 @@ async def test_an_answer_of_the_database_that_was_lost_stores_nothing_twice(data
     async with client(app) as http:
         await post(http, [event()])
         batch = [event() for _ in range(3)]
-        proxy.lose_answer(b"SELECT 1")
+        proxy.lose_answer(b"INSERT 0")
         assert (await post(http, batch)).status_code == 500
         assert proxy.lost == 1
         assert (await post(http, batch)).json() == {"received": 3, "duplicates": 3, "rejected": []}
@@ -370,3 +371,17 @@ async def test_what_track_makes_is_stored_alike_by_the_worker_and_by_the_service
     assert (await post(service, b"[" + b",".join(lines) + b"]")).json()["received"] == 2
     assert await rows(database) == direct
     await analytics.aclose()
+
+
+async def test_events_of_nobody_are_stored_the_same_over_the_service_and_directly(database: Database) -> None:
+    app = create_ingestion_app(database_url=database.dsn)
+    transport = httpx2.ASGITransport(app=app)
+    over_http = HttpSink("http://service", make_client=lambda: httpx2.AsyncClient(transport=transport))
+    for sink in (over_http, TimescaleSink(database.dsn)):
+        tracked = AnalyticsClient(service="shop", strict=True)
+        async with AnalyticsWorker(tracked, sink):
+            assert tracked.track(events.AuthCodeVerified(user_id=None, success=False))  # type: ignore[arg-type]
+        stats = tracked.stats()
+        assert (stats.stored, stats.rejected.total()) == (1, 0)
+    await app.state.ingestion.aclose()
+    assert [(row["event_type"], row["user_id"]) for row in await rows(database)] == [("auth_code_verified", None)] * 2

@@ -203,7 +203,7 @@ async def test_what_the_table_refuses_is_answered_and_logged_by_its_reason_alone
     await connection.execute(
         "ALTER TABLE analytics_events ADD CONSTRAINT \"odd\n\x1b[31mname\" CHECK (service <> 'hunter2')"
     )
-    app = create_ingestion_app(sink=TimescaleSink(database.dsn, tell_duplicates=True))
+    app = create_ingestion_app(sink=TimescaleSink(database.dsn))
     async with client(app) as http:
         answer = await http.post("/events/batch", json=[event(), event(service=MARK)])
     await app.state.ingestion.aclose()

@@ -314,3 +314,14 @@ async def test_the_access_log_holds_figures_and_nothing_of_the_request(caplog: p
     assert "events=3 stored=1 duplicates=1 rejected=1 duration_ms=" in lines[0]
     assert lines[1].startswith("GET - 404 ")
     assert not any(word in "".join(lines) for word in ("payload", "secret", "t0ken", one["event_id"]))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/events/batch", 405), ("POST", "/events/batch/", 404), ("GET", "/", 404)]
+)
+async def test_another_path_or_method_is_told_where_batches_go(method: str, path: str, status: int) -> None:
+    async with client(create_ingestion_app(sink=TellingSink())) as http:
+        answer = await http.request(method, path)
+    assert answer.status_code == status
+    assert "POST /events/batch" in answer.json()["detail"]
+    assert "location" not in answer.headers

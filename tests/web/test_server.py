@@ -8,7 +8,7 @@ import json
 import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -198,6 +198,46 @@ async def test_slow_senders_and_a_thousand_connections_stop_nobody(database: Dat
                 writer.close()
         assert await process.end() == 0
     assert await count(database) == 20
+
+
+_POST = b"POST /events/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (b"GET /", b"a"),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n"),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nA: ", b"b"),
+        (_POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n1;a=", b"b"),
+        (_POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n", b"A: b\r\n"),
+    ],
+    ids=["target", "headers", "one header", "chunk extension", "trailers"],
+)
+async def test_what_is_no_body_is_bounded(database: Database, beginning: bytes, more: bytes) -> None:
+    with Process(database.dsn) as process:
+        _, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(beginning)
+
+        async def pour() -> None:
+            for _ in range(32 << 20 >> 16):  # what both ends of the wire buffer is some megabytes
+                writer.write((more * 65_536)[:65_536])
+                await asyncio.wait_for(writer.drain(), 10)
+
+        with pytest.raises(ConnectionError):
+            await pour()
+        writer.close()
+        async with process.client() as http:
+            body = json.dumps([event() for _ in range(3_000)]).encode()
+            pieces = (body[at : at + 50] for at in range(0, len(body), 50))
+
+            async def stream() -> AsyncIterator[bytes]:  # chunk by chunk, with much that is no body in all
+                for piece in pieces:
+                    yield piece
+
+            answer = await http.post("/events/batch", content=stream(), headers={"Content-Type": "application/json"})
+            assert answer.json()["received"] == 3_000
+        assert await process.end() == 0
 
 
 async def test_headers_that_never_end_are_not_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

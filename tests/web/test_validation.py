@@ -14,7 +14,7 @@ from asgi_analytics.events.base import event_class, event_types
 from asgi_analytics.events.encoding import EventEncoder
 from asgi_analytics.events.identity import user_uuid
 from asgi_analytics.web.elements import split
-from asgi_analytics.web.validation import Validator
+from asgi_analytics.web.validation import _TOGETHER, Validator
 from tests.web.service import MISSING, TASK, USER, event
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -57,7 +57,6 @@ def at(moment: datetime = NOW, **changes: Any) -> dict[str, Any]:
         ({"context": "x"}, "expected object or null, got str", "context"),
         ({"session_id": 7}, "expected str or null, got int", "session_id"),
         ({"user_id": MISSING}, "missing", "user_id"),
-        ({"user_id": None}, "missing", "user_id"),
         ({"user_id": True}, "expected int or str or null, got bool", "user_id"),
         ({"user_id": 1.5}, "expected int or str or null, got float", "user_id"),
         ({"user_id": MISSING, "data": {"task_id": TASK, "command": "", "user_id": {}}},
@@ -81,6 +80,44 @@ def test_what_is_wrong_is_refused_with_its_field(changes: dict[str, Any], reason
     good, refused = judge(neighbour, event(**{"timestamp": NOW.isoformat()} | changes), neighbour)
     assert refused == [(1, reason, field)]
     assert len(good) == 2
+
+
+def test_elements_are_judged_together_as_they_are_alone() -> None:
+    odd: list[dict[str, Any]] = [
+        {"timestamp": "2026-08-22T11:59:59Z"}, {"timestamp": "2026-11-21T12:00:01Z"}, {"service": " "}, {"data": 5},
+        {"user_id": MISSING}, {"user_id": 7}, {"data": {"task_id": TASK, "command": "x", "user_id": "me"}},
+        {"event_type": "TaskCreated"}, {"event_type": "own", "data": []}, {"event_type": "own", "user_id": None},
+        {"context": {"a": [[]] * 200}}, {"context": json.loads("[" * 99 + "]" * 99)},
+    ]  # fmt: skip
+    lines: list[bytes | None] = [json.dumps(at()).encode() for _ in range(4 * _TOGETHER)]
+    for place, changes in enumerate(odd * 2):  # some parts hold one or two of them, some none
+        made = {key: value for key, value in (at() | changes).items() if value is not MISSING}
+        lines[place * 4] = json.dumps(made).encode()
+    lines[3 * _TOGETHER + 1] = None
+    validator = Validator(clock=lambda: NOW)
+    good, places, refused = validator.check(lines)
+    alone = [validator.check([line]) for line in lines]
+    assert good == [line for kept, _, _ in alone for line in kept]
+    assert places == [place for place, (kept, _, _) in enumerate(alone) if kept]
+    assert [(one.index, one.reason, one.field) for one in refused] == [
+        (place, one.reason, one.field) for place, (_, _, why) in enumerate(alone) for one in why
+    ]
+    assert 10 < len(refused) < 20
+
+
+@pytest.mark.parametrize("number", [1, 2, _TOGETHER])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_the_depth_of_one_is_seen_among_many(number: int, brackets: str) -> None:
+    def nested(depth: int) -> bytes:
+        opening, closing = ("[", "]") if brackets == "[]" else ('{"a":', "}")
+        value = opening * (depth - 2) + "1" + closing * (depth - 2)  # the event and its data are two levels
+        return json.dumps(at(event_type="own", context=None, data={"a": 0})).replace('"a": 0', f'"a": {value}').encode()
+
+    flat = [nested(2) for _ in range(number - 1)]
+    validator = Validator(clock=lambda: NOW)
+    assert validator.check([*flat, nested(100)])[2] == []
+    [refused] = validator.check([*flat, nested(101)])[2]
+    assert (refused.index, refused.reason) == (number - 1, "nested deeper than 100 levels")
 
 
 @pytest.mark.parametrize("element", [None, True, 5, "x", [], [5]])
@@ -120,6 +157,7 @@ def test_a_number_that_no_float_holds_is_refused_where_the_type_asks_for_one() -
         {"timestamp": "2026-11-21T11:59:59Z"},
         {"timestamp": "2026-08-22T12:00:01Z"},
         {"event_id": "0198C0DE000070008000000000000001"},
+        {"user_id": None},
         {"session_id": "s-1"},
         {"context": None},
         {"context": MISSING},
@@ -151,9 +189,10 @@ def test_what_track_encodes_is_stored_byte_for_byte(cls: type[Event]) -> None:
             text = str(annotation).removesuffix(" | None").replace("UserId", "UUID | str | int")
             if full or not str(annotation).endswith("| None"):
                 values[name] = samples[text.removeprefix("Personal[").removesuffix("]") if "Personal" in text else text]
-        line = encoder.encode(cls(**values))
-        assert judge(json.loads(line))[1] == []
-        assert Validator(clock=lambda: NOW).check([line])[0] == [line]
+        for user in ({}, {"user_id": None}) if "user_id" in values else ({},):
+            line = encoder.encode(cls(**values | user))
+            assert judge(json.loads(line))[1] == []
+            assert Validator(clock=lambda: NOW).check([line])[0] == [line]
 
 
 def test_a_class_name_is_taken_for_the_tag() -> None:
@@ -187,10 +226,16 @@ def test_a_user_that_is_no_uuid_is_mapped_as_track_does(user_id: str | int) -> N
 
 def test_a_user_inside_data_is_lifted_out_and_the_envelopes_own_wins() -> None:
     data = {"task_id": TASK, "command": "x", "user_id": "me"}
-    [lifted, own], _ = judge(at(user_id=MISSING, data=data), at(data=data))
-    assert json.loads(lifted)["user_id"] == str(user_uuid("me")[0])
+    [lifted, null, own], _ = judge(at(user_id=MISSING, data=data), at(user_id=None, data=data), at(data=data))
+    assert json.loads(lifted)["user_id"] == json.loads(null)["user_id"] == str(user_uuid("me")[0])
     assert json.loads(own)["user_id"] == USER
     assert "user_id" not in json.loads(lifted)["data"] | json.loads(own)["data"]
+
+
+def test_a_required_user_is_null_where_data_says_so() -> None:
+    [line], _ = judge(at(user_id=MISSING, data={"task_id": TASK, "command": "x", "user_id": None}))
+    assert json.loads(line)["user_id"] is None
+    assert "user_id" not in json.loads(line)["data"]
 
 
 def test_mending_keeps_the_numbers_of_data_as_they_are() -> None:

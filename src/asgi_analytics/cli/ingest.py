@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 import logging
 import math
 import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,8 @@ from asgi_analytics.config import KIB, MIB
 from asgi_analytics.errors import AnalyticsError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import FrameType
 
 DONE, FAILED = 0, 2
 HOST, PORT = "127.0.0.1", 8094
@@ -32,7 +35,8 @@ variables:
 A variable keeps the password out of the list of processes. Without tokens everybody who reaches the service may send:
 it listens on loopback only then, unless --insecure is given.
 
-exit codes: 0 ended by SIGTERM or SIGINT, after what was taken is stored; 2 error, in one line on stderr.
+exit codes: 0 ended by SIGTERM or SIGINT, after what was taken is stored; 2 error, in one line on stderr; 143, as the
+shell shows it, for a SIGTERM in the first moments, while Python still loads the command.
 """
 
 
@@ -74,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the service until a signal ends it, and return the exit code."""
     try:
         options = make_parser().parse_args(argv)
-        return _serve(options, os.environ)
+        with _leaving_on_signals():
+            return _serve(options, os.environ)
     except AnalyticsError as exc:
         sys.stderr.write(f"analytics-ingest: {one_line(exc)}\n")
         return FAILED
@@ -118,6 +123,25 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         server.run(sockets=[listener])
     logging.getLogger("asgi_analytics").info("ended")
     return DONE
+
+
+@contextlib.contextmanager
+def _leaving_on_signals() -> Iterator[None]:
+    """Until the server takes the signals over, end at once: nothing was taken yet.
+
+    To leave them as they are is not enough: the first process of a container does not die of a SIGTERM.
+    """
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(DONE)
 
 
 def _tokens(environ: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import UUID, uuid5
@@ -27,6 +28,10 @@ WRITE_TIMEOUT = 30.0
 UPKEEP_TIMEOUT = 3000.0
 """Seconds until a connection, a write, or the hourly upkeep is given up, to be tried again."""
 
+CAREFUL_SECONDS = 60.0
+"""Where one event was there already, more are to be expected: what was sent before an outage comes again. For so long
+each is looked for first. To find out by the server's refusal costs the write twice, and a line in its log."""
+
 _NO_TEXT = "22021"
 """What the server says of bytes that are no UTF-8, or hold a NUL."""
 
@@ -41,18 +46,17 @@ class TimescaleSink:
     first write, and another for the hourly upkeep. ``schema`` names where the tables are; by default the
     ``search_path`` says so. Events that the table refuses go to ``analytics_dead_letters``, in the same transaction.
 
-    ``tell_duplicates=True`` names each duplicate in the receipt, for some 6 % of the write's time; writes may overlap
-    then, on as many as ``connections``.
+    Each duplicate is named in the receipt, and writes may overlap, on as many as ``connections``.
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres", "postgresql+asyncpg")
+    tells_duplicates: ClassVar[bool] = True
 
     def __init__(
         self,
         pool: asyncpg.Pool[Any] | str,
         *,
         schema: str | None = None,
-        tell_duplicates: bool = False,
         connections: int = 2,
     ) -> None:
         if not isinstance(pool, str) and not hasattr(pool, "acquire"):
@@ -64,8 +68,9 @@ class TimescaleSink:
         self._acquiring = 0
         self._prefix = "" if schema is None else quoted(checked(schema, "schema")) + "."
         self._connections = connections
-        self.tells_duplicates = tell_duplicates
-        self._store_events = self._statement("store_events_telling" if tell_duplicates else "store_events")
+        self._careful_until = 0.0
+        self._store_new_events = self._statement("store_new_events")
+        self._store_events = self._statement("store_events")
         self._store_dead_letters = self._statement("store_dead_letters")
         self._find = self._statement("find_poison")
 
@@ -100,6 +105,11 @@ class TimescaleSink:
 
     async def _store_or_isolate(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
         try:
+            if time.monotonic() >= self._careful_until:
+                with contextlib.suppress(asyncpg.UniqueViolationError):
+                    await connection.execute(self._store_new_events, _array(batch), timeout=WRITE_TIMEOUT)
+                    return Receipt(duplicate_at=())
+                self._careful_until = time.monotonic() + CAREFUL_SECONDS
             return await self._store(connection, batch)
         except asyncpg.PostgresError as error:
             if not is_poison(error):
@@ -107,17 +117,9 @@ class TimescaleSink:
         return await self._isolate(connection, batch)
 
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
-        # Joined in one go: half a megabyte that is copied once more is what a tenth of the write costs.
-        parts = [*batch]
-        parts[0] = b"[" + parts[0]
-        parts[-1] += b"]"
-        array = b",".join(parts)
-        if self.tells_duplicates:
-            [[ordinals]] = await connection.fetch(self._store_events, array, timeout=WRITE_TIMEOUT)
-            duplicate_at = [ordinal - 1 for ordinal in ordinals or ()]
-            return Receipt(duplicates=len(duplicate_at), duplicate_at=duplicate_at)
-        status = await connection.execute(self._store_events, array, timeout=WRITE_TIMEOUT)
-        return Receipt(duplicates=len(batch) - int(status.rpartition(" ")[2]))  # INSERT 0 <rows>
+        rows = await connection.fetch(self._store_events, _array(batch), timeout=WRITE_TIMEOUT)
+        duplicate_at = [row[0] for row in rows]
+        return Receipt(duplicates=len(duplicate_at), duplicate_at=duplicate_at)
 
     async def _isolate(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
         """Store the good events of a batch, and the bad ones among the dead letters, all in one transaction.
@@ -152,7 +154,7 @@ class TimescaleSink:
         return Receipt(
             duplicates=duplicates,
             rejected=[Rejected(index=index, reason=refusal.reason) for index, refusal in sorted(refused.items())],
-            duplicate_at=sorted(duplicate_at) if self.tells_duplicates else None,
+            duplicate_at=sorted(duplicate_at),
         )
 
     async def _find_poison(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> dict[int, Refusal]:
@@ -274,6 +276,14 @@ _NAMELESS = UUID("0a0d7a3e-6f0e-5c52-9d0b-6c6f9f6a1f2e")
 
 async def _keep(connection: object) -> None:
     """Leave a connection as it is when it returns to the pool."""
+
+
+def _array(batch: Sequence[bytes]) -> bytes:
+    # Joined in one go: half a megabyte that is copied once more is what a tenth of the write costs.
+    parts = [*batch]
+    parts[0] = b"[" + parts[0]
+    parts[-1] += b"]"
+    return b",".join(parts)
 
 
 def _is_text(line: bytes) -> bool:

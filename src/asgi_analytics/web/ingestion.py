@@ -80,7 +80,7 @@ def create_ingestion_app(
     if sink is None:
         # Two connections more than write: one to ask whether it is ready, one for the upkeep.
         target: Any = database_url if pool is None else pool
-        sink = TimescaleSink(target, schema=schema, tell_duplicates=True, connections=WRITERS + 2)
+        sink = TimescaleSink(target, schema=schema, connections=WRITERS + 2)
     figures = Figures()
     service = IngestionService(
         sink,
@@ -114,5 +114,6 @@ def create_ingestion_app(
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect would repeat what the request says of its host
     app.state.ingestion = service
     return app

@@ -20,9 +20,10 @@ One event. Each element is judged by itself and refused by its index, with one o
 
 What may differ from the stored form: `event_type` may be a class name (`TaskCreated`); `user_id` may be any string or
 integer, which is mapped to a UUID (version 5) with the original in `context.user_key`; for a known type that has a
-user, `user_id` may stand in `data` and is lifted out, the envelope's own winning. A known type whose user is required
-needs one. NUL and lone surrogates become U+FFFD. Fields of the envelope beyond these are ignored; those of `data` and
-`context` are stored as they are. Of a key that occurs twice the last one counts, and every one of them is checked.
+user, `user_id` may stand in `data` and is lifted out, the envelope's own winning. Where a known type requires the
+user it must not be left out, and is null where nobody is known. NUL and lone surrogates become U+FFFD. Fields of the
+envelope beyond these are ignored; those of `data` and `context` are stored as they are. Of a key that occurs twice
+the last one counts, and every one of them is checked.
 """
 
 _BATCH = """\

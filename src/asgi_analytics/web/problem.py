@@ -18,6 +18,9 @@ CLOSE = {"Connection": "close"}
 """For a request whose body will not be read to its end."""
 
 
+_HINTS = {404: "nothing is here: batches go to POST /events/batch", 405: "batches go to POST /events/batch"}
+
+
 class Problem(Exception):
     """A request is refused with a status; ``detail`` is for the caller to read."""
 
@@ -43,7 +46,7 @@ async def on_problem(request: Request, problem: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what the router refuses: an unknown path, a wrong method."""
     exception: HTTPException = error  # type: ignore[assignment]  # registered for it alone
-    return respond(exception.status_code, exception.detail, exception.headers)
+    return respond(exception.status_code, _HINTS.get(exception.status_code, exception.detail), exception.headers)
 
 
 def failed() -> Response:

@@ -28,7 +28,11 @@ KEEP_ALIVE = 75
 HEADER_TIMEOUT = 20.0
 """Seconds for a connection to bring the headers of a request, once it is open or has begun to send them."""
 
+MOST_HEADER_BYTES = 64 * 1024
+"""Bytes of a request, or of its end, that may come without being body; h11 has the same bound of its own."""
+
 BACKLOG = 2048
+LARGER_THAN_BODIES = 8 * 1024 * 1024
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -71,6 +75,9 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, round(graceful_timeout)),
             )
         )
+        # glibc gives a buffer of the size of a body back to the system each time, and takes it anew page by page, until
+        # something larger was freed once: a twentieth of the service's work.
+        bytes(LARGER_THAN_BODIES)
         # From now on, not only once it serves: a signal that comes earlier ends it as peacefully.
         for number in SIGNALS:
             signal.signal(number, self._end)
@@ -90,20 +97,48 @@ class Server(uvicorn.Server):
 
 
 class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes
-    """Closes a connection that does not bring the headers of a request in time; uvicorn alone waits for ever."""
+    """Closes a connection that does not bring the headers of a request in time, or without end.
+
+    uvicorn alone waits for ever, and with httptools keeps what comes, however much.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    _without_body: int | None = None
+    """The bytes since the parser, where it is httptools, has come further; None between requests."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
+        if self._without_body is not None:
+            self._without_body += len(data)
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if (self._without_body or 0) > MOST_HEADER_BYTES:
+            self.logger.warning("a connection is closed: more than %d bytes of headers", MOST_HEADER_BYTES)
+            self.transport.close()
+        elif self.cycle is not None and not self.cycle.response_complete:
             self._forget()
         elif self._deadline is None:  # the beginning of a request, or a body that was answered before its end
             self._await_request()
+
+    # These four are called by httptools alone.
+
+    def on_message_begin(self) -> None:
+        self._without_body = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._without_body = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._without_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._without_body = None
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
