@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from asgi_analytics import __version__
 from asgi_analytics._database_url import read_dsn
