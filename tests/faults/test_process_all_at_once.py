@@ -124,7 +124,7 @@ async def test_each_event_of_many_threads_is_stored_once_and_ids_rise_in_each_th
         "SELECT data->>'what' AS what, id FROM analytics_events WHERE event_type = 'said' "
         "ORDER BY what, (data->>'number')::int"
     )
-    falling = [(one, other) for one, other in pairwise(said) if one["what"] == other["what"] and one["id"] >= other["id"]]
+    falling = [pair for pair in pairwise(said) if pair[0]["what"] == pair[1]["what"] and pair[0]["id"] >= pair[1]["id"]]
     assert not falling, falling[:3]
 
 
