@@ -332,13 +332,15 @@ def test_drops_are_logged_by_reason_with_their_number_and_not_one_by_one(caplog:
 @pytest.mark.usefixtures("restless")
 def test_drops_are_counted_exactly_from_many_threads() -> None:
     counter = LockFreeCounter(["a", "b"])
+    together = threading.Barrier(8)
 
     def count() -> None:
-        for _ in range(5_000):
+        together.wait()
+        for _ in range(20_000):
             counter.add("a")
 
-    run_all([threading.Thread(target=count) for _ in range(4)])
-    assert counter.read() == {"a": 20_000, "b": 0}
+    run_all([threading.Thread(target=count) for _ in range(8)])
+    assert counter.read() == {"a": 160_000, "b": 0}
 
 
 def test_figures_are_read_as_attributes_and_as_items() -> None:

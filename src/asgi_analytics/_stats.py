@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from itertools import repeat
 from operator import length_hint
@@ -62,14 +63,22 @@ class LockFreeCounter:
     """Counts by reason, exactly, from any thread and from a signal handler that interrupts one, without a lock.
 
     One step of an iterator cannot be interrupted, where ``+= 1`` can; how many steps are left tells how many were made.
+    Without the interpreter's global lock two threads may make one step at once, so there each step has a lock, which a
+    signal handler may take again.
     """
 
     def __init__(self, reasons: Iterable[str]) -> None:
         self._left = {reason: repeat(None, sys.maxsize) for reason in reasons}
+        has_global_lock: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+        self._lock = None if has_global_lock else threading.RLock()
 
     def add(self, reason: str) -> None:
         """Count one more."""
-        next(self._left[reason])
+        if self._lock is None:
+            next(self._left[reason])
+        else:
+            with self._lock:
+                next(self._left[reason])
 
     def read(self) -> Counter[str]:
         """Return the counts; every reason is there, at zero if need be."""
