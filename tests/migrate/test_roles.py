@@ -17,6 +17,7 @@ import pytest
 from asgi_analytics import AnalyticsClient, TimescaleSink, events
 from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError, OperatorError
 from asgi_analytics.migrate import roles as module
+from asgi_analytics.migrate.files import find_migrations
 from asgi_analytics.migrate.roles import RolesReport, make_roles
 from asgi_analytics.migrate.runner import dry_run, migrate, refresh_views, status
 from tests.databases import Database
@@ -288,13 +289,64 @@ async def test_the_reader_can_write_nothing(roles: Roles, reader_dsn: str) -> No
         "CREATE TABLE mine (x int)",
         "DROP VIEW analytics_daily_active_users",
         f'SET ROLE "{roles.writer}"',
-        *(["SELECT drop_chunks('analytics_events', now())"] if roles.database.flavour == "timescaledb" else []),
+        "SELECT drop_chunks('analytics_events', now())"
+        if roles.database.flavour == "timescaledb"
+        else "SELECT analytics_upkeep()",
     ]:
         await refused(connection, statement)
     await connection.close()
     with pytest.raises(OperatorError, match="analytics-migrate roles"):
         await (sink := TimescaleSink(reader_dsn)).ready()
     await sink.aclose()
+
+
+UPKEEP = "analytics_upkeep()"
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_without_the_right_to_the_upkeep_a_writer_leaves_it_to_cron_and_says_so_once(
+    roles: Roles, writer_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = TimescaleSink(writer_dsn)
+    await sink.upkeep()
+    assert UPKEEP not in caplog.text
+    await roles.admin.execute(f'REVOKE EXECUTE ON FUNCTION {UPKEEP} FROM "{roles.writer}"')
+    await sink.upkeep()
+    await sink.upkeep()
+    [said] = [message for message in caplog.messages if UPKEEP in message]
+    assert "cron's analytics-migrate refresh" in said
+    assert "analytics-migrate roles" in said
+    await roles.make()
+    await sink.upkeep()
+    await sink.aclose()
+
+
+async def test_who_may_insert_when_the_upkeep_is_taken_from_everybody_may_still_call_it(roles: Roles) -> None:
+    """Before it was taken from PUBLIC, whoever had been granted the INSERT by hand could call it."""
+    await roles.make()
+    application, analyst = await roles.login("An application"), await roles.login("analyst")
+    await roles.admin.execute(
+        f'GRANT INSERT ON analytics_events TO "{roles.made[-2]}";'
+        f"GRANT EXECUTE ON FUNCTION {UPKEEP} TO PUBLIC;"
+        f'REVOKE EXECUTE ON FUNCTION {UPKEEP} FROM "{roles.writer}"'
+    )
+    [step] = [file for file in find_migrations() if file.name == "198_post_upkeep_rights.sql"]
+    may = f"SELECT has_function_privilege('{UPKEEP}', 'EXECUTE')"
+    plain = roles.database.flavour == "postgresql"
+    if plain:
+        await roles.admin.execute(step.sql)
+    assert step.flavours == ("postgresql",)
+    for dsn, allowed in ((application, True), (analyst, not plain)):
+        connection = await asyncpg.connect(dsn)
+        assert await connection.fetchval(may) is allowed, dsn
+        await connection.close()
+    who = "SELECT has_function_privilege($1::name, $2, 'EXECUTE')"
+    assert await roles.admin.fetchval(who, roles.writer, UPKEEP)
+    assert await roles.admin.fetchval(who, roles.reader, UPKEEP) is not plain
+    if plain:
+        await roles.admin.execute("GRANT INSERT ON analytics_events TO PUBLIC")
+        await roles.admin.execute(step.sql)
+        assert await roles.admin.fetchval(who, roles.reader, UPKEEP)
 
 
 @pytest.mark.parametrize("database", ["timescaledb"], indirect=True)

@@ -139,6 +139,7 @@ async def test_no_superuser_is_needed(empty_database: Database) -> None:
             f'GRANT USAGE ON SCHEMA events TO "{writer}";'
             f'GRANT INSERT ON analytics_events, analytics_dead_letters TO "{writer}";'
             f'GRANT SELECT (timestamp, id) ON analytics_events TO "{writer}";'
+            f'GRANT EXECUTE ON FUNCTION analytics_upkeep() TO "{writer}";'
         )
         application = await asyncpg.connect(
             empty_database.cluster.dsn(empty_database.name, user=writer),

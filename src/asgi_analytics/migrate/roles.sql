@@ -5,7 +5,7 @@ GRANT INSERT ON analytics_events, analytics_dead_letters TO {writer};
 -- ON CONFLICT reads the key, to know what is there already; nothing else of a row.
 GRANT SELECT (timestamp, id) ON analytics_events TO {writer};
 GRANT SELECT (id) ON analytics_dead_letters TO {writer};
--- The workers' hourly call, which runs with the rights of the owner.
+-- The workers' hourly call, which runs with the rights of the owner. On TimescaleDB it does nothing.
 GRANT EXECUTE ON FUNCTION analytics_upkeep() TO {writer};
 -- The reader may read the events, the dead letters, the ledger and every view.
 REVOKE ALL ON analytics_events, analytics_dead_letters, analytics_migrations FROM {reader};

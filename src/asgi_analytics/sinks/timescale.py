@@ -13,6 +13,7 @@ import msgspec
 
 from asgi_analytics._database_url import read_dsn
 from asgi_analytics._identifiers import checked, quoted
+from asgi_analytics._log import log
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.sqlstates import RIGHTS, Refusal, is_poison, sink_error
@@ -62,6 +63,7 @@ class TimescaleSink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kept: list[PoolConnectionProxy[Any]] = []
         self._acquiring = 0
+        self._left_upkeep = False
         self._prefix = "" if schema is None else quoted(checked(schema, "schema")) + "."
         self._connections = connections
         self.tells_duplicates = tell_duplicates
@@ -187,14 +189,20 @@ class TimescaleSink:
     async def upkeep(self) -> None:
         """Do the hourly upkeep of plain PostgreSQL, unless another process is at it; nothing on TimescaleDB.
 
-        A user without the right to it leaves it to ``analytics-migrate refresh`` in cron.
+        A user without the right to it leaves it to ``analytics-migrate refresh`` in cron, which is logged once.
         """
         name = f"{self._prefix}analytics_upkeep()"
         try:
             async with self._connection() as connection:
-                with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
-                    if await connection.fetchval("SELECT to_regprocedure($1) IS NOT NULL", name):
-                        await connection.fetchval(f"SELECT {name}", timeout=UPKEEP_TIMEOUT)
+                if await connection.fetchval("SELECT to_regprocedure($1) IS NOT NULL", name):
+                    await connection.fetchval(f"SELECT {name}", timeout=UPKEEP_TIMEOUT)
+        except asyncpg.InsufficientPrivilegeError:
+            if not self._left_upkeep:
+                self._left_upkeep = True
+                log.warning(
+                    "the hourly upkeep is left to cron's analytics-migrate refresh: the user may not call "
+                    "analytics_upkeep(), as the writer may that analytics-migrate roles makes"
+                )
         except Exception as error:
             raise sink_error(error) from error
 
