@@ -4,7 +4,7 @@ Each table is one run against one server, interleaved where it compares. The rat
 says what of it arrived, what the process's CPU was, and how old the oldest event became. Rows and chunks are filled by
 the server; then the same 20,000 events are stored in batches of 1,000. Processes write 20,000 events each at once.
 
-Run:   python benchmarks/scale.py [--rows 1,3] [--chunks 1,30,100]
+Run:   python benchmarks/scale.py [--rows 1,3,10] [--chunks 1,30,100,400]
 Needs: a TimescaleDB that the tests would find, else the embedded PostgreSQL, where a chunk is a partition
 """
 
@@ -115,8 +115,8 @@ def processes(dsn: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", default="1,3", help="millions")
-    parser.add_argument("--chunks", default="1,30,100")
+    parser.add_argument("--rows", default="1,3,10", help="millions")
+    parser.add_argument("--chunks", default="1,30,100,400", help="days, of a million rows")
     parser.add_argument("--store", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.store:
