@@ -223,10 +223,15 @@ async def test_drops_are_logged_by_the_worker(
     assert "3 events dropped (oversize), the last one: " in caplog.text
 
 
-@pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop", MemorySink])
+@pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop"])
 def test_what_is_no_sink_is_refused(sink: Any) -> None:
     with pytest.raises(ConfigError, match=r"is no sink: it needs async write\(batch\) and aclose\(\)"):
         AnalyticsWorker(AnalyticsClient(service="shop"), sink)
+
+
+def test_a_class_in_place_of_a_sink_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"MemorySink is a class: make a sink of it, MemorySink\(…\)"):
+        AnalyticsWorker(AnalyticsClient(service="shop"), MemorySink)  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_what_is_no_client_is_refused() -> None:

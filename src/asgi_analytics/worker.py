@@ -60,7 +60,9 @@ class AnalyticsWorker:
     """
 
     def __init__(self, client: AnalyticsClient, sink: Sink) -> None:
-        if not isinstance(sink, Sink) or isinstance(sink, type):
+        if isinstance(sink, type):
+            raise ConfigError(f"{sink.__name__} is a class: make a sink of it, {sink.__name__}(…)")
+        if not isinstance(sink, Sink):
             raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
         self.client = checked_client(client)
         self.sink = sink
