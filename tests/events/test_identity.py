@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 import threading
@@ -84,6 +85,13 @@ def restless() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restless")
+def test_no_other_thread_comes_in_while_a_millisecond_begins() -> None:
+    """A thread gives way at calls and at loops: one that did so there could set back what another has set."""
+    steps = [step.opname for step in dis.get_instructions(identity._advance)]
+    assert steps
+    assert not [step for step in steps if "CALL" in step or "JUMP_BACKWARD" in step]
+
+
 def test_ids_rise_in_each_thread_and_no_two_are_alike_across_threads() -> None:
     minted: list[list[UUID]] = [[] for _ in range(8)]
 

@@ -54,9 +54,13 @@ def _seed() -> None:
 def _advance(ns: int) -> None:
     """Begin a millisecond in which no id was minted yet."""
     ms = ns // 1_000_000
-    # max: a thread that was interrupted here must not set back what another one has set meanwhile.
-    _base[0] = max(_base[0], ms << 80 | _fixed[0])
-    _next[0] = max(_next[0], (ms + 1) * 1_000_000)
+    base, following = ms << 80 | _fixed[0], (ms + 1) * 1_000_000
+    # Must not set back what another thread has set meanwhile. No call between a look and what follows from it: after a
+    # call, that of max() too, another thread may come in.
+    if base > _base[0]:
+        _base[0] = base
+    if following > _next[0]:
+        _next[0] = following
 
 
 _seed()
