@@ -138,19 +138,25 @@ class Delivery:
         return self._queue.when_settled(self._queue.ticket(), call)
 
     def _abandon(self) -> int:
+        had_worker = self._host is not None or self._queue.has_worker()
         left = self._queue.end()
         if self._host is not None:
             self._host.stop()
         self._queue.wake()  # a worker of the application's own returns now
         self._queue.report_drops()
         if left:
-            log.warning(
-                "%s of %s abandoned: the time of the close ended before %s stored; last error: %s",
-                number_of_events(left),
-                one_line(self.settings.service),
-                "it was" if left == 1 else "they were",
-                one_line(self._queue.last_error),
-            )
+            of = (number_of_events(left), one_line(self.settings.service))
+            if had_worker:
+                stored = "it was" if left == 1 else "they were"
+                last_error = one_line(self._queue.last_error)
+                log.warning(
+                    "%s of %s abandoned: the time of the close ended before %s stored; last error: %s",
+                    *of,
+                    stored,
+                    last_error,
+                )
+            else:
+                log.warning("%s of %s abandoned: no worker runs; use from_url(), or an AnalyticsWorker", *of)
         return left
 
     def _after_fork(self) -> None:

@@ -140,7 +140,10 @@ class DriverContract:
         with pytest.raises(ConfigError, match="client is a str: use an AnalyticsClient"):
             queries.driver.instrument("postgresql://db/shop")
 
-    @pytest.mark.parametrize("options", [{"slow_ms": -1}, {"sample_rate": 1.5}, {"sample_rate": -0.1}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"slow_ms": -1}, {"slow_ms": "5"}, {"sample_rate": 1.5}, {"sample_rate": -0.1}, {"sample_rate": "1"}],
+    )
     async def test_wrong_settings_are_named(self, queries: Queries, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(options))):
             queries.instrument(**options)

@@ -35,9 +35,9 @@ class QueryRecorder:
     def __init__(
         self, client: AnalyticsClient, *, slow_ms: float | None, sample_rate: float, capture_statement: bool
     ) -> None:
-        if slow_ms is not None and (isinstance(slow_ms, bool) or not slow_ms >= 0):
+        if slow_ms is not None and not (_is_number(slow_ms) and slow_ms >= 0):
             raise ConfigError(f"slow_ms is {slow_ms!r}: use milliseconds from 0, or None")
-        if isinstance(sample_rate, bool) or not 0 <= sample_rate <= 1:
+        if not (_is_number(sample_rate) and 0 <= sample_rate <= 1):
             raise ConfigError(f"sample_rate is {sample_rate!r}: use a share from 0.0 to 1.0")
         self._slow = math.inf if slow_ms is None else slow_ms * 1000
         self._sample_rate = sample_rate
@@ -131,6 +131,10 @@ class QueryRecorder:
             endpoint=None if request is None else request.endpoint,
             **failure,
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def count(request: RequestContext, fingerprint: str) -> None:
