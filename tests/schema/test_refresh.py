@@ -72,6 +72,28 @@ async def test_changed_and_deleted_events_change_their_aggregate(database: Datab
     assert_same(await all_rows(connection), expected([*left, events[2]._replace(event_type="x")]))
 
 
+async def test_a_user_who_is_deleted_day_by_day_leaves_no_trace_in_any_view(database: Database) -> None:
+    """As the page on how to delete a user's data says; most days are in the columnstore."""
+    random = Random(12)
+    connection = await database.connect()
+    events = some_events(random, 400, midnight(30), now())
+    await insert(connection, events)
+    await refresh(connection)
+    if database.flavour == "timescaledb":
+        chunks = "SELECT compress_chunk(c) FROM show_chunks('analytics_events', older_than => INTERVAL '7 days') AS c"
+        assert await connection.fetch(chunks)
+    user = max((event.user_id for event in events if event.user_id), key=lambda one: one.int)
+    left = [event for event in events if event.user_id != user]
+    assert len(left) < len(events)
+    delete = "DELETE FROM analytics_events WHERE user_id = $1 AND timestamp >= $2 AND timestamp < $3"
+    for day in range(30, -1, -1):
+        await connection.execute(delete, user, midnight(day), midnight(day - 1))
+    await refresh(connection)
+    assert_same(await all_rows(connection), expected(left))
+    for relation in ("analytics_events", "analytics_user_days"):
+        assert not await connection.fetchval(f"SELECT count(*) FROM {relation} WHERE user_id = $1", user)
+
+
 async def test_a_refresh_does_all_that_is_pending_and_says_what(database: Database) -> None:
     random = Random(3)
     connection = await database.connect()
