@@ -164,6 +164,11 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
                     await session.connection.execute(statement.text)
                 await _demand_usage(session, names)
             return missing
+        except asyncpg.UndefinedColumnError as error:
+            raise MigrationError(
+                "this release of TimescaleDB cannot grant single columns of a table that has a columnstore, as the "
+                "writer needs: upgrade the extension (2.29 can), and let applications write as the tables' owner until then"
+            ) from error
         except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
             # A run in another database of the server made the role meanwhile; or a writer made a chunk, and PostgreSQL
             # says "tuple concurrently updated": rights and chunks are noted in one row of the table.
