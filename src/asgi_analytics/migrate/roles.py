@@ -167,7 +167,7 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
         except asyncpg.UndefinedColumnError as error:
             raise MigrationError(
                 "this release of TimescaleDB cannot grant single columns of a table that has a columnstore, as the "
-                "writer needs: upgrade the extension (2.29 can), and let applications write as the tables' owner until then"
+                "writer needs: upgrade the extension (2.29 can), or let applications write as the owner of the tables"
             ) from error
         except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
             # A run in another database of the server made the role meanwhile; or a writer made a chunk, and PostgreSQL
