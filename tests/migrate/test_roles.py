@@ -580,6 +580,22 @@ async def test_a_name_that_cannot_be_a_role_of_ours_is_said(roles: Roles, option
     assert await roles.admin.fetch(RIGHTS) == before
 
 
+async def test_a_release_that_cannot_grant_columns_is_told_so_and_nothing_is_made(
+    roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TimescaleDB 2.22 hands the grant on to a table without these columns; here that table stands by itself."""
+    name = "_compressed_hypertable_2"
+    statements = f'CREATE TABLE {name} (); GRANT SELECT (timestamp) ON {name} TO "{roles.writer}";'
+    monkeypatch.setattr(module, "_grants", lambda session, names: statements)
+    with pytest.raises(MigrationError, match=r"cannot grant single columns.*upgrade the extension"):
+        await roles.make()
+    assert not await roles.admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", roles.writer)
+    monkeypatch.setattr(module, "_grants", lambda session, names: statements.replace(name, "another_table"))
+    with pytest.raises(MigrationError) as other:
+        await roles.make()
+    assert "TimescaleDB cannot" not in str(other.value)
+
+
 async def test_without_the_rights_to_it_nothing_is_made_and_the_cure_is_said(empty_database: Database) -> None:
     """The owner of the tables, who is no superuser, can do it once the roles are there, or may be made."""
     admin = await empty_database.connect()

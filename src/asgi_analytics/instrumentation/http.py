@@ -42,6 +42,7 @@ class HttpRequest(CapturedRequest):
 
     async def send(self, message: Message) -> None:
         """Pass a message on, and take note of it when it is sent."""
+        # As WebSocketConnection.send(), but with the note spelled out: a call more for each message would be felt.
         try:
             await self._send(message)
         except OSError as error:

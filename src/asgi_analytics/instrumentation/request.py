@@ -162,7 +162,7 @@ class CapturedRequest(IdentifiedRequest):
                         settings.client.track_captured(self._event(status, ended))
                         return
             trace_id, span_id = self.span or _NO_SPAN
-            if (request_id := self._request_id) is None:
+            if (request_id := self._request_id) is None:  # what sent_request_id() does, without its calls
                 for name, sent in scope.get("headers") or ():
                     if name == b"x-request-id":
                         request_id = self._request_id = acceptable_request_id(sent)

@@ -165,6 +165,8 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
                 await _demand_usage(session, names)
             return missing
         except asyncpg.UndefinedColumnError as error:
+            if "_compressed_hypertable_" not in str(error):
+                raise
             raise MigrationError(
                 "this release of TimescaleDB cannot grant single columns of a table that has a columnstore, as the "
                 "writer needs: upgrade the extension (2.29 can), or let applications write as the owner of the tables"
