@@ -10,6 +10,8 @@ import opentelemetry.context
 import opentelemetry.trace.propagation
 from opentelemetry.trace import SpanContext, get_current_span
 
+from asgi_analytics._fields import UNSAID, RequestFields
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
@@ -20,31 +22,15 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """The ids of a trace and of a span in it."""
 
-UNSAID: Any = object()
-"""Stands where nobody has said who asks, or in which session; None would say that it is nobody."""
 
-
-class RequestContext:
+class RequestContext(RequestFields):
     """The mutable facts of one request.
 
     One object stands in the context of the request. Threads and sub-tasks get a copy of the context but the same
     object, so what a dependency or a threadpool handler says reaches the request's own event.
     """
 
-    __slots__ = (
-        "_endpoint",
-        "_request_id",
-        "_session_id",
-        "_user_id",
-        "db_duration_ms",
-        "db_queries",
-        "excluded",
-        "fingerprints",
-        "method",
-        "ordinary",
-        "seen_errors",
-        "span",
-    )
+    __slots__ = ()
 
     def __init__(self, method: str | None = None) -> None:
         # False as soon as there is anything that an event has to say, or the end to forget, beyond what every request

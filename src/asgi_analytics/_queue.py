@@ -10,8 +10,9 @@ import threading
 from bisect import bisect_right
 from collections import Counter, deque
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from asgi_analytics._fields import QueueFields
 from asgi_analytics._log import is_due, log, log_problem, number_of_events, one_line
 from asgi_analytics._stats import DROP_REASONS, LockFreeCounter, Stats
 from asgi_analytics.errors import ConfigError
@@ -27,7 +28,19 @@ WAKE_BYTES = 512 * 1024
 
 _NEVER = 1 << 62
 
-Item = bytes | tuple[Any, ...]
+
+class CompiledRecord(Protocol):
+    """A record that a compiled module has made: it weighs what ``len()`` says."""
+
+    time_ns: int
+
+    def __len__(self) -> int: ...
+
+    def line(self) -> bytes:
+        """Return the JSON of the event."""
+
+
+Item = bytes | tuple[Any, ...] | CompiledRecord
 """What waits: the JSON of an event, or a record of a captured one, of which the worker makes the JSON.
 
 A record is a tuple of numbers and texts: first the number that `add_writer` has given to the function that makes the
@@ -42,10 +55,10 @@ MOST_RECORDS_BYTES = 4096
 
 def weight_of(item: Item) -> int:
     """Return the bytes that an item counts for."""
-    return len(item) if isinstance(item, bytes) else item[1]
+    return item[1] if isinstance(item, tuple) else len(item)
 
 
-class EventQueue:
+class EventQueue(QueueFields):
     """Encoded events that wait, those being written, and the count of all that were settled."""
 
     def __init__(self, *, size: int, max_bytes: int, wake_at: int) -> None:
@@ -132,7 +145,9 @@ class EventQueue:
 
     def line_of(self, item: Item) -> bytes:
         """Return the JSON of an item; raises whatever the writer of a record raises."""
-        return item if isinstance(item, bytes) else self._writers[item[0]](item)
+        if isinstance(item, bytes):
+            return item
+        return self._writers[item[0]](item) if isinstance(item, tuple) else item.line()
 
     def drop(self, reason: str, detail: str) -> None:
         """Count an event that is not accepted; the worker logs the latest detail of each reason, if there is one."""
@@ -241,7 +256,7 @@ class EventQueue:
             if not isinstance(item, bytes):
                 number -= 1
                 try:
-                    batch[place] = self._writers[item[0]](item)
+                    batch[place] = self.line_of(item)
                 except Exception as error:
                     if not self._reject(batch, place, f"not written: {type(error).__name__}"):
                         break

@@ -23,7 +23,8 @@ MAX_FRAMES = 100
 MAX_RELATED = 10
 """Causes and group members that are described beside the exception itself."""
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+# Our own files: as they stand, and as compiled modules name them.
+_OWN = (os.path.dirname(os.path.abspath(__file__)) + os.sep, "asgi_analytics/")
 _LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STDLIB = tuple({os.path.join(path, "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_path(name))})
 
@@ -118,7 +119,7 @@ def _frames(exc: BaseException) -> list[_Frame]:
     step = exc.__traceback__
     while step is not None:
         code = step.tb_frame.f_code
-        if not code.co_filename.startswith(_PACKAGE):
+        if not code.co_filename.startswith(_OWN):
             file, is_library = _place(code.co_filename)
             frames.append(_Frame(file, step.tb_lineno, code.co_name, code.co_qualname, is_library))
         step = step.tb_next

@@ -321,7 +321,10 @@ class AnalyticsClient(Delivery):
         age = 0.0
         if (item := self._queue.oldest()) is not None:
             now = self._encoder.clock() if self._encoder.clock else datetime.now(UTC)
-            then = decode_envelope(item).timestamp.timestamp() if isinstance(item, bytes) else item[2] / 1e9
+            if isinstance(item, bytes):
+                then = decode_envelope(item).timestamp.timestamp()
+            else:
+                then = (item[2] if isinstance(item, tuple) else item.time_ns) / 1e9
             age = max(0.0, now.timestamp() - then)
         return self._queue.read(age)
 

@@ -35,6 +35,9 @@ class _KeepingQueue(EventQueue):
         super().reset()
         self.kept: list[bytes] = []
 
+    def _calm(self) -> None:
+        self.calm_length = self.calm_bytes = -1  # no compiled producer may append by itself: all go through `put`
+
     def put(self, item: Item, weight: int, captured: bool = False) -> bool:
         if self.closed or len(self.kept) >= (self.captured_size if captured else self.size):
             return False

@@ -190,7 +190,7 @@ class AnalyticsWorker:
         """Write one batch, in parts where time runs out, until it is settled or abandoned."""
         queue = self._queue
         batch: list[Any] = queue.take(WRITE_EVENTS, WRITE_BYTES)
-        place = queue.write_lines(batch, 0, LINES_AT_ONCE) if tuple in set(map(type, batch)) else len(batch)
+        place = len(batch) if set(map(type, batch)) == {bytes} else queue.write_lines(batch, 0, LINES_AT_ONCE)
         while place < len(batch) and queue.in_flight is batch:
             await asyncio.sleep(0)  # whoever waits for this loop, or for the interpreter, gets a turn
             place = queue.write_lines(batch, place, LINES_AT_ONCE)

@@ -65,7 +65,12 @@ class Witness:
                 return True
             return False
 
+        def calm() -> None:
+            client._queue.calm_length = client._queue.calm_bytes = -1  # what is compiled asks `put` too, then
+
         client._queue.put = witnessed  # type: ignore[method-assign]
+        client._queue._calm = calm  # type: ignore[method-assign]
+        calm()
         self.clients.append(client)
         return client
 
@@ -91,10 +96,10 @@ class Witness:
 
 def environment(folder: Path, dsn: str, **more: str) -> dict[str, str]:
     """Return the environment of a program that has the `PROLOGUE`."""
-    root = SOURCE if (SOURCE / "tests").exists() else Path(__file__).parent.parent.parent
+    root = Path(__file__).parent.parent.parent
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(map(str, (SOURCE, root)))),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(map(str, (root, SOURCE)))),
         "PYTHONFAULTHANDLER": "1",
         "WITNESS": str(folder),
         "DSN": dsn,

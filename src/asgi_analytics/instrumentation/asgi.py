@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import failure, log, log_problem, number_of_events, one_line
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.instrumentation.framework import as_coroutine_function
 from asgi_analytics.instrumentation.http import http_request
 from asgi_analytics.instrumentation.request import REQUEST_KEY
 from asgi_analytics.instrumentation.settings import CaptureSettings
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
+
+try:
+    from asgi_analytics.instrumentation.ordinary import Runner
+except ModuleNotFoundError:  # a build without a compiler
+    Runner = None
 
 
 class AnalyticsMiddleware:
@@ -57,7 +64,6 @@ class AnalyticsMiddleware:
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
                 raise ConfigError(f"{name} is no function: use a function of the scope")
-        self.app: Callable[..., Awaitable[None]] = app
         self.client = client
         self.settings = CaptureSettings(
             client,
@@ -70,13 +76,25 @@ class AnalyticsMiddleware:
         self.capture_websockets = capture_websockets
         self._enabled = client.settings.enabled
         self._find_frameworks()
+        self._wrap(app)
 
     def _find_frameworks(self) -> None:
         """Look which frameworks the application uses: at construction, and once more at the first request."""
         found = [framework for known in self.known_frameworks if (framework := known.found()) is not None]
         self.settings.know(tuple(found))
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def around(self, app: Any) -> Self:
+        """Return the same middleware around another application."""
+        other = copy.copy(self)
+        other._wrap(app)
+        return other
+
+    def _wrap(self, app: Any) -> None:
+        self.app: Callable[..., Awaitable[None]] = app
+        if Runner is not None:
+            self._start = Runner(self.settings, app, self._run, self._is_warm).start
+
+    async def _run(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application; whatever it raises goes on unchanged."""
         request: CapturedRequest | None
         # Most of them: what _request() would find out, without its call.
@@ -105,6 +123,12 @@ class AnalyticsMiddleware:
             except ValueError:  # somebody runs the application in one context and ends it in another
                 current.set(None)
 
+    def _enter(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Run the application; whatever it raises goes on unchanged."""
+        return self._start(scope, receive, send)
+
+    __call__ = _run if Runner is None else as_coroutine_function(_enter)
+
     def _request(self, scope: Scope, receive: Receive, send: Send) -> CapturedRequest | None:
         """Return the request to capture; None for what is no request, or not captured by this middleware."""
         kind = scope["type"]
@@ -128,10 +152,14 @@ class AnalyticsMiddleware:
             if outer.settings.client is self.client:
                 return False
             outer = outer.outer
-        if not self.settings.is_warm:
+        return self._is_warm()
+
+    def _is_warm(self) -> bool:
+        """Look at the application at its first request, when it is complete; False where nothing is captured."""
+        if self._enabled and not self.settings.is_warm:
             self.settings.is_warm = True
             self._find_frameworks()
-        return True
+        return self._enabled
 
     async def _flush(self) -> None:
         """Wait, within ``close_timeout``, until what was tracked is settled."""

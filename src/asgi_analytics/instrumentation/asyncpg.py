@@ -148,28 +148,68 @@ def _targets(tap: _Tap) -> Iterable[tuple[Any, str, Callable[[Any], Any]]]:
     ]
 
 
+class Watcher:
+    """What the calls of one replaced method ask: before, and after.
+
+    ``rows_of(result, statement, tag)`` returns the rows of a query. ``tag`` says whether the command tag is needed for
+    that where a statement changes rows, ``always`` that it is needed of others too.
+    """
+
+    def __init__(self, tap: _Tap, rows_of: Callable[..., int | None], tag: bool, always: bool) -> None:
+        self._tap = tap
+        self._rows_of = rows_of
+        self._tag = tag
+        self._always = always
+
+    def watch(self, connection: Any, query: Any) -> Statement | None:
+        """Return what is known of a statement that is about to run; None for one that is none of our business."""
+        recorder = self._tap.recorder
+        if recorder is None or (statement := recorder.watch(query)) is None:
+            return None
+        if self._tag and (self._always or not statement.is_read):
+            self._tap.tags[id(connection)] = None  # asks _execute for the tag
+        return statement
+
+    def succeeded(self, connection: Any, statement: Statement, started: int, result: Any) -> None:
+        """Record a query that went well; ``started`` is the `perf_counter_ns` before it."""
+        tag = self._tap.tags.pop(id(connection), None) if self._tag else None
+        if (recorder := self._tap.recorder) is not None:
+            recorder.succeeded(statement, started, self._rows_of, result, tag)
+
+    def failed(self, connection: Any, statement: Statement, started: int, error: BaseException) -> None:
+        """Record a query that raised."""
+        self._tap.tags.pop(id(connection), None)
+        if (recorder := self._tap.recorder) is not None:
+            recorder.failed(statement, started, error)
+
+
+try:
+    from asgi_analytics.instrumentation.queried import Watcher as _Watcher
+except ModuleNotFoundError:  # a build without a compiler
+    _Watcher = Watcher
+
+
 def _query(
     tap: _Tap, rows_of: Callable[..., int | None], original: Any, *, tag: bool = False, always: bool = False
 ) -> Any:
     """Replace a method whose first argument is the statement."""
-    tags = tap.tags
+    watcher = _Watcher(tap, rows_of, tag, always)
+    watch, succeeded, failed = watcher.watch, watcher.succeeded, watcher.failed
 
     @functools.wraps(original)
     async def wrapper(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = tap.recorder
-        if recorder is None or (statement := recorder.watch(query)) is None:
+        if (statement := watch(self, query)) is None:
             return await original(self, query, *args, **kwargs)
-        tagged = tag and (always or not statement.is_read)
-        if tagged:
-            tags[id(self)] = None  # asks _execute for the tag
         started = perf_counter_ns()
         try:
-            result = await original(self, query, *args, **kwargs)
+            if args or kwargs:
+                result = await original(self, query, *args, **kwargs)
+            else:  # half of the call's cost
+                result = await original(self, query)
         except BaseException as error:
-            tags.pop(id(self), None)
-            recorder.failed(statement, started, error)
+            failed(self, statement, started, error)
             raise
-        recorder.succeeded(statement, started, rows_of, result, tags.pop(id(self), None) if tagged else None)
+        succeeded(self, statement, started, result)
         return result
 
     return wrapper

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
 
 
-_METHODS = {m: m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
+METHODS = {m: m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
 
 
 def http_request(settings: CaptureSettings, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
     """Return the request of a scope, which begins now."""
-    method = _METHODS.get(scope["method"], "_OTHER")
+    method = METHODS.get(scope["method"], "_OTHER")
     request = HttpRequest(settings, scope, receive, send, perf_counter_ns(), method)
     if settings.has_excluded and settings.excludes(scope):
         request.excluded = True

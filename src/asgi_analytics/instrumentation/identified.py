@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics._context import UNSAID, RequestContext
+from asgi_analytics._context import RequestContext
+from asgi_analytics._fields import UNSAID
 from asgi_analytics._log import failure, log_problem
-from asgi_analytics.instrumentation.identity import ask, identity_of, is_id, sent_request_id
-from asgi_analytics.instrumentation.request_lines import made_request_id
+from asgi_analytics.instrumentation.identity import ask, identity_of, is_id, made_request_id, sent_request_id
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -26,7 +26,7 @@ class IdentifiedRequest(RequestContext):
     ``scope`` is None, and what its event says of them stands where stood what was said.
     """
 
-    __slots__ = ("_number", "native", "outer", "scope", "settings")
+    __slots__ = ()
 
     settings: CaptureSettings
     scope: Any

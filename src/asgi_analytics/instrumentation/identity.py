@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from typing import TYPE_CHECKING, Any, TypeGuard
 from uuid import UUID
 
 from asgi_analytics._log import failure, log_problem
+from asgi_analytics.instrumentation.lines import counter_digits, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -30,14 +33,24 @@ def ask(
     try:
         value = function(scope)
     except Exception as error:
-        log_problem((name, function), "the middleware's %s raised %s", name, failure(error))
+        raised(error, function, name)
         return None
     if type(value) is UUID or value is None:  # most of them: a call less
         return value
-    if not is_id(value):
-        log_problem((name, function), "the middleware's %s returned a %s: no id", name, type(value).__name__)
-        return None
-    return value
+    return acceptable_id(value, function, name)
+
+
+def raised(error: Exception, function: object, name: str) -> None:
+    """Log what a middleware's callable raised."""
+    log_problem((name, function), "the middleware's %s raised %s", name, failure(error))
+
+
+def acceptable_id(value: object, function: object, name: str) -> UUID | str | int | None:
+    """Return what a middleware's callable returned; None where it is no id."""
+    if is_id(value):
+        return value
+    log_problem((name, function), "the middleware's %s returned a %s: no id", name, type(value).__name__)
+    return None
 
 
 def identity_of(user: object) -> UUID | str | int | None:
@@ -71,3 +84,23 @@ def acceptable_request_id(sent: bytes) -> str | None:
         return None
     text = sent.decode("latin-1")
     return text if text.isascii() and text.isprintable() else None
+
+
+# What ids of requests begin with in this process; the counter of the events' ids makes them unique.
+request_ids = [secrets.token_hex(10)]
+
+
+def _reseed() -> None:
+    request_ids[0] = secrets.token_hex(10)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reseed)
+
+
+def made_request_id(number: int | None = None) -> str:
+    """Return an id for a request that came without one: 32 digits, unlike any other's.
+
+    ``number`` is that of the request's event, where there is one already.
+    """
+    return request_ids[0] + counter_digits(step[0]() if number is None else number)

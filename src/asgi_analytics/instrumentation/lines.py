@@ -57,14 +57,25 @@ def json_text(value: object) -> str:
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _user(user_id: object) -> tuple[str, str]:
+def user_json(user_id: object) -> tuple[str, str]:
     """Return the JSON of the column ``user_id``, and of the member of the context that holds the original."""
     user, key = user_uuid(user_id)
     return f'"{user}"', "" if key is None else f',"user_key":{json_text(key)}'
 
 
+@lru_cache(maxsize=4096)
+def endpoint_json(endpoint: str) -> str:
+    """Return the JSON of a template, of which there are few."""
+    return json_text(endpoint)
+
+
 class Lines:
-    """Writes the lines of one service's events of one type."""
+    """Writes the lines of one service's events of one type.
+
+    ``compiled`` writes the lines of compiled records (``written.pyx``), where there are such.
+    """
+
+    compiled: Any = None
 
     event_type: ClassVar[str]
     writer: int
@@ -83,10 +94,11 @@ class Lines:
         now //= 1000
         millisecond, of_base, id_start, time_start = self._millisecond
         if millisecond != now // 1000 or of_base != base:
-            id_start, time_start = self._start(now // 1000, base)
+            id_start, time_start = self.starts(now // 1000, base)
         return f"{id_start}{hex(number | COUNTER_TOP)[3:]}{time_start}{_MICROSECONDS[now % 1000]}"
 
-    def _start(self, millisecond: int, base: int) -> tuple[str, str]:
+    def starts(self, millisecond: int, base: int) -> tuple[str, str]:
+        """Return how the lines of a millisecond begin: what stands before the counter, and before the microseconds."""
         second, instant = self._second
         if second != millisecond // 1000:
             second = millisecond // 1000
@@ -104,6 +116,6 @@ class Lines:
 
     def somebody(self, user_id: object, session_id: str | None) -> tuple[str, str]:
         """Return what takes the place of ``nobody`` and ``place`` where a user or a session is known."""
-        user, user_key = _NOBODY if user_id is None else _user(user_id)
+        user, user_key = _NOBODY if user_id is None else user_json(user_id)
         session = "null" if session_id is None else json_text(session_id)
         return f'{self.service}{user},"session_id":{session},', f"{self.place[:-2]}{user_key}}}}}"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,17 @@ from asgi_analytics.instrumentation.lines import (
     Lines,
     advance,
     base,
+    endpoint_json,
     fits,
     json_text,
     next_millisecond,
     step,
 )
+
+try:
+    from asgi_analytics.instrumentation.written import QueryWriter
+except ModuleNotFoundError:  # a build without a compiler
+    QueryWriter = None
 
 if TYPE_CHECKING:
     from asgi_analytics._context import RequestContext
@@ -38,6 +43,8 @@ class QueryLines(Lines):
     def __init__(self, service: str, hostname: str | None, environment: str | None) -> None:
         super().__init__(service, hostname, environment)
         self._unrequested = _END[:-1] + "null" + self.place[1:]
+        if QueryWriter is not None:
+            self.compiled = QueryWriter(self)
 
     def record(
         self, data: str, duration: int, rows: int | None, request: RequestContext | None
@@ -102,12 +109,7 @@ class QueryLines(Lines):
             ids = f'"trace_id":"{trace_id:032x}","span_id":"{span_id:016x}"'
             end = f',"outcome":"ok"}},"context":{{{ids},"request_id":"'
         if endpoint is not None:
-            end = f',"endpoint":{_text(endpoint)}{end}'
+            end = f',"endpoint":{endpoint_json(endpoint)}{end}'
         if request_id is None:
             return who, f"{end[:-1]}null{place[1:]}"
         return who, f"{end}{request_id if request_id.isalnum() else json_text(request_id)[1:-1]}{place}"
-
-
-@lru_cache(maxsize=4096)
-def _text(endpoint: str) -> str:
-    return json_text(endpoint)

@@ -6,7 +6,8 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from asgi_analytics._context import UNSAID, otel_context, span_of
+from asgi_analytics._context import otel_context, span_of
+from asgi_analytics._fields import UNSAID
 from asgi_analytics._log import failure, log_problem
 from asgi_analytics._queue import MOST_RECORDS_BYTES
 from asgi_analytics._tracebacks import error_type, unwrapped
@@ -41,22 +42,7 @@ class CapturedRequest(IdentifiedRequest):
     Times are nanoseconds of `perf_counter_ns`.
     """
 
-    __slots__ = (
-        "_receive",
-        "_send",
-        "answering",
-        "close_code",
-        "ended",
-        "error_type",
-        "has_trailers",
-        "outcome",
-        "response_bytes",
-        "send_error",
-        "started",
-        "status",
-        "trace",
-        "ttfb",
-    )
+    __slots__ = ()
 
     def __init__(
         self, settings: CaptureSettings, scope: Any, receive: Receive, send: Send, started: int, method: str

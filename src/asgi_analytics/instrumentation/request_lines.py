@@ -5,32 +5,18 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from typing import Any
 
-from asgi_analytics.instrumentation.lines import Lines, counter_digits, json_text, step
+from asgi_analytics.instrumentation.identity import made_request_id
+from asgi_analytics.instrumentation.lines import Lines, json_text
+
+try:
+    from asgi_analytics.instrumentation.written import RequestWriter
+except ModuleNotFoundError:  # a build without a compiler
+    RequestWriter = None
 
 _MOST_HEADS = 4096
 _NO_TRACE = '},"context":{"trace_id":null,"span_id":null,"request_id":"'
-# What ids of requests begin with in this process; the counter of the events' ids makes them unique.
-_request_ids = [secrets.token_hex(10)]
-
-
-def _reseed() -> None:
-    _request_ids[0] = secrets.token_hex(10)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reseed)
-
-
-def made_request_id(number: int | None = None) -> str:
-    """Return an id for a request that came without one: 32 digits, unlike any other's.
-
-    ``number`` is that of the request's event, where there is one already.
-    """
-    return _request_ids[0] + counter_digits(step[0]() if number is None else number)
 
 
 class RequestLines(Lines):
@@ -41,7 +27,9 @@ class RequestLines(Lines):
     def __init__(self, service: str, hostname: str | None, environment: str | None) -> None:
         super().__init__(service, hostname, environment)
         # One for each route, method, status and outcome: few, unless a callable makes its endpoints up.
-        self._heads: dict[tuple[object, ...], str] = {}
+        self.heads: dict[tuple[object, ...], str] = {}
+        if RequestWriter is not None:
+            self.compiled = RequestWriter(self)
 
     def line(self, record: tuple[Any, ...]) -> bytes:
         """Return the event's JSON; `CapturedRequest` makes the record."""
@@ -49,7 +37,7 @@ class RequestLines(Lines):
             _, _, now, base, number, endpoint, status, method, outcome, started, ended, ttfb, size, rest, user_id,
             session_id, trace_id, span_id, request_id,
         ) = record  # fmt: skip
-        head = self._heads.get((endpoint, status, method, outcome)) or self._head(endpoint, status, method, outcome)
+        head = self.heads.get((endpoint, status, method, outcome)) or self.head(endpoint, status, method, outcome)
         who, place = self.nobody, self.place
         if user_id is not None or session_id is not None:
             who, place = self.somebody(user_id, session_id)
@@ -68,14 +56,15 @@ class RequestLines(Lines):
             f"{self.start(now, base, number)}{who}{head}{(ended - started) // 1000}e-3{context}{request_id}{place}"
         ).encode()
 
-    def _head(self, endpoint: str | None, status: int, method: str | None, outcome: str) -> str:
+    def head(self, endpoint: str | None, status: int, method: str | None, outcome: str) -> str:
+        """Return what stands between the user and the duration, and remember it."""
         text = f'"data":{{"method":{json_text(method)},"status_code":{int(status)},"outcome":{json_text(outcome)}'
         if endpoint is not None:
             text += f',"endpoint":{json_text(endpoint)}'
         text += ',"duration_ms":'
-        if len(self._heads) >= _MOST_HEADS:
-            self._heads.clear()
-        self._heads[endpoint, status, method, outcome] = text
+        if len(self.heads) >= _MOST_HEADS:
+            self.heads.clear()
+        self.heads[endpoint, status, method, outcome] = text
         return text
 
 

@@ -1,0 +1,340 @@
+# cython: boundscheck=False, wraparound=False
+"""The lines of records, compiled: the bytes that `RequestLines.line` and `QueryLines.line` make, piece by piece.
+
+The worker shares the interpreter with the application, which waits while a line is made. A build without a compiler
+leaves this file out; tests compare the two, and both with what the encoder makes of the event.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.string cimport memcpy
+
+from asgi_analytics._fields cimport QueueFields
+from asgi_analytics.instrumentation.stepped cimport CLOCK_REALTIME, PyObject_CallNoArgs, read_clock, value_of
+
+from collections import deque
+from contextvars import ContextVar
+from uuid import UUID
+
+import opentelemetry.trace.propagation
+from opentelemetry.trace import SpanContext
+
+from asgi_analytics._context import otel_context, span_of
+from asgi_analytics.instrumentation.identity import request_ids
+from asgi_analytics.instrumentation.lines import advance, base, endpoint_json, json_text, next_millisecond, step, user_json
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
+
+cdef enum:
+    BETWEEN = 1024  # more than is written from one text to the next
+
+cdef object APPEND = deque.append
+cdef object OTEL = getattr(otel_context, "__self__", None)
+if not isinstance(OTEL, ContextVar):
+    OTEL = None
+cdef object SPAN_KEY = getattr(opentelemetry.trace.propagation, "_SPAN_KEY", None)
+cdef object SPAN_CONTEXT = SpanContext
+cdef list NEXT = next_millisecond, BASE = base, STEP = step
+cdef list REQUEST_IDS = request_ids
+cdef const char *HEX = "0123456789abcdef"
+
+
+cdef class Writer:
+    """The buffer in which a line grows, and what is the same for all lines of a service and an event type."""
+
+    def __cinit__(self, lines):
+        self.room = 4096
+        self.buffer = <char *>PyMem_Malloc(self.room)
+        if self.buffer == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.buffer)
+
+    def __init__(self, lines):
+        self.lines = lines
+        self.service, self.nobody, self.place = lines.service, lines.nobody, lines.place
+        self.millisecond = -1
+
+    cdef int text(self, str text, Py_ssize_t first=0, Py_ssize_t last=0) except -1:
+        """Append a text without so many of its first and last characters, which are ASCII."""
+        cdef Py_ssize_t size = 0
+        cdef const char *utf8 = PyUnicode_AsUTF8AndSize(text, &size)
+        size -= first + last
+        if self.length + size + BETWEEN > self.room:
+            self.grow(self.length + size + BETWEEN)
+        memcpy(&self.buffer[self.length], utf8 + first, size)
+        self.length += size
+        return 0
+
+    cdef int grow(self, Py_ssize_t size) except -1:
+        cdef char *buffer = <char *>PyMem_Realloc(self.buffer, 2 * size)
+        if buffer == NULL:
+            raise MemoryError
+        self.buffer, self.room = buffer, 2 * size
+        return 0
+
+    cdef void raw(self, const char *ascii, Py_ssize_t size) noexcept:
+        memcpy(&self.buffer[self.length], ascii, size)
+        self.length += size
+
+    cdef void number(self, long long number) noexcept:
+        cdef char digits[24]
+        cdef int at = 24
+        cdef unsigned long long rest = <unsigned long long>(-number if number < 0 else number)
+        while True:
+            at -= 1
+            digits[at] = 48 + rest % 10
+            rest //= 10
+            if rest == 0:
+                break
+        if number < 0:
+            at -= 1
+            digits[at] = 45
+        self.raw(&digits[at], 24 - at)
+
+    cdef void hexadecimal(self, unsigned long long number, int digits) noexcept:
+        cdef int at
+        for at in range(digits):
+            self.buffer[self.length + digits - 1 - at] = HEX[number & 15]
+            number >>= 4
+        self.length += digits
+
+    cdef int uuid(self, number) except -1:
+        cdef unsigned long long upper = <unsigned long long>(number >> 64)
+        self.hexadecimal(upper >> 32, 8)
+        self.raw(b"-", 1)
+        self.hexadecimal(upper >> 16, 4)
+        self.raw(b"-", 1)
+        self.hexadecimal(upper, 4)
+        self.raw(b"-", 1)
+        upper = <unsigned long long>(number & 0xFFFFFFFFFFFFFFFF)
+        self.hexadecimal(upper >> 48, 4)
+        self.raw(b"-", 1)
+        self.hexadecimal(upper, 12)
+        return 0
+
+    cdef int trace(self, trace_id, span_id) except -1:
+        self.raw(b'"trace_id":"', 12)
+        self.hexadecimal(<unsigned long long>(trace_id >> 64), 16)
+        self.hexadecimal(<unsigned long long>(trace_id & 0xFFFFFFFFFFFFFFFF), 16)
+        self.raw(b'","span_id":"', 13)
+        self.hexadecimal(<unsigned long long>span_id, 16)
+        self.raw(b'"', 1)
+        return 0
+
+    cdef int start(self, Record record) except -1:
+        """Begin a line with its id, its type and its time."""
+        cdef int micros = (record.time_ns // 1000) % 1000
+        cdef long long millisecond = record.time_ns // 1000000
+        self.length = 0
+        if millisecond != self.millisecond or record.base is not self.base:
+            self.id_start, self.time_start = self.lines.starts(millisecond, record.base)
+            self.millisecond = millisecond
+            self.base = record.base
+        self.text(self.id_start)
+        self.hexadecimal(<unsigned long long>record.number, 12)
+        self.text(self.time_start)
+        self.buffer[self.length] = 48 + micros // 100
+        self.buffer[self.length + 1] = 48 + micros // 10 % 10
+        self.buffer[self.length + 2] = 48 + micros % 10
+        self.length += 3
+        return 0
+
+    cdef str who(self, user_id, session_id):
+        """Append whose event it is; returns what the context ends with beside the place."""
+        if user_id is None and session_id is None:
+            self.text(self.nobody)
+            return ""
+        self.text(self.service)
+        key = ""
+        if user_id is None:
+            self.raw(b"null", 4)
+        elif type(user_id) is UUID:
+            self.raw(b'"', 1)
+            self.uuid(user_id.int)
+            self.raw(b'"', 1)
+        else:
+            user, key = user_json(user_id)
+            self.text(user)
+        self.raw(b',"session_id":', 14)
+        if session_id is None:
+            self.raw(b"null", 4)
+        else:
+            self.text(json_text(session_id))
+        self.raw(b",", 1)
+        return key
+
+    cdef bytes ended(self, str key, Py_ssize_t first=0):
+        """End a line with the place, without so many of its first characters, and return it."""
+        if key:
+            self.text(self.place, first, 2)
+            self.text(key)
+            self.raw(b"}}", 2)
+        else:
+            self.text(self.place, first)
+        return PyBytes_FromStringAndSize(self.buffer, self.length)
+
+
+    cdef bytes write(self, Record record):
+        raise NotImplementedError  # each type of event has lines of its own
+
+
+@cython.no_gc
+cdef class Record:
+    """What differs from one event to the next, as the tuples of `lines` have it, in less than half of their memory.
+
+    ``len()`` is what it counts for in the queue.
+    """
+
+    def __len__(self):
+        return self.weight
+
+    def line(self):
+        """Return the event's JSON."""
+        cdef Writer writer = self.writer
+        if writer.busy:  # another thread, or what a signal has interrupted, is in the middle of a line
+            writer = type(writer)(writer.lines)
+        writer.busy = True
+        try:
+            return writer.write(self)
+        finally:
+            writer.busy = False
+
+
+@cython.final
+@cython.no_gc
+cdef class RequestRecord(Record):
+    """The record of a request; durations in microseconds, -1 where there is no first byte, or no size."""
+
+
+@cython.final
+@cython.no_gc
+cdef class QueryRecord(Record):
+    """The record of a query that went well."""
+
+
+@cython.final
+cdef class RequestWriter(Writer):
+    """Writes what `RequestLines.line` does."""
+
+    def __init__(self, lines):
+        Writer.__init__(self, lines)
+        self.heads = lines.heads
+
+    cdef bytes write(self, Record one):
+        cdef RequestRecord record = <RequestRecord>one
+        head_key = (record.endpoint, record.status, record.method, record.outcome)
+        head = self.heads.get(head_key)
+        if head is None:
+            head = self.lines.head(*head_key)
+        self.start(record)
+        key = self.who(record.user_id, record.session_id)
+        self.text(head)
+        self.number(record.duration)
+        self.raw(b"e-3", 3)
+        if record.ttfb >= 0:
+            self.raw(b',"ttfb_ms":', 11)
+            self.number(record.ttfb)
+            self.raw(b"e-3", 3)
+        if record.size >= 0:
+            self.raw(b',"response_bytes":', 18)
+            self.number(record.size)
+        self.raw(b'},"context":{', 13)
+        if record.trace_id is None:
+            self.raw(b'"trace_id":null,"span_id":null', 30)
+        else:
+            self.trace(record.trace_id, record.span_id)
+        self.raw(b',"request_id":"', 15)
+        request_id = record.request_id
+        if request_id is None:
+            self.text(REQUEST_IDS[0])
+            self.hexadecimal(<unsigned long long>record.number, 12)
+        elif request_id.isalnum():
+            self.text(request_id)
+        else:
+            self.text(json_text(request_id), 1, 1)
+        return self.ended(key)
+
+
+@cython.final
+cdef class QueryWriter(Writer):
+    """Writes what `QueryLines.line` does."""
+
+    cdef bytes write(self, Record one):
+        cdef QueryRecord record = <QueryRecord>one
+        self.start(record)
+        key = self.who(record.user_id, record.session_id)
+        self.raw(b'"data":{', 8)
+        self.text(record.data)
+        self.raw(b',"duration_ms":', 15)
+        self.number(record.duration)
+        self.raw(b"e-3", 3)
+        if record.rows is not None:
+            self.raw(b',"rows_affected":', 17)
+            self.number(record.rows)
+        if record.endpoint is not None:
+            self.raw(b',"endpoint":', 12)
+            self.text(endpoint_json(record.endpoint))
+        self.raw(b',"outcome":"ok"},"context":{', 28)
+        if record.trace_id is None:
+            self.raw(b'"trace_id":null,"span_id":null', 30)
+        else:
+            self.trace(record.trace_id, record.span_id)
+        request_id = record.request_id
+        if request_id is None:
+            self.raw(b',"request_id":null', 18)
+            return self.ended(key, 1)
+        self.raw(b',"request_id":"', 15)
+        if request_id.isalnum():
+            self.text(request_id)
+        else:
+            self.text(json_text(request_id), 1, 1)
+        return self.ended(key)
+
+
+cdef object trace_now():
+    """Return OpenTelemetry's context; None where it is empty."""
+    trace = PyObject_CallNoArgs(otel_context) if OTEL is None else value_of(OTEL)
+    if isinstance(trace, dict) and PyDict_Size(trace) == 0:
+        return None
+    return trace
+
+
+cdef object span_in(object trace):
+    """Return which span is current in a context, as `span_of` does."""
+    cdef PyObject *span
+    cdef tuple ids
+    if isinstance(trace, dict):
+        span = PyDict_GetItemWithError(trace, SPAN_KEY)
+        if span != NULL:
+            context = (<object>span).get_span_context()
+            if type(context) is SPAN_CONTEXT:
+                ids = <tuple>context
+                return (ids[0], ids[1]) if ids[5] else None
+    return span_of(trace)
+
+
+cdef int mint(Record record) except -1:
+    """Give a record its time and its id."""
+    cdef long long now = read_clock(CLOCK_REALTIME)
+    if now >= <long long>NEXT[0]:
+        advance(now)
+    record.time_ns = now
+    record.base = BASE[0]
+    record.number = PyObject_CallNoArgs(STEP[0])
+    return 0
+
+
+cdef bint enqueue(QueueFields queue, Record record) except -1:
+    """Put a record into the queue, as `EventQueue.put` does; False when it is full."""
+    items = queue.items
+    if len(items) < queue.calm_length and queue.bytes_in - queue.bytes_out + record.weight < queue.calm_bytes:
+        queue.bytes_in += record.weight
+        APPEND(items, record)
+        return True
+    return queue.put(record, record.weight, True)

@@ -1,0 +1,376 @@
+"""The compiled way says what the way in Python says, and is a coroutine to whoever runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextlib
+import gc
+import inspect
+import threading
+import types
+from time import perf_counter_ns
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from asgi_analytics import AnalyticsMiddleware, set_session, set_user
+from asgi_analytics._context import current
+from asgi_analytics.instrumentation import asyncpg, asyncpg_rows
+from asgi_analytics.instrumentation.queries import QueryRecorder
+from asgi_analytics.testing import CapturedEvents, capture_events
+from tests.instrumentation.asgi_app import Message, hello, http_scope
+from tests.instrumentation.test_query_lines import REQUESTS, STATEMENTS, request_of
+
+__all__ = ["request_of"]  # a fixture
+
+pytest.importorskip("asgi_analytics.instrumentation.ordinary", reason="a build without a compiler has one way only")
+
+COMPILED: Any = vars(asyncpg)["_Watcher"]
+USER = UUID("0198a5b2-0000-7000-8000-000000000001")
+USERS: dict[str, Any] = {
+    "nobody": lambda scope: None,
+    "a UUID": lambda scope: USER,
+    "a name": lambda scope: 'ü"\x00\ud800',
+    "a number": lambda scope: -42,
+    "a long name": lambda scope: "x" * 5_000,
+    "no id": lambda scope: True,
+    "an error": lambda scope: scope["there is none"],
+}
+STEPS: dict[str, Message | str] = {
+    "start": {"type": "http.response.start", "status": 200, "headers": []},
+    "not found": {"type": "http.response.start", "status": 404},
+    "with trailers": {"type": "http.response.start", "status": 200, "trailers": True},
+    "an odd start": {"type": "http.response.start", "status": "201"},
+    "no status": {"type": "http.response.start"},
+    "more": {"type": "http.response.body", "body": b"some", "more_body": True},
+    "last": {"type": "http.response.body", "body": b"all", "more_body": False},
+    "empty": {"type": "http.response.body"},
+    "a view": {"type": "http.response.body", "body": memoryview(b"seen")},
+    "odd body": {"type": "http.response.body", "body": 5},
+    "trailers": {"type": "http.response.trailers", "headers": []},
+    "a file": {"type": "http.response.pathsend", "path": "/tmp/file"},
+    "zero copies": {"type": "http.response.zerocopysend", "count": 7},
+    "no type": {"body": b"x"},
+    "unknown": {"type": "http.response.debug"},
+    "user": "user",
+    "session": "session",
+    "wait": "wait",
+    "an error": "error",
+    "an OSError": "oserror",
+    "an answer to an error": "answer",
+    "a cancellation": "cancel",
+    "an exit": "exit",
+}
+HEADERS: dict[str, Any] = {
+    "none": [],
+    "tuples": [(b"host", b"h"), (b"x-request-id", b"abc-1"), (b"x-request-ix", b"other")],
+    "lists": [[b"host", b"h"], [b"x-request-id", b'a"\\b']],
+    "twice": [(b"x-request-id", b"first"), (b"x-request-id", b"second")],
+    "not to be stored": [(b"x-request-id", b"\xff")],
+    "too long": [(b"x-request-id", b"x" * 300)],
+    "an iterator's": ((b"x-request-id", b"abc"),),
+    "missing": None,
+}
+
+
+class Left(BaseException):
+    """What ends a program."""
+
+
+async def act(step: Message | str, send: Any) -> None:
+    match step:
+        case "user":
+            set_user("ada")
+        case "session":
+            set_session("s-1")
+        case "wait":
+            await asyncio.sleep(0)
+        case "error":
+            raise ValueError("wrong")
+        case "oserror":
+            raise ConnectionResetError("away")
+        case "answer":
+            try:
+                raise KeyError("inside")
+            except KeyError:
+                await send({"type": "http.response.start", "status": 500})
+                await send({"type": "http.response.body"})
+                raise
+        case "cancel":
+            raise asyncio.CancelledError
+        case "exit":
+            raise Left
+        case _:
+            await send(step)
+
+
+def converse(
+    steps: list[str], user: str, headers: str, method: str, breaks: tuple[int, type[Exception]] | None, compiled: bool
+) -> list[Any]:
+    """Return all that can be seen of two conversations: by the server, by the caller, and in the events."""
+    seen: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for step in steps:
+            await act(STEPS[step], send)
+
+    async def send(message: Message) -> None:
+        seen.append(message)
+        if breaks is not None and len(seen) == breaks[0]:
+            raise breaks[1]("broken")
+        await asyncio.sleep(0)
+
+    class Application:
+        __call__ = staticmethod(application)
+
+    async def main(captured: CapturedEvents) -> None:
+        app: Any = AnalyticsMiddleware(
+            Starlette(routes=[Route("/things/{id}", Application(), methods=None)]),
+            client=captured.client,
+            user_id=USERS[user],
+        )
+        if not compiled:
+            app._start = app._run
+        for _ in range(2):  # the second one finds its route among those that are known
+            scope = http_scope("/things/7", method) | {"headers": HEADERS[headers]}
+            try:
+                seen.append(await app(scope, hello, send))
+            except BaseException as error:
+                seen.append((type(error), str(error)))
+            assert current.get() is None
+            assert "asgi_analytics.request" not in scope
+
+    with capture_events(service='s"ü') as captured:
+        asyncio.run(main(captured))
+        for event in captured.events:
+            data = {key: value for key, value in event.data.items() if key not in ("duration_ms", "ttfb_ms", "stack")}
+            context = dict(event.context or {})
+            if len(context["request_id"] or "") == 32:  # made for a request that came without
+                del context["request_id"]
+            seen.append((event.event_type, data, event.user_id, event.session_id, context, "ttfb_ms" in event.data))
+    return seen
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=5)
+    | st.lists(st.sampled_from(sorted(STEPS)), max_size=3).map(lambda more: ["start", "last", *more]),
+    user=st.sampled_from(sorted(USERS)),
+    headers=st.sampled_from(sorted(HEADERS)),
+    method=st.sampled_from(["GET", "HEAD", "POST", "BREW"]),
+    breaks=st.none() | st.tuples(st.integers(1, 4), st.sampled_from([OSError, BrokenPipeError, RuntimeError])),
+)
+def test_both_ways_see_the_same_of_any_conversation(
+    steps: list[str], user: str, headers: str, method: str, breaks: tuple[int, type[Exception]] | None
+) -> None:
+    by_the_compiler = converse(steps, user, headers, method, breaks, True)
+    assert by_the_compiler == converse(steps, user, headers, method, breaks, False)
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize("span", [False, True])
+def test_both_ways_see_the_same_of_a_query(request_of: Any, name: str, statement: str, span: bool) -> None:
+    def track(make: Any) -> list[Any]:
+        request_of(REQUESTS[name])
+        with capture_events(service='s"ü') as captured:
+            recorder = QueryRecorder(captured.client, slow_ms=None, sample_rate=1.0, capture_statement=True)
+            tap = SimpleNamespace(recorder=recorder, tags={})
+            watcher, connection = make(tap, asyncpg_rows.of_list, True, False), object()
+            known = watcher.watch(connection, statement)
+            watcher.succeeded(connection, known, perf_counter_ns() - 5_000_000, [1, 2])
+            watcher.failed(connection, known, perf_counter_ns(), ValueError("wrong"))
+            request = current.get()
+            counted = None if request is None else (request.db_queries, request.fingerprints, request.ordinary)
+            found = []
+            for event in captured.events:
+                data = dict(event.data)
+                assert 0 <= data.pop("duration_ms") < 60_000
+                found.append((data, event.user_id, event.session_id, event.context))
+            return [known, tap.tags, counted, *found]
+
+    assert COMPILED is not asyncpg.Watcher
+    outer = NonRecordingSpan(SpanContext(1 << 127 | 7, 8, is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(outer if span else trace.INVALID_SPAN):
+        by_the_compiler, in_python = track(COMPILED), track(asyncpg.Watcher)
+    assert by_the_compiler == in_python
+    assert len(in_python) == 3 + 2 * (name != "no user id at all")
+
+
+@pytest.fixture
+def captured() -> Any:
+    with capture_events() as captured:
+        yield captured
+
+
+async def forever(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200})
+    await asyncio.Event().wait()
+
+
+async def test_what_is_called_is_a_coroutine_function_and_what_it_returns_a_coroutine(captured: CapturedEvents) -> None:
+    app = AnalyticsMiddleware(hello, client=captured.client)
+    assert inspect.iscoroutinefunction(app.__call__)
+    pending: Any = app(http_scope(), None, None)
+    assert isinstance(pending, collections.abc.Coroutine)
+    pending.close()
+    pending.close()
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await pending
+    assert captured.events == []
+
+
+async def test_a_cancelled_task_is_a_cancelled_request(captured: CapturedEvents) -> None:
+    started = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        started.set()
+
+    pending: Any = AnalyticsMiddleware(forever, client=captured.client)(http_scope(), None, send)
+    task: asyncio.Task[None] = asyncio.create_task(pending)
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    [event] = captured.events
+    assert (event.data["outcome"], event.data["status_code"]) == ("cancelled", 200)
+    assert repr(task)  # asyncio looks for what coroutines have
+
+
+async def test_a_message_whose_sending_is_cancelled_was_not_sent(captured: CapturedEvents) -> None:
+    sending = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        sending.set()
+        await asyncio.Event().wait()
+
+    pending: Any = AnalyticsMiddleware(forever, client=captured.client)(http_scope(), None, send)
+    task: asyncio.Task[None] = asyncio.create_task(pending)
+    await sending.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    [event] = captured.events
+    assert (event.data["outcome"], event.data["status_code"]) == ("cancelled", 499)
+
+
+async def test_what_the_server_has_raised_is_not_kept(captured: CapturedEvents) -> None:
+    seen: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(current.get())
+        with contextlib.suppress(OSError):
+            await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    async def send(message: Message) -> None:
+        seen.append(message)
+        if len(seen) == 2:
+            raise BrokenPipeError
+
+    await AnalyticsMiddleware(application, client=captured.client)(http_scope(), None, send)
+    assert len(seen) == 4
+    assert seen[0].send_error is None
+
+
+@pytest.mark.parametrize("end", ["close", "throw", "forget"])
+def test_a_request_that_is_given_up_is_captured(captured: CapturedEvents, end: str) -> None:
+    pending: Any = AnalyticsMiddleware(forever, client=captured.client)(http_scope(), None, lambda message: _twice())
+    assert pending.send(None) == "first"
+    assert pending.send(None) == "second"
+    if end == "close":
+        pending.close()
+    elif end == "throw":
+        with pytest.raises(ValueError, match="mine"):
+            pending.throw(ValueError("mine"))
+    else:
+        del pending
+        gc.collect()
+    [event] = captured.of("api_request")
+    assert event.data["outcome"] == ("error" if end == "throw" else "cancelled")
+    assert current.get() is None
+
+
+class _twice:  # stands for a function that returns an awaitable which is no coroutine
+    def __await__(self) -> Any:
+        yield "first"
+        yield "second"
+        yield "third"
+
+
+def watcher_of(captured: CapturedEvents) -> Any:
+    """Return what watches the calls of one method, for a client that keeps its events."""
+    recorder = QueryRecorder(captured.client, slow_ms=None, sample_rate=1.0, capture_statement=True)
+    return COMPILED(SimpleNamespace(recorder=recorder, tags={}), asyncpg_rows.of_list, False, False)
+
+
+@types.coroutine
+def _generated() -> Any:
+    yield
+
+
+def _generator() -> Any:
+    yield
+
+
+@pytest.mark.parametrize(("sends", "steps"), [(_generated, 1), (_twice, 3)])
+def test_whatever_can_be_awaited_may_be_what_the_server_sends_by(
+    captured: CapturedEvents, sends: Any, steps: int
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    pending: Any = AnalyticsMiddleware(application, client=captured.client)(http_scope(), None, lambda message: sends())
+    assert len(list(iter(lambda: pending.send(None), "never"))) == 2 * steps
+    [event] = captured.events
+    assert event.data["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("nothing", [_generator, int])
+async def test_what_cannot_be_awaited_is_an_error_of_the_application(captured: CapturedEvents, nothing: Any) -> None:
+    def application(scope: Any, receive: Any, send: Any) -> Any:
+        return nothing()
+
+    with pytest.raises(TypeError, match="can't be used in 'await' expression"):
+        await AnalyticsMiddleware(application, client=captured.client)(http_scope(), None, None)
+    assert [event.data["error_type"] for event in captured.events] == ["TypeError", "TypeError"]
+
+
+def test_lines_that_are_written_at_once_in_many_threads_do_not_mix() -> None:
+    with capture_events() as captured:
+        watchers = [(number, watcher_of(captured)) for number in range(4)]
+
+        def run(number: int, watcher: Any) -> None:
+            set_user(f"user {number}")
+            known = watcher.watch(None, f"SELECT * FROM t{number}")
+            for _ in range(500):
+                watcher.succeeded(None, known, perf_counter_ns(), [])
+
+        threads = [threading.Thread(target=run, args=each) for each in watchers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        keys = {(str(event.context and event.context["user_key"]), event.data["table"]) for event in captured.events}
+        assert keys == {(f"user {number}", f"t{number}") for number in range(4)}
+        assert len({event.event_id for event in captured.events}) == 2_000
+
+
+async def test_a_line_may_be_as_long_as_its_event(captured: CapturedEvents) -> None:
+    watcher = watcher_of(captured)
+    statement = f'SELECT * FROM "{chr(0x1F600) * 1_900}"'
+    watcher.succeeded(None, watcher.watch(None, statement), perf_counter_ns(), [])
+    [event] = captured.events
+    assert len(event.data["statement"].encode()) > 4_096
+    assert statement.startswith(event.data["statement"])
