@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from asgi_analytics.cli import ingest
-from tests.web.service import ROOT, Process
+from tests.scripts import SOURCE
+from tests.web.service import Process
 
 DSN = "postgresql://app:s3cret@127.0.0.1:1/shop"
 
@@ -114,7 +115,7 @@ def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> Non
 def test_without_the_extra_it_says_what_to_install(module: str) -> None:
     code = f"import sys; sys.modules[{module!r}] = None; from asgi_analytics.cli.ingest import main; sys.exit(main())"
     environ = {**os.environ, "DATABASE_URL": DSN}
-    run: Any = {"capture_output": True, "text": True, "cwd": ROOT / "src", "env": environ}
+    run: Any = {"capture_output": True, "text": True, "cwd": SOURCE, "env": environ}
     done = subprocess.run([sys.executable, "-c", code], check=False, **run)
     assert done.returncode == 2
     assert done.stderr == f"analytics-ingest: {module} is not installed: pip install 'asgi-analytics[server]'\n"
@@ -168,7 +169,7 @@ def test_a_signal_while_it_starts_ends_it_at_once_in_peace(tmp_path: Path, numbe
     (tmp_path / "uvicorn.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "asgi_analytics.cli.ingest", "--port", "0"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")]), "DATABASE_URL": DSN},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(SOURCE)]), "DATABASE_URL": DSN},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -190,7 +191,7 @@ def test_a_start_that_fails_leaves_the_signals_as_they_were(capsys: pytest.Captu
 def test_a_sigterm_at_any_moment_of_the_start_ends_it_without_a_traceback(seconds: float) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "asgi_analytics.cli.ingest", "--port", "0", "--quiet"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "DATABASE_URL": DSN},
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "DATABASE_URL": DSN},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.asgi_app import http_scope, run
+from tests.scripts import SOURCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -70,7 +71,7 @@ def test_an_example_captures_what_it_says(name: str) -> None:
     # In an interpreter of its own: Django's settings are one a process.
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, name]
-    environment = {"PYTHONPATH": f"{root / 'src'}:{root}", "PATH": ""}
+    environment = {"PYTHONPATH": f"{SOURCE}:{root}", "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     captured = json.loads(done.stdout.splitlines()[-1])

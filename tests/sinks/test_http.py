@@ -25,7 +25,8 @@ from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.databases import Database, free_port
 from tests.proxy import Proxy
-from tests.web.service import ROOT, Process, TellingSink, encode, event
+from tests.scripts import SOURCE
+from tests.web.service import Process, TellingSink, encode, event
 
 Answer = Callable[[list[Any], httpx2.Request], Any]
 
@@ -292,7 +293,7 @@ def test_without_the_extra_the_package_works_and_http_says_what_to_install(monke
         "try: AnalyticsClient.from_url('http://host', service='s')\n"
         "except errors.MissingExtra as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SOURCE)
     assert done.stdout == "httpx2 is not installed: pip install 'asgi-analytics[http]'\n"
     monkeypatch.setattr(http_sink, "httpx2", None)
     with pytest.raises(errors.MissingExtra):
@@ -350,7 +351,7 @@ async def test_the_interpreters_exit_brings_events_to_the_service(service: Proce
         "                                                       user_id=i, name='x'))\n"
     )
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT / "src"
+        subprocess.run, [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=SOURCE
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert await count(database) == 50

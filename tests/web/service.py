@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 
 from asgi_analytics.sinks.base import Receipt
 from asgi_analytics.sinks.memory import MemorySink
+from tests.scripts import SOURCE
 
 ROOT = Path(__file__).parent.parent.parent
 USER = "2b1f8f7c-6d1e-4a53-9f57-0b6f6a1d8e21"
@@ -75,7 +76,7 @@ class Process:
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log"
         environment = {
-            **os.environ, "PYTHONPATH": str(ROOT / "src"), "DATABASE_URL": dsn, "PYTHONWARNINGS": "error", **environ
+            **os.environ, "PYTHONPATH": str(SOURCE), "DATABASE_URL": dsn, "PYTHONWARNINGS": "error", **environ
         }  # fmt: skip
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -19,12 +19,13 @@ from asgi_analytics._database_url import read_dsn
 from asgi_analytics.cli import ingest, migrate
 from asgi_analytics.web import server
 from tests.databases import Database
+from tests.scripts import SOURCE
 from tests.web.service import ROOT, Process
 
 
 async def test_the_example_stores_what_it_sends(database: Database) -> None:
     environ = {
-        **os.environ, "DATABASE_URL": database.dsn, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'examples'}",
+        **os.environ, "DATABASE_URL": database.dsn, "PYTHONPATH": f"{SOURCE}:{ROOT / 'examples'}",
         "ANALYTICS_TOKEN": "t0ken",
     }  # fmt: skip
     with server.listen("127.0.0.1", 0) as listener:
@@ -127,8 +128,8 @@ def test_compose_builds_what_the_package_needs(compose: Any) -> None:
     assert python >= tuple(map(int, about["project"]["requires-python"].removeprefix(">=").split(".")))
     copied = {name for line in instructions if line.startswith("COPY") for name in line.split()[1:-1]}
     wheel = about["tool"]["hatch"]["build"]["targets"]["wheel"]
-    needed = {"pyproject.toml", about["project"]["readme"], *about["project"]["license-files"], *wheel["force-include"]}
-    assert copied == needed | {path.partition("/")[0] for path in wheel["packages"]}
+    needed = {"pyproject.toml", "hatch_build.py", about["project"]["readme"], *about["project"]["license-files"]}
+    assert copied == needed | {path.partition("/")[0] for path in wheel["packages"]} | set(wheel["force-include"])
     assert all((ROOT / name).exists() for name in copied)
     [install] = [line for line in instructions if "pip install" in line]
     assert re.findall(r"'/src\[(.*?)\]'", install) == ["server"]
