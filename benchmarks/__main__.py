@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.goals import Goal, goals_in
@@ -59,14 +60,18 @@ def installed(package: str) -> str:
         return f"{package} not installed"
 
 
+def way() -> str:
+    return "compiled" if find_spec("asgi_analytics.instrumentation.ordinary") else "in pure Python"
+
+
 def write_results(sections: dict[str, str], goals: list[tuple[str, Goal]], load: float) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     text = [
         "# Results",
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks` on {os.cpu_count()} cores with "
-        f"{memory:.0f} GiB, {platform.python_implementation()} {platform.python_version()}; the load of the machine "
-        f"before it was {load:.2f}.",
+        f"{memory:.0f} GiB, {platform.python_implementation()} {platform.python_version()}, with the package {way()}; "
+        f"the load of the machine before it was {load:.2f}.",
         "Only ratios within one table count. " + ", ".join(map(installed, PACKAGES)) + ".",
         "",
         "| goal | measured | bound | |",

@@ -41,7 +41,6 @@ from benchmarks.storing import SETTINGS, make_lines
 from tests.databases import query
 from tests.servers import Servers
 
-ROOT = Path(__file__).parent.parent
 HEAD = b"POST /events/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 SIMPLE = '''
 import datetime, json, os, typing, uuid
@@ -95,7 +94,7 @@ class Service:
 
     def __init__(self, dsn: str, *arguments: str) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process runs
-        environ = {**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": str(ROOT / "src")}
+        environ = {**os.environ, "DATABASE_URL": dsn}
         self.process = subprocess.Popen(
             [sys.executable, *arguments], env=environ, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL
         )

@@ -39,9 +39,22 @@ def analytics(app: Any) -> Any:
     return AnalyticsMiddleware(app, client=client, user_id=lambda scope: peers.USER)
 
 
+def analytics_to_nowhere(app: Any) -> Any:
+    """The same, but the worker throws away what it would have written: what the process itself costs, no database."""
+    from asgi_analytics.sinks.base import Receipt
+
+    async def write(batch: Any) -> Receipt:
+        return Receipt()
+
+    middleware = analytics(app)
+    middleware.client.sink.write = write
+    return middleware
+
+
 VARIANTS: dict[str, tuple[Any, str | None]] = {
     "bare": (peers.bare, None),
     "asgi-analytics": (analytics, None),
+    "asgi-analytics, nothing written": (analytics_to_nowhere, None),
     **{name: (make, module) for name, (make, module, _) in peers.PEERS.items() if module is not None},
 }
 
