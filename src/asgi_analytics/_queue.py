@@ -6,6 +6,7 @@ no lock. Everything else happens under a lock that producers never take.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from bisect import bisect_right
 from collections import Counter, deque
@@ -251,6 +252,9 @@ class EventQueue(QueueFields):
 
         A record of which none can be made is rejected: it leaves the batch, and costs no other event.
         """
+        with contextlib.suppress(Exception):  # the usual case in one step
+            batch[place : place + number] = map(self.line_of, batch[place : place + number])
+            return min(place + number, len(batch))
         while place < len(batch) and number > 0:
             item = batch[place]
             if not isinstance(item, bytes):

@@ -321,15 +321,21 @@ def _mute(original: Any) -> Any:
 
 def _with_tag(tap: _Tap, original: Any) -> Any:
     """Replace _execute: for a query that is captured it asks for the command tag, which asyncpg would throw away."""
-    if "return_status" not in inspect.signature(original).parameters:
+    if not {"return_status", "record_class"} <= inspect.signature(original).parameters.keys():
         return None
     tags = tap.tags
 
     @functools.wraps(original)
-    def wrapper(self: Any, query: Any, args: Any, limit: Any, timeout: Any, **kwargs: Any) -> Any:
-        if not tags or id(self) not in tags or kwargs.get("return_status"):
-            return original(self, query, args, limit, timeout, **kwargs)
-        return with_tag(self, query, args, limit, timeout, kwargs)
+    def wrapper(
+        self: Any, query: Any, args: Any, limit: Any, timeout: Any, *, record_class: Any = None, **more: Any
+    ) -> Any:
+        # One named argument, which all queries pass on, and a second dict for none of them.
+        if more or (tags and id(self) in tags):
+            more["record_class"] = record_class
+            if id(self) in tags and not more.get("return_status"):
+                return with_tag(self, query, args, limit, timeout, more)
+            return original(self, query, args, limit, timeout, **more)
+        return original(self, query, args, limit, timeout, record_class=record_class)
 
     async def with_tag(self: Any, query: Any, args: Any, limit: Any, timeout: Any, kwargs: Any) -> Any:
         kwargs["return_status"] = True

@@ -24,16 +24,15 @@ from random import random
 
 from asgi_analytics._context import current, suppressed
 from asgi_analytics.instrumentation import asyncpg_rows
-from asgi_analytics.instrumentation.identity import is_id
-from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES, fits
+from asgi_analytics.instrumentation.lines import RECORD_BYTES
 from asgi_analytics.instrumentation.queries import not_captured
+from asgi_analytics.instrumentation.query_lines import all_fit
 from asgi_analytics.instrumentation.sql import Statement, remembered
 
 cdef object CURRENT = current, SUPPRESSED = suppressed
 cdef dict MEMO = remembered.__self__
 cdef object OF_TAG = asyncpg_rows.of_tag
 cdef long long WEIGHT = RECORD_BYTES
-cdef Py_ssize_t LONGEST = LONGEST_NAME
 cdef int FINGERPRINT = Statement._fields.index("fingerprint")
 cdef int IS_READ = Statement._fields.index("is_read")
 cdef int IS_CONTROL = Statement._fields.index("is_control")
@@ -170,12 +169,7 @@ cdef class Watcher:
             request_id = request.request_id
             if span is None:
                 span = request.span
-            if (
-                (user_id is not None and (not is_id(user_id) or not fits(user_id)))
-                or (session_id is not None and (type(session_id) is not str or len(session_id) > LONGEST))
-                or (endpoint is not None and len(endpoint) > LONGEST)
-                or (request_id is not None and len(request_id) > LONGEST)
-            ):
+            if not all_fit(user_id, session_id, endpoint, request_id):
                 self.recorder._keep(statement, duration, rows, request)
                 return 0
             record.user_id, record.session_id, record.endpoint = user_id, session_id, endpoint

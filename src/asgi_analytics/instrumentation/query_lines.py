@@ -35,6 +35,16 @@ _END = ',"outcome":"ok"},"context":{"trace_id":null,"span_id":null,"request_id":
 _NOBODY = [None] * 6
 
 
+def all_fit(user_id: object, session_id: object, endpoint: str | None, request_id: str | None) -> bool:
+    """Tell whether what is known of a request is what it should be, and short enough for a record."""
+    return (
+        (user_id is None or (is_id(user_id) and fits(user_id)))
+        and (session_id is None or (type(session_id) is str and len(session_id) <= LONGEST_NAME))
+        and (endpoint is None or len(endpoint) <= LONGEST_NAME)
+        and (request_id is None or len(request_id) <= LONGEST_NAME)
+    )
+
+
 class QueryLines(Lines):
     """Writes the lines of one service's queries."""
 
@@ -61,12 +71,7 @@ class QueryLines(Lines):
             request_id = request.request_id
             if span is None:
                 span = request.span
-            if (
-                (user_id is not None and (not is_id(user_id) or not fits(user_id)))
-                or (session_id is not None and (type(session_id) is not str or len(session_id) > LONGEST_NAME))
-                or (endpoint is not None and len(endpoint) > LONGEST_NAME)
-                or (request_id is not None and len(request_id) > LONGEST_NAME)
-            ):
+            if not all_fit(user_id, session_id, endpoint, request_id):
                 return None
         if span is not None:
             trace_id, span_id = span
