@@ -11,14 +11,7 @@ from cpython.object cimport PyObject
 
 from asgi_analytics._fields cimport QueueFields, RequestFields
 from asgi_analytics.instrumentation.stepped cimport CLOCK_MONOTONIC, read_clock, value_of
-from asgi_analytics.instrumentation.written cimport (
-    QueryRecord,
-    Writer,
-    enqueue,
-    mint,
-    span_in,
-    trace_now,
-)
+from asgi_analytics.instrumentation.written cimport QueryRecord, Writer, enqueue, mint, span_in, trace_now
 
 from random import random
 
@@ -132,16 +125,16 @@ cdef class Watcher:
             self.recorder.failed(statement, started, error)
 
     cdef int learn(self, recorder) except -1:
-        self.recorder = recorder
         if recorder is None:
             self.writer = None
-            return 0
-        self.client = recorder._client
-        self.queue = self.client._queue
-        self.writer = None if recorder._lines is None else recorder._lines.compiled
-        self.keeps_all, self.slow, self.sample_rate = recorder._keeps_all, recorder._slow, recorder._sample_rate
-        self.data = DATA if recorder._capture_statement else DATA_WITHOUT_TEXT
-        self.max_bytes = self.client._max_event_bytes
+        else:
+            self.client = recorder._client
+            self.queue = self.client._queue
+            self.max_bytes = self.client._max_event_bytes
+            self.data = DATA if recorder._capture_statement else DATA_WITHOUT_TEXT
+            self.keeps_all, self.slow, self.sample_rate = recorder._keeps_all, recorder._slow, recorder._sample_rate
+            self.writer = None if recorder._lines is None else recorder._lines.compiled
+        self.recorder = recorder  # last: another thread may look meanwhile
         return 0
 
     cdef object rows_affected(self, object result, tuple statement, tag):

@@ -6,10 +6,10 @@ leaves this file out; tests compare the two, and both with what the encoder make
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
 from asgi_analytics._fields cimport QueueFields
@@ -178,7 +178,6 @@ cdef class Writer:
         else:
             self.text(self.place, first)
         return PyBytes_FromStringAndSize(self.buffer, self.length)
-
 
     cdef bytes write(self, Record record):
         raise NotImplementedError  # each type of event has lines of its own
