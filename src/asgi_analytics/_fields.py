@@ -51,10 +51,27 @@ class RequestFields:
 
 
 class QueueFields:
-    """The fields of `EventQueue` that producers read and write."""
+    """The fields of `EventQueue` that producers read and write, and what they do with them."""
 
     bytes_in: int
     bytes_out: int
     calm_bytes: int
     calm_length: int
     items: Any
+
+    def put(self, item: Any, weight: int, captured: bool = False) -> bool:
+        """Append an event unless that would pass a bound; False when it is full, or closed.
+
+        ``weight`` is what it counts for in bytes; ``captured`` events have narrower bounds.
+        """
+        # The usual case, and all of it: nobody to wake, and no bound near.
+        items = self.items
+        if len(items) < self.calm_length and self.bytes_in - self.bytes_out + weight < self.calm_bytes:
+            self.bytes_in += weight  # no call in this line: between two calls no other thread can come in
+            items.append(item)
+            return True
+        return self.put_closely(item, weight, captured)
+
+    def put_closely(self, item: Any, weight: int, captured: bool) -> bool:
+        """Do what `put` does where somebody may have to be woken, or a bound is near."""
+        raise NotImplementedError  # the queue knows its bounds

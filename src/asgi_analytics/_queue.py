@@ -98,17 +98,9 @@ class EventQueue(QueueFields):
 
     # -- producers: no lock
 
-    def put(self, item: Item, weight: int, captured: bool = False) -> bool:
-        """Append an event unless that would pass a bound; False when it is full, or closed.
-
-        ``weight`` is that of `weight_of`; ``captured`` events have narrower bounds.
-        """
-        # The usual case, and all of it: nobody to wake, and no bound near.
+    def put_closely(self, item: Item, weight: int, captured: bool) -> bool:
+        """Do what `put` does where it is not calm."""
         items = self.items
-        if len(items) < self.calm_length and self.bytes_in - self.bytes_out + weight < self.calm_bytes:
-            self.bytes_in += weight  # no call in this line: between two calls no other thread can come in
-            items.append(item)
-            return True
         length = len(items)
         waiting = self.bytes_in - self.bytes_out + weight
         size, max_bytes = (self.captured_size, self.captured_bytes) if captured else (self.size, self.max_bytes)
