@@ -40,19 +40,16 @@ class CompileHook(BuildHookInterface[Any]):
             raise ValueError(f"ASGI_ANALYTICS_COMPILE is {wanted!r}: use 1 to insist on it, 0 to leave it out")
         if version == "editable" or wanted == "0":
             return  # a compiled file would hide the source that is being edited
-        from Cython.Compiler.Errors import CompileError
-        from setuptools.errors import CCompilerError, ExecError, PlatformError
-
         self.folder = TemporaryDirectory()
         try:
             outputs = compile_package(Path(self.root, "src"), Path(self.folder.name))
-        except (CompileError, CCompilerError, ExecError, PlatformError) as error:
-            if wanted:
+        except Exception as error:
+            if wanted or not is_of_the_compilation(error):
                 raise
             self.app.display_warning(
                 "WARNING: asgi-analytics is built without its compiled modules: pure Python does the same, and slower. "
-                "They take CPython with its headers and a C compiler; ASGI_ANALYTICS_COMPILE=1 makes this an error.\n"
-                f"WARNING: {error}"
+                "They take CPython with its headers, a C compiler and Cython; ASGI_ANALYTICS_COMPILE=1 makes this an "
+                f"error.\nWARNING: {error}"
             )
             return
         build_data["force_include"] |= outputs
@@ -63,6 +60,16 @@ class CompileHook(BuildHookInterface[Any]):
         """Remove what is left of the compilation."""
         if self.folder is not None:
             self.folder.cleanup()
+
+
+def is_of_the_compilation(error: Exception) -> bool:
+    """Tell whether an error says that nothing can be compiled here, and not that this file is wrong."""
+    if isinstance(error, ImportError):  # a build without isolation, and without what it needs
+        return error.name in ("Cython", "setuptools")
+    from Cython.Compiler.Errors import CompileError
+    from setuptools.errors import CCompilerError, ExecError, PlatformError
+
+    return isinstance(error, CompileError | CCompilerError | ExecError | PlatformError)
 
 
 def compile_package(source: Path, folder: Path) -> dict[str, str]:

@@ -47,9 +47,10 @@ class Starlette(Framework):
 
         # No coroutine of its own: for an application without the middleware nothing is different.
         def run(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-            if "asgi_analytics" not in self.__dict__:
-                self.asgi_analytics = _outermost(self, run_layer)
-            middleware = self.asgi_analytics
+            try:
+                middleware = self.asgi_analytics
+            except AttributeError:  # its first request
+                middleware = self.asgi_analytics = _outermost(self, run_layer)
             if middleware is None or scope["type"] == "lifespan":
                 return run_layer(self, scope, receive, send)  # type: ignore[no-any-return]
             return middleware(scope, receive, send)  # type: ignore[no-any-return]
