@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from asyncpg.pool import PoolConnectionHolder
 
 from asgi_analytics import TimescaleSink
 from asgi_analytics.errors import OperatorError, TransientError
@@ -89,6 +90,48 @@ async def test_a_table_that_is_locked_is_waited_for(
         await eventually(lambda: client.stats().retries >= 2)
     assert await client.aflush(20)
     assert len(await rows()) == 5
+
+
+async def test_a_pool_without_a_place_left_is_replaced(
+    database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timescale, "CONNECT_TIMEOUT", 0.5)
+    sink = TimescaleSink(database.dsn)
+    await sink.write([line()])
+    assert sink._pool is not None
+    sink._kept.clear()  # one is not given back, and the other one neither
+    await sink._pool.acquire()
+    with pytest.raises(TransientError):
+        await sink.write([line()])
+    await sink.write([line()])
+    assert len(await rows()) == 2
+    await sink.aclose()
+
+
+async def test_connections_that_end_while_they_are_opened_cost_no_place(
+    database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = PoolConnectionHolder.acquire
+    ends = 3
+
+    async def ending(holder: Any) -> Any:
+        nonlocal ends
+        connection = await acquire(holder)
+        if ends:
+            ends -= 1
+            place, holder._in_use = holder._in_use, None  # it is not in use before acquire() has ended
+            connection._con.terminate()
+            holder._in_use = place
+        return connection
+
+    monkeypatch.setattr(PoolConnectionHolder, "acquire", ending)
+    sink = TimescaleSink(database.dsn)
+    for _ in range(3):
+        with pytest.raises(TransientError, match="the connection was lost"):
+            await sink.write([line()])
+    await sink.write([line()])
+    assert len(await rows()) == 1
+    await sink.aclose()
 
 
 async def test_a_pool_that_was_closed_is_an_operator_error(database: Database) -> None:

@@ -240,8 +240,15 @@ class TimescaleSink:
             self._acquiring += 1
             try:
                 connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+                is_lost = connection.is_closed()
+            except TimeoutError:
+                self._leave(pool)
+                raise
             finally:
                 self._acquiring -= 1
+            if is_lost:
+                self._leave(pool)
+                raise asyncpg.InterfaceError("the connection ended while it was opened")
         try:
             yield connection
         except BaseException:
@@ -251,6 +258,16 @@ class TimescaleSink:
             self._kept.append(connection)
         else:
             await pool.release(connection)
+
+    def _leave(self, pool: asyncpg.Pool[Any]) -> None:
+        """Let the next write make a new pool.
+
+        asyncpg's loses the place of a connection that the server ends in the moment between its opening and its first
+        use, and gives nobody any when all are lost.
+        """
+        if self._pool is pool:
+            self._pool, self._kept = None, []
+        pool.terminate()
 
     async def aclose(self) -> None:
         """Close the connections that the sink opened itself."""
