@@ -575,3 +575,16 @@ async def test_a_client_without_a_worker_is_not_waited_for() -> None:
         await app({"type": "lifespan"}, Server().receive, Server().send)
 
     client.close(0)
+
+
+async def test_another_application_may_take_the_place_of_the_first(analytics: CapturedEvents) -> None:
+    async def away(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(404))
+        await send(body())
+
+    app: Any = wrapped(hello, analytics)
+    await get(app)
+    app.app = away
+    await get(app)
+    assert app.app is away
+    assert [event.data["status_code"] for event in analytics.events] == [200, 404]

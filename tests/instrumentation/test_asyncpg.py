@@ -474,6 +474,19 @@ async def test_the_last_client_gets_the_events(dsn: str) -> None:
         assert (len(queries(first)), len(queries(second))) == (0, 1)
 
 
+async def test_a_query_that_ends_after_uninstrument_is_captured(dsn: str) -> None:
+    with capture_events() as captured:
+        handle = instrument_asyncpg(captured.client)
+        connection = await asyncpg.connect(dsn)
+        pending = asyncio.create_task(connection.fetch("SELECT pg_sleep(0.2)"))
+        await asyncio.sleep(0.05)
+        handle.uninstrument()
+        await pending
+        await connection.fetch("SELECT 1")
+        await connection.close()
+        assert len(queries(captured)) == 1
+
+
 async def test_a_missing_target_is_left_out_with_a_warning(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(asyncpg.connection.Connection, "fetchmany")
     monkeypatch.delattr(asyncpg.cursor.Cursor, "forward")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ def _outermost(layer: Any, run_layer: Callable[..., Awaitable[None]]) -> Analyti
     app = getattr(layer, "app", None)
     for _ in range(_MOST_LAYERS):
         if isinstance(app, AnalyticsMiddleware):
-            return app.around(partial(run_layer, layer))
+            outermost = copy.copy(app)
+            outermost.app = partial(run_layer, layer)
+            return outermost
         app = getattr(app, "app", None)
         if app is None:
             break

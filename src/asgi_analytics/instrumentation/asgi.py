@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import failure, log, log_problem, number_of_events, one_line
@@ -76,21 +75,21 @@ class AnalyticsMiddleware:
         self.capture_websockets = capture_websockets
         self._enabled = client.settings.enabled
         self._find_frameworks()
-        self._wrap(app)
+        self.app = app
 
     def _find_frameworks(self) -> None:
         """Look which frameworks the application uses: at construction, and once more at the first request."""
         found = [framework for known in self.known_frameworks if (framework := known.found()) is not None]
         self.settings.know(tuple(found))
 
-    def around(self, app: Any) -> Self:
-        """Return the same middleware around another application."""
-        other = copy.copy(self)
-        other._wrap(app)
-        return other
+    @property
+    def app(self) -> Callable[..., Awaitable[None]]:
+        """The application; another one may take its place."""
+        return self._app
 
-    def _wrap(self, app: Any) -> None:
-        self.app: Callable[..., Awaitable[None]] = app
+    @app.setter
+    def app(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
         if Runner is not None:
             self._start = Runner(self.settings, app, self._run, self._is_warm).start
 
@@ -104,7 +103,7 @@ class AnalyticsMiddleware:
             request = self._request(scope, receive, send)
             if request is None:
                 try:
-                    await self.app(scope, receive, send)
+                    await self._app(scope, receive, send)
                 finally:
                     if scope["type"] == "lifespan":
                         await self._flush()
@@ -112,7 +111,7 @@ class AnalyticsMiddleware:
             receive = request.receiver()
         token = current.set(request)
         try:
-            await self.app(scope, receive, request.send)
+            await self._app(scope, receive, request.send)
         except BaseException as exc:
             request.failed(exc)
             raise

@@ -160,10 +160,11 @@ class Watcher:
         self._rows_of = rows_of
         self._tag = tag
         self._always = always
+        self._recorder: QueryRecorder | None = None  # that of the last query, which may end after uninstrument()
 
     def watch(self, connection: Any, query: Any) -> Statement | None:
         """Return what is known of a statement that is about to run; None for one that is none of our business."""
-        recorder = self._tap.recorder
+        recorder = self._recorder = self._tap.recorder
         if recorder is None or (statement := recorder.watch(query)) is None:
             return None
         if self._tag and (self._always or not statement.is_read):
@@ -173,13 +174,13 @@ class Watcher:
     def succeeded(self, connection: Any, statement: Statement, started: int, result: Any) -> None:
         """Record a query that went well; ``started`` is the `perf_counter_ns` before it."""
         tag = self._tap.tags.pop(id(connection), None) if self._tag else None
-        if (recorder := self._tap.recorder) is not None:
+        if (recorder := self._recorder) is not None:
             recorder.succeeded(statement, started, self._rows_of, result, tag)
 
     def failed(self, connection: Any, statement: Statement, started: int, error: BaseException) -> None:
         """Record a query that raised."""
         self._tap.tags.pop(id(connection), None)
-        if (recorder := self._tap.recorder) is not None:
+        if (recorder := self._recorder) is not None:
             recorder.failed(statement, started, error)
 
 

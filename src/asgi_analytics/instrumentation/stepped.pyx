@@ -86,11 +86,11 @@ cdef class Stepped:
 
     cdef object begin(self):
         """Do what comes before, and return what is to be awaited."""
-        raise NotImplementedError
+        raise NotImplementedError  # a request and a message each have their own
 
     cdef int ended(self, object error) except -1:
         """Do what comes after: an exception, which goes on, or None."""
-        raise NotImplementedError
+        raise NotImplementedError  # a request and a message each have their own
 
     def __await__(self):
         return self
