@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -111,7 +112,7 @@ def test_the_first_event_may_come_from_a_signal_handler(hosted: Hosted) -> None:
 
 
 class Deadly(FakeSink):
-    """Ends its thread at the first write."""
+    """Ends its worker at the first write."""
 
     async def write(self, batch: Any) -> Receipt:
         if not self.writes:
@@ -120,27 +121,45 @@ class Deadly(FakeSink):
         return await super().write(batch)
 
 
-def test_a_thread_that_died_is_started_again_by_the_next_event_and_nothing_is_lost(
+def test_a_worker_that_died_is_started_again_and_nothing_is_lost(
     hosted: Hosted, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Deadly()
-    client, host = hosted(sink)
+    client, _ = hosted(sink)
     client.track(TASK)
-    until(lambda: sink.writes and host.stopped())
-    assert client.stats().queued == 1
+    until(lambda: len(sink.events) == 1)  # no second event, and no flush
+    assert "the worker ended by SystemExit (test_hosting.py" in caplog.text
     client.track(TASK)
-    until(lambda: len(sink.events) == 2)
-    assert "the worker's thread ended by SystemExit" in caplog.text
+    assert client.flush(10)
+    assert len(sink.events) == 2
 
 
 @pytest.mark.parametrize("how", ["flush", "aflush", "close"])
-def test_a_thread_that_died_is_started_again_by_a_flush(hosted: Hosted, how: str) -> None:
+def test_a_flush_outlives_a_worker_that_dies(hosted: Hosted, how: str) -> None:
     sink = Deadly()
-    client, host = hosted(sink)
+    client, _ = hosted(sink)
     client.track(TASK)
-    until(lambda: sink.writes and host.stopped())
     assert asyncio.run(client.aflush(10)) if how == "aflush" else getattr(client, how)(10)
-    assert len(sink.events) == 1
+    assert (len(sink.writes), len(sink.events)) == (2, 1)
+
+
+def test_no_worker_is_started_again_for_a_client_that_is_closed_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def die() -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("asgi_analytics.hosting.RESTART_SECONDS", 0.01)
+    for leave in (lambda client: client.close(0), lambda _: None):
+        sink = FakeSink(*[die] * 1000)
+        client = AnalyticsClient.from_url("memory://", service="shop", batch_size=1)
+        host = client._host
+        assert isinstance(host, ThreadHost)
+        host.sink = sink
+        client.track(TASK)
+        until(lambda sink=sink: len(sink.writes) > 2)  # type: ignore[misc]
+        leave(client)
+        del client
+        until(lambda host=host: gc.collect() is not None and host.stopped())  # type: ignore[misc]
+        assert not sink.events
 
 
 def test_a_thread_that_cannot_start_is_tried_again_by_the_next_event(

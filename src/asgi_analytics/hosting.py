@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FORK_SECONDS = 0.5
 """How long a fork waits, at most, until the workers' threads rest."""
 
+RESTART_SECONDS = 0.5
+"""How long a thread whose loop could not be made, or ended by an error, waits before it makes another one."""
+
 
 class _Loop(asyncio.SelectorEventLoop):
     """A loop that needs no executor.
@@ -93,21 +96,32 @@ class ThreadHost:
 
     def _run(self) -> None:
         try:
+            # Not left to the next event: the last one may have come while this attempt was about to fail.
+            while not self._run_loop():
+                time.sleep(RESTART_SECONDS)
+        finally:
+            self._ended()
+
+    def _run_loop(self) -> bool:
+        """Run the worker on a new loop; False when that failed, and is to be tried again."""
+        try:
             with asyncio.Runner(loop_factory=_Loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve())
         except BaseException as error:
             # Not expected: what the sink raises is the worker's to handle.
-            log_problem((self._problem, "ended"), "the worker's thread ended by %s", failure(error))
+            log_problem((self._problem, "ended"), "the worker ended by %s, and is started again", failure(error))
+            client = self._client()
+            return self._stop or client is None or client._queue.is_attached()
         finally:
-            self._ended()
+            self._loop = self._task = None
+        return True
 
     def _ended(self) -> None:
         """Let the next event start the thread again, unless it was told to end."""
-        self._loop = self._task = None
         self._running = False
         client = self._client()
-        # Also where the worker never came to attach itself: no thread, no descriptors for its loop.
+        # Also where no thread could be started.
         if client is not None and not self._stop and not client._queue.is_attached():
             client._queue.idle(self.start, wake_at=1)
 
