@@ -51,13 +51,15 @@ class RequestFields:
 
 
 class QueueFields:
-    """The fields of `EventQueue` that producers read and write, and what they do with them."""
+    """The fields of `EventQueue` that producers read and write, and what is done with each event."""
 
     bytes_in: int
     bytes_out: int
     calm_bytes: int
     calm_length: int
     items: Any
+    writers: list[Any]
+    """What makes the JSON of records, by the number that a record begins with."""
 
     def put(self, item: Any, weight: int, captured: bool = False) -> bool:
         """Append an event unless that would pass a bound; False when it is full, or closed.
@@ -75,3 +77,22 @@ class QueueFields:
     def put_closely(self, item: Any, weight: int, captured: bool) -> bool:
         """Do what `put` does where somebody may have to be woken, or a bound is near."""
         raise NotImplementedError  # the queue knows its bounds
+
+    def fitting(self, items: list[Any], max_bytes: int) -> tuple[int, int]:
+        """Return how many of the first items weigh no more than so much, but one at least, and what these weigh."""
+        number = size = 0
+        for item in items:
+            weight = item[1] if type(item) is tuple else len(item)
+            if size + weight > max_bytes and number > 0:
+                break
+            size += weight
+            number += 1
+        return number, size
+
+    def lines_of(self, items: list[Any]) -> list[bytes]:
+        """Return the JSON of each item; raises whatever the writer of a record raises."""
+        lines = []
+        for item in items:
+            kind = type(item)
+            lines.append(item if kind is bytes else self.writers[item[0]](item) if kind is tuple else item.line())
+        return lines

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from bisect import bisect_right
 from collections import Counter, deque
-from itertools import accumulate, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asgi_analytics._fields import QueueFields
@@ -54,11 +53,6 @@ MOST_RECORDS_BYTES = 4096
 """Where less is allowed for an event, each is encoded at once, and what is larger is told so by `track`."""
 
 
-def weight_of(item: Item) -> int:
-    """Return the bytes that an item counts for."""
-    return item[1] if isinstance(item, tuple) else len(item)
-
-
 class EventQueue(QueueFields):
     """Encoded events that wait, those being written, and the count of all that were settled."""
 
@@ -68,7 +62,7 @@ class EventQueue(QueueFields):
         self.captured_size = max(1, int(size * CAPTURED_SHARE))
         self.captured_bytes = int(max_bytes * CAPTURED_SHARE)
         self._wake_at_when_idle = wake_at
-        self._writers: list[Callable[[tuple[Any, ...]], bytes]] = []
+        self.writers: list[Callable[[tuple[Any, ...]], bytes]] = []
         self._problem = object()  # this queue's own in the log; an id() could be another one's later
         self.reset()
 
@@ -133,14 +127,8 @@ class EventQueue(QueueFields):
     def add_writer(self, write: Callable[[tuple[Any, ...]], bytes]) -> int:
         """Return the number with which the records begin of which a function makes the JSON."""
         with self.lock:
-            self._writers.append(write)
-            return len(self._writers) - 1
-
-    def line_of(self, item: Item) -> bytes:
-        """Return the JSON of an item; raises whatever the writer of a record raises."""
-        if isinstance(item, bytes):
-            return item
-        return self._writers[item[0]](item) if isinstance(item, tuple) else item.line()
+            self.writers.append(write)
+            return len(self.writers) - 1
 
     def drop(self, reason: str, detail: str) -> None:
         """Count an event that is not accepted; the worker logs the latest detail of each reason, if there is one."""
@@ -229,10 +217,7 @@ class EventQueue(QueueFields):
                 first = list(islice(items, max_count))
             except RuntimeError:  # a finaliser has tracked something meanwhile: by their places, then
                 first = [items[place] for place in range(min(max_count, len(items)))]
-            weights = map(weight_of if tuple in set(map(type, first)) else len, first)  # len does without Python
-            sums = list(accumulate(weights))
-            number = max(1, bisect_right(sums, max_bytes)) if sums else 0
-            size = sums[number - 1] if sums else 0
+            number, size = self.fitting(first, max_bytes)
             batch: list[Item] = []
             self.in_flight = batch
             batch.extend(islice(iter(items.popleft, None), number))  # one step: a signal handler sees all or nothing
@@ -245,14 +230,14 @@ class EventQueue(QueueFields):
         A record of which none can be made is rejected: it leaves the batch, and costs no other event.
         """
         with contextlib.suppress(Exception):  # the usual case in one step
-            batch[place : place + number] = map(self.line_of, batch[place : place + number])
+            batch[place : place + number] = self.lines_of(batch[place : place + number])
             return min(place + number, len(batch))
         while place < len(batch) and number > 0:
             item = batch[place]
             if not isinstance(item, bytes):
                 number -= 1
                 try:
-                    batch[place] = self.line_of(item)
+                    [batch[place]] = self.lines_of([item])
                 except Exception as error:
                     if not self._reject(batch, place, f"not written: {type(error).__name__}"):
                         break
@@ -307,7 +292,7 @@ class EventQueue(QueueFields):
         with self.lock:
             batch, self.in_flight = self.in_flight, []
             self.items.extendleft(reversed(batch))
-            self.bytes_out -= sum(map(weight_of, batch))
+            self.bytes_out -= self.fitting(batch, _NEVER)[1]
 
     def abandon(self) -> int:
         """Give up all that is left, and return how many events that were."""
@@ -315,7 +300,7 @@ class EventQueue(QueueFields):
             left = len(self.in_flight)
             self.in_flight = []
             while self.items:
-                self.bytes_out += weight_of(self.items.popleft())
+                self.bytes_out += self.fitting([self.items.popleft()], _NEVER)[1]
                 left += 1
             self.abandoned += left
         self._notify()

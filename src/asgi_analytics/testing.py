@@ -41,7 +41,7 @@ class _KeepingQueue(EventQueue):
     def put(self, item: Item, weight: int, captured: bool = False) -> bool:
         if self.closed or len(self.kept) >= (self.captured_size if captured else self.size):
             return False
-        self.kept.append(self.line_of(item))
+        self.kept += self.lines_of([item])
         with self.lock:
             self.stored += 1
         return True

@@ -58,7 +58,8 @@ class Witness:
         put = client._queue.put
 
         def witnessed(item: Item, weight: int, captured: bool = False) -> bool:
-            event_id = client._queue.line_of(item)[START_OF_ID : START_OF_ID + 36] + b"\n"
+            [line] = client._queue.lines_of([item])
+            event_id = line[START_OF_ID : START_OF_ID + 36] + b"\n"
             os.write(self._tried, event_id)
             if put(item, weight, captured):
                 os.write(self._accepted, event_id)

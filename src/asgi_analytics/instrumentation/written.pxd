@@ -17,11 +17,6 @@ cdef class Writer:
 
     cdef int text(self, str text, Py_ssize_t first=*, Py_ssize_t last=*) except -1
     cdef int grow(self, Py_ssize_t size) except -1
-    cdef void raw(self, const char *ascii, Py_ssize_t size) noexcept
-    cdef void number(self, long long number) noexcept
-    cdef void hexadecimal(self, unsigned long long number, int digits) noexcept
-    cdef int uuid(self, number) except -1
-    cdef int trace(self, trace_id, span_id) except -1
     cdef int start(self, Record record) except -1
     cdef str who(self, user_id, session_id)
     cdef bytes ended(self, str key, Py_ssize_t first=*)
@@ -58,6 +53,9 @@ cdef class QueryRecord(Record):
 
 cdef class RequestWriter(Writer):
     cdef dict heads
+    cdef list near
+
+    cdef str head_of(self, RequestRecord record)
 
 
 cdef class QueryWriter(Writer):
