@@ -13,7 +13,7 @@ from asgi_analytics.instrumentation.lines import LONGEST_NAME
 from asgi_analytics.instrumentation.routes import RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
     from asgi_analytics.instrumentation.identified import IdentifiedRequest
 
@@ -36,6 +36,12 @@ class Starlette(Framework):
     def __init__(self) -> None:
         super().__init__()
         self._tables: dict[int, RouteTable] = {}
+
+    @classmethod
+    def is_inside(cls, app: object) -> bool:
+        """Tell whether no application of Starlette's is below: with the middleware around it nothing is hidden."""
+        applications = sys.modules.get("starlette.applications")
+        return applications is None or not any(isinstance(one, applications.Starlette) for one in _layers_of(app))
 
     @classmethod
     def connect(cls) -> None:
@@ -82,13 +88,18 @@ class Starlette(Framework):
 
 def _outermost(layer: Any, run_layer: Callable[..., Awaitable[None]]) -> AnalyticsMiddleware | None:
     """Return the middleware that stands inside of a layer, around that layer; None where there is none."""
-    app = getattr(layer, "app", None)
-    for _ in range(_MOST_LAYERS):
+    for app in _layers_of(getattr(layer, "app", None)):
         if isinstance(app, AnalyticsMiddleware):
             outermost = copy.copy(app)
             outermost.app = partial(run_layer, layer)
             return outermost
-        app = getattr(app, "app", None)
-        if app is None:
-            break
     return None
+
+
+def _layers_of(app: object) -> Iterator[object]:
+    """Yield an application and what it stands around, as middleware says it."""
+    for _ in range(_MOST_LAYERS):
+        if app is None:
+            return
+        yield app
+        app = getattr(app, "app", None)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
 
 try:
-    from asgi_analytics.instrumentation.ordinary import Runner
+    from asgi_analytics.instrumentation.ordinary import Runner, call_without_frame
 except ModuleNotFoundError:  # a build without a compiler
     Runner = None
 
@@ -74,12 +74,12 @@ class AnalyticsMiddleware:
         )
         self.capture_websockets = capture_websockets
         self._enabled = client.settings.enabled
-        self._find_frameworks()
         self.app = app
+        self._find_frameworks()
 
     def _find_frameworks(self) -> None:
         """Look which frameworks the application uses: at construction, and once more at the first request."""
-        found = [framework for known in self.known_frameworks if (framework := known.found()) is not None]
+        found = [framework for known in self.known_frameworks if (framework := known.found(self._app)) is not None]
         self.settings.know(tuple(found))
 
     @property
@@ -91,7 +91,7 @@ class AnalyticsMiddleware:
     def app(self, app: Callable[..., Awaitable[None]]) -> None:
         self._app = app
         if Runner is not None:
-            self._start = Runner(self.settings, app, self._run, self._is_warm).start
+            self._runner = Runner(self.settings, app, self._run, self._is_warm)
 
     async def _run(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application; whatever it raises goes on unchanged."""
@@ -124,7 +124,7 @@ class AnalyticsMiddleware:
 
     def _enter(self, scope: Any, receive: Any, send: Any) -> Any:
         """Run the application; whatever it raises goes on unchanged."""
-        return self._start(scope, receive, send)
+        return self._runner.start(scope, receive, send)
 
     __call__ = _run if Runner is None else as_coroutine_function(_enter)
 
@@ -182,3 +182,7 @@ class AnalyticsMiddleware:
                 )
         except Exception as error:
             log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))
+
+
+if Runner is not None:
+    call_without_frame(AnalyticsMiddleware)

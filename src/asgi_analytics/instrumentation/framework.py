@@ -48,17 +48,26 @@ class Framework:
         stands in ``scope["route"]``. That object stands beside, so that no other can have its id."""
 
     @classmethod
-    def found(cls) -> Self | None:
-        """Return an instance where the application uses this framework; its hooks are set the first time."""
+    def found(cls, app: object) -> Self | None:
+        """Return an instance where the application uses this framework; its hooks are set the first time.
+
+        ``app`` is what the middleware stands around.
+        """
         if cls.module not in sys.modules:
             return None
         if not cls._connected:
-            cls._connected = True
             try:
-                cls.connect()
+                if cls.is_inside(app):
+                    cls._connected = True
+                    cls.connect()
             except Exception as error:  # a release we do not know: requests are captured all the same
                 log_problem((cls, "connect"), "%s has other insides than expected: %s", cls.module, failure(error))
         return cls()
+
+    @classmethod
+    def is_inside(cls, app: object) -> bool:
+        """Tell whether the middleware around ``app`` may stand inside of the framework, and so needs its hooks."""
+        return True
 
     @classmethod
     def connect(cls) -> None:

@@ -1,4 +1,4 @@
-# cython: binding=False
+# cython: binding=False, nonecheck=False
 """The way of an ordinary HTTP request, compiled: what `AnalyticsMiddleware` and `HttpRequest` do for most requests.
 
 It does nothing that they do not do, and hands over to them as soon as anything is out of the ordinary; the tests run on
@@ -7,7 +7,7 @@ compiler leaves this file out.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_Contains, PyDict_DelItem, PyDict_GetItemWithError, PyDict_SetItem
+from cpython.dict cimport PyDict_Contains, PyDict_GetItemWithError, PyDict_SetItem
 from cpython.object cimport PyObject
 
 from asgi_analytics._fields cimport QueueFields, RequestFields
@@ -16,11 +16,13 @@ from asgi_analytics.instrumentation.stepped cimport (
     CLOCK_MONOTONIC,
     RUNNING,
     Py_DECREF,
+    Py_INCREF,
     PyContextVar_Reset,
     PyContextVar_Set,
     PyObject_CallOneArg,
     Stepped,
     read_clock,
+    take_error,
     value_of,
 )
 from asgi_analytics.instrumentation.written cimport RequestRecord, Writer, enqueue, mint, span_in, trace_now
@@ -41,13 +43,24 @@ cdef extern from *:
     {
         return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, no_arguments, NULL);
     }
+
+    /* What a call of an instance runs. A class that derives from this one, or another __call__, has its own again. */
+    static void set_call(PyObject *type, ternaryfunc call)
+    {
+        ((PyTypeObject *)type)->tp_call = call;
+    }
     """
     object new_of(object, tuple)
+    ctypedef PyObject *(*ternaryfunc)(PyObject *, PyObject *, PyObject *)
+    void set_call(object, ternaryfunc)
 
 cdef extern from "Python.h":
+    int PyDict_DelItem(dict, object)
     PyObject *PyErr_GetHandledException()
     void PyErr_Clear()
     object PyCFunction_New(PyMethodDef *, object)
+    object PyObject_Call(object, tuple, PyObject *)
+    object PyObject_GetAttr(object, object)
     ctypedef PyObject *(*PyCFunction)(PyObject *, PyObject *)
     ctypedef struct PyMethodDef:
         const char *ml_name
@@ -56,11 +69,26 @@ cdef extern from "Python.h":
         const char *ml_doc
     int METH_O
 
-cdef object KEY = REQUEST_KEY
+cdef object KEY = REQUEST_KEY, RUNNER = "_runner", CALL = "__call__"
+cdef object BODY = "http.response.body", START = "http.response.start"
 cdef object HTTP_REQUEST = HttpRequest, NOBODY = UNSAID, UUID_TYPE = UUID
 cdef object CURRENT = current, SUPPRESSED = suppressed
 cdef dict METHOD_NAMES = METHODS
 cdef long long WEIGHT = RECORD_BYTES
+
+
+# Called as if they could not raise, and looked at then: a try costs what it catches even where it catches nothing.
+ctypedef int (*note_as_it_is)(RequestFields, object) noexcept
+ctypedef int (*finish_as_it_is)(RequestFields) noexcept
+ctypedef int (*track_as_it_is)(RequestFields, CaptureSettings, dict, object) noexcept
+
+
+cdef object taken_error():
+    """Return the exception that is set, and unset it."""
+    cdef PyObject *taken = take_error()
+    error = <object>taken
+    Py_DECREF(taken)
+    return error
 
 
 cdef inline object member(object message, object name):
@@ -121,16 +149,19 @@ cdef class Capture(Stepped):
         if request is None:
             return 0
         self.request = None
-        try:
-            if error is not None:
-                request.failed(error)
-        finally:
+        problem = None
+        if error is not None:
             try:
-                finish(request)
-            finally:
-                if PyContextVar_Reset(CURRENT, self.token) < 0:
-                    PyErr_Clear()  # somebody runs the application in one context and ends it in another
-                    PyContextVar_Set(CURRENT, None)
+                request.failed(error)
+            except BaseException as raised_meanwhile:
+                problem = raised_meanwhile
+        if (<finish_as_it_is>finish)(request) < 0:
+            problem = taken_error()
+        if PyContextVar_Reset(CURRENT, self.token) < 0:
+            PyErr_Clear()  # somebody runs the application in one context and ends it in another
+            PyContextVar_Set(CURRENT, None)
+        if problem is not None:
+            raise problem
         return 0
 
     def __del__(self):
@@ -151,9 +182,10 @@ cdef class Sending(Stepped):
 
     cdef int ended(self, object error) except -1:
         if error is None:
-            try:
-                note(self.request, self.message)
-            except Exception as problem:
+            if (<note_as_it_is>note)(self.request, self.message) < 0:
+                problem = taken_error()
+                if not isinstance(problem, Exception):
+                    raise problem
                 log_problem("send", "a message of a response was not captured: %s", failure(problem))
         elif isinstance(error, OSError):
             self.request.send_error = error
@@ -175,11 +207,24 @@ SEND.ml_flags = METH_O
 SEND.ml_doc = b"Pass a message on, and take note of it when it is sent."
 
 
+cdef object known_kind(object kind):
+    """Return the object that stands for a type of messages: an application has one for each, compared once."""
+    global BODY, START
+    if type(kind) is str:
+        if <str>kind == "http.response.body":
+            BODY = kind
+        elif <str>kind == "http.response.start":
+            START = kind
+    return kind
+
+
 cdef int note(RequestFields self, object message) except -1:
     """Take note of a message that was sent, as `HttpRequest.send` does."""
     cdef PyObject *handled
     kind = message["type"]
-    if kind == "http.response.body":
+    if kind is not BODY and kind is not START:
+        kind = known_kind(kind)
+    if kind is BODY:
         body = member(message, "body")
         if type(body) is bytes:
             if <bytes>body and self.response_bytes is not None:
@@ -188,7 +233,7 @@ cdef int note(RequestFields self, object message) except -1:
             self.response_bytes = self.response_bytes + len(body)
         if self.ended is None and not self.has_trailers and not member(message, "more_body"):
             self.ended = read_clock(CLOCK_MONOTONIC)
-    elif kind == "http.response.start":
+    elif kind is START:
         if self.status is None:
             self.ttfb = read_clock(CLOCK_MONOTONIC) - <long long>self.started
             self.status = message["status"]
@@ -234,16 +279,18 @@ cdef int finish(RequestFields self) except -1:
     if known is None or PyDict_Contains(scope, "app_root_path"):
         self.finish()
         return 0
-    try:
-        track(self, settings, scope, known)
-    except Exception as error:
-        log_problem("finish", "a request was not captured: %s", failure(error))
-    finally:
-        self.scope = None
-        if PyDict_Contains(scope, KEY):
-            PyDict_DelItem(scope, KEY)
-        if not self.ordinary:
-            self._let_go()
+    problem = None
+    if (<track_as_it_is>track)(self, settings, scope, known) < 0:
+        problem = taken_error()
+    self.scope = None
+    if PyDict_DelItem(scope, KEY) < 0:
+        PyErr_Clear()  # the application has taken it away
+    if not self.ordinary:
+        self._let_go()
+    if problem is not None:
+        if not isinstance(problem, Exception):
+            raise problem
+        log_problem("finish", "a request was not captured: %s", failure(problem))
     return 0
 
 
@@ -341,9 +388,30 @@ cdef class Runner:
 
     def start(self, scope, receive, send):
         """Return what awaits the application."""
-        cdef Capture capture = Capture.__new__(Capture)
-        capture.runner = self
-        capture.scope = scope
-        capture.receive = receive
-        capture.send_ = send
-        return capture
+        return capture_of(self, scope, receive, send)
+
+
+cdef Capture capture_of(Runner runner, object scope, object receive, object send):
+    cdef Capture capture = Capture.__new__(Capture)
+    capture.runner = runner
+    capture.scope = scope
+    capture.receive = receive
+    capture.send_ = send
+    return capture
+
+
+cdef PyObject *enter(PyObject *middleware, PyObject *arguments, PyObject *keywords) except NULL:
+    """Do what ``AnalyticsMiddleware.__call__`` does, without its frame."""
+    cdef tuple given = <tuple>arguments
+    runner = PyObject_GetAttr(<object>middleware, RUNNER)
+    if type(runner) is Runner and keywords == NULL and len(given) == 3:
+        capture = capture_of(<Runner>runner, given[0], given[1], given[2])
+    else:
+        capture = PyObject_Call(PyObject_GetAttr(<object>middleware, CALL), given, keywords)
+    Py_INCREF(<PyObject *>capture)
+    return <PyObject *>capture
+
+
+def call_without_frame(middleware):
+    """Let calls of a class's instances not go through a function of Python's; its ``__call__`` stays what it is."""
+    set_call(middleware, <ternaryfunc>enter)

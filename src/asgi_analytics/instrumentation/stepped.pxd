@@ -10,7 +10,25 @@ cdef extern from *:
         clock_gettime(clock, &now);
         return now.tv_sec * 1000000000LL + now.tv_nsec;
     }
+
+    /* The exception that is set, as one object, and back again: 3.12 has this under another name than 3.11. */
+    static inline PyObject *take_error(void)
+    {
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        if (traceback != NULL)
+            PyException_SetTraceback(value, traceback);
+        Py_XDECREF(type);
+        Py_XDECREF(traceback);
+        return value;
+    #endif
+    }
     """
+    PyObject *take_error()
     ctypedef int clockid_t
     clockid_t CLOCK_MONOTONIC
     clockid_t CLOCK_REALTIME
@@ -21,6 +39,7 @@ cdef extern from "Python.h":
     object PyContextVar_Set(object, object)
     int PyContextVar_Reset(object, object)
     void Py_DECREF(PyObject *)
+    void Py_INCREF(PyObject *)
     object PyObject_CallOneArg(object, object)
     object PyObject_CallNoArgs(object)
 

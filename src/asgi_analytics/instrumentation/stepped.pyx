@@ -9,23 +9,6 @@ from cpython.object cimport PyObject
 
 cdef extern from *:
     """
-    /* The exception that is set, as one object, and back again: 3.12 has this under another name than 3.11. */
-    static PyObject *take_error(void)
-    {
-    #if PY_VERSION_HEX >= 0x030C0000
-        return PyErr_GetRaisedException();
-    #else
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(value, traceback);
-        Py_XDECREF(type);
-        Py_XDECREF(traceback);
-        return value;
-    #endif
-    }
-
     static void give_error(PyObject *value)
     {
     #if PY_VERSION_HEX >= 0x030C0000
@@ -63,7 +46,6 @@ cdef extern from *:
         ((PyTypeObject *)type)->tp_iternext = next;
     }
     """
-    PyObject *take_error()
     void give_error(object)
     object awaiter_of(object)
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
@@ -77,7 +59,6 @@ cdef extern from "Python.h":
         PYGEN_NEXT
     int PyIter_Send(PyObject *, PyObject *, PyObject **)
     bint PyErr_GivenExceptionMatches(object, object)
-    void Py_INCREF(PyObject *)
     PyObject *Py_None
 
 
