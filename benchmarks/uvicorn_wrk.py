@@ -2,9 +2,10 @@
 
 Compares a Starlette application as it is, with AnalyticsMiddleware (its worker writing to a real database: DATABASE_URL
 where that is set, else one that the tests would find), and with the peers that are installed. Each variant is a server
-process of its own; rounds are interleaved; medians count.
+process of its own, and a new one in each round, for two processes of the same differ by some per cent. Rounds are
+interleaved; medians count.
 
-Run:   python benchmarks/uvicorn_wrk.py [--seconds 5] [--rounds 5]
+Run:   python benchmarks/uvicorn_wrk.py [--seconds 5] [--rounds 7]
 Needs: wrk (apt install wrk), uvicorn, starlette; httptools and uvloop make it the uvicorn that people run;
        for the peers see middleware.py
 Goals: at least 0.85 of the bare requests per second; p99 at most 1.3 times that of the bare application.
@@ -95,7 +96,7 @@ def wrk(port: int, seconds: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -120,22 +121,18 @@ def main() -> None:
 
 def measure(seconds: int, rounds: int) -> None:
     names = [name for name, (_, module) in VARIANTS.items() if peers.installed(module)]
-    ports = {name: free_port() for name in names}
-    servers = [subprocess.Popen([sys.executable, __file__, "--serve", name, str(ports[name])]) for name in names]
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    try:
-        for port in ports.values():
-            wait_for(port)
-            wrk(port, 1)
-        for _ in range(rounds):
-            for name in names:
-                measured[name].append(wrk(ports[name], seconds))
-                time.sleep(0.5)  # a worker writes what is left
-    finally:
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            server.wait()
+    for number in range(rounds):
+        for name in names[:: 1 if number % 2 else -1]:
+            port = free_port()
+            server = subprocess.Popen([sys.executable, __file__, "--serve", name, str(port)])
+            try:
+                wait_for(port)
+                wrk(port, 1)
+                measured[name].append(wrk(port, seconds))
+            finally:
+                server.terminate()  # a worker writes what is left
+                server.wait()
     print(f"\nuvicorn, 32 connections, medians of {rounds} rounds of {seconds} s\n")
     print("| | requests/s | from | to | × bare | p99 ms | × bare |\n|---|---|---|---|---|---|---|")
     rates = {name: statistics.median(rate for rate, _ in values) for name, values in measured.items()}

@@ -112,7 +112,7 @@ async def test_a_batch_of_nothing_but_broken_records_is_settled(client: Analytic
 
 
 async def test_others_get_a_turn_while_records_are_written(client: AnalyticsClient) -> None:
-    await capture(client, 5 * LINES_AT_ONCE)
+    await capture(client, 3 * LINES_AT_ONCE)  # no more than one write takes
     turns: list[int] = []
 
     async def others() -> None:
@@ -123,7 +123,7 @@ async def test_others_get_a_turn_while_records_are_written(client: AnalyticsClie
     task = asyncio.create_task(others())
     await stored(client)
     task.cancel()
-    assert {LINES_AT_ONCE, 2 * LINES_AT_ONCE, 3 * LINES_AT_ONCE, 4 * LINES_AT_ONCE} <= set(turns)
+    assert {LINES_AT_ONCE, 2 * LINES_AT_ONCE} <= set(turns)
 
 
 async def test_a_close_while_records_are_written_abandons_them(client: AnalyticsClient) -> None:

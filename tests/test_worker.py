@@ -114,6 +114,63 @@ async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
         await eventually(lambda: client.stats().stored == 10 + enough)
 
 
+class GentleSink(FakeSink):
+    """Has the attribute, and notes what it was at each write."""
+
+    def __init__(self, *steps: Any) -> None:
+        super().__init__(*steps)
+        self.gently = False
+        self.noted: list[tuple[int, bool]] = []
+
+    async def write(self, batch: Any) -> Receipt:
+        self.noted.append((len(batch), self.gently))
+        return await super().write(batch)
+
+
+async def test_a_sink_that_can_is_told_to_write_gently_while_there_is_time(
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "WRITE_EVENTS", 100)
+    monkeypatch.setattr(worker_module, "GENTLE_EVENTS", 30)
+    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 0)
+    client, sink = make_client(batch_size=10), GentleSink()
+
+    def track(number: int) -> None:
+        for _ in range(number):
+            client.track(TASK)
+
+    async with AnalyticsWorker(client, sink):
+        track(70)
+        await eventually(lambda: client.stats().stored == 70)
+        assert sink.noted == [(30, True), (30, True), (10, True)]
+        sink.noted.clear()
+        track(170)  # more than one write takes: no time to lose
+        await eventually(lambda: client.stats().stored == 240)
+        assert sink.noted == [(100, False), (30, True), (30, True), (10, True)]
+        sink.noted.clear()
+        track(70)
+        assert await client.aflush(10)
+        assert sink.noted == [(70, False)]
+        sink.noted.clear()
+        track(70)
+    assert sink.noted == [(70, False)]
+
+
+async def test_a_full_gentle_write_waits_for_no_pause(
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
+    client, sink = make_client(batch_size=10), GentleSink()
+    async with AnalyticsWorker(client, sink):
+        for number in (10, worker_module.GENTLE_EVENTS - 1):
+            for _ in range(number):
+                client.track(TASK)
+            await asyncio.sleep(0.05)
+        assert client.stats().stored == 10
+        client.track(TASK)
+        await eventually(lambda: client.stats().stored == 10 + worker_module.GENTLE_EVENTS)
+
+
 async def test_a_flush_and_an_age_wait_for_no_pause(
     make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,14 +169,15 @@ class AnalyticsWorker:
                     return
                 queue.report_drops()
 
-    def _has_time(self) -> bool:
-        """Tell whether nobody waits for what is in the queue, and little does."""
+    def _is_gentle(self) -> bool:
+        """Tell whether the sink can give way, and may: few events wait, and nobody waits for them."""
         queue = self._queue
-        return not (queue.flushing or queue.closed or self._stopping) and len(queue.items) < WRITE_EVENTS
+        hurried = queue.flushing or queue.closed or self._stopping or len(queue.items) >= WRITE_EVENTS
+        return self._can_be_gentle and not hurried
 
     def _enough(self) -> int:
         """Return how many events one write takes."""
-        return GENTLE_EVENTS if self._can_be_gentle and self._has_time() else WRITE_EVENTS
+        return GENTLE_EVENTS if self._is_gentle() else WRITE_EVENTS
 
     def _is_ready(self, enough: int | None) -> bool:
         queue = self._queue
@@ -203,6 +204,7 @@ class AnalyticsWorker:
     async def _write_one(self) -> None:
         """Write one batch, in parts where time runs out, until it is settled or abandoned."""
         queue = self._queue
+        gently = self._is_gentle()  # before the queue is shorter by what is taken
         batch: list[Any] = queue.take(self._enough(), WRITE_BYTES)
         place = len(batch) if set(map(type, batch)) == {bytes} else queue.write_lines(batch, 0, LINES_AT_ONCE)
         while place < len(batch) and queue.in_flight is batch:
@@ -214,7 +216,7 @@ class AnalyticsWorker:
         while batch:
             part = batch[: self._most] if len(batch) > self._most else batch
             if self._can_be_gentle:
-                self.sink.gently = self._has_time()  # type: ignore[attr-defined]  # not every sink can
+                self.sink.gently = gently and self._is_gentle()  # type: ignore[attr-defined]  # not every sink can
             try:
                 receipt = await self.sink.write(part)
                 batch = self._settle(batch, len(part), receipt)
