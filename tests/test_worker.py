@@ -156,6 +156,30 @@ async def test_a_sink_that_can_is_told_to_write_gently_while_there_is_time(
     assert sink.noted == [(70, False)]
 
 
+@pytest.mark.parametrize("bound", [{"queue_size": 100}, {"queue_bytes": 100_000}])
+async def test_no_write_is_gentle_while_the_queue_is_half_full(
+    make_client: Callable[..., AnalyticsClient], bound: dict[str, int]
+) -> None:
+    client, sink = make_client(batch_size=10, **bound), GentleSink()
+    while client.track(TASK):
+        pass
+    async with AnalyticsWorker(client, sink):
+        await eventually(lambda: client.stats().stored > 0)
+        assert sink.noted[0][1] is False
+
+
+async def test_a_batch_size_beyond_a_gentle_write_is_taken_whole(
+    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "GENTLE_EVENTS", 30)
+    client, sink = make_client(batch_size=50), GentleSink()
+    async with AnalyticsWorker(client, sink):
+        for _ in range(50):
+            client.track(TASK)
+        await eventually(lambda: client.stats().stored == 50)
+        assert sink.noted == [(50, True)]
+
+
 async def test_a_full_gentle_write_waits_for_no_pause(
     make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

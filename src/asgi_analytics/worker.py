@@ -31,7 +31,8 @@ half a mebibyte on the allocator returns the joined bytes to the system each tim
 
 GENTLE_EVENTS = 500
 """What one write takes of a sink that can give way, unless ``WRITE_EVENTS`` wait or somebody flushes: a server that
-works on it has done so before an application on the same processors misses it (``benchmarks/uvicorn_wrk.py``)."""
+works on it has done so before an application on the same processors misses it (``benchmarks/uvicorn_wrk.py``). A
+``batch_size`` is taken whole."""
 
 PAUSE_SECONDS = 0.2
 """Writes begin no sooner one after the other, unless a full one waits, or half of the queue is used. A write costs the
@@ -172,12 +173,12 @@ class AnalyticsWorker:
     def _is_gentle(self) -> bool:
         """Tell whether the sink can give way, and may: few events wait, and nobody waits for them."""
         queue = self._queue
-        hurried = queue.flushing or queue.closed or self._stopping or len(queue.items) >= WRITE_EVENTS
+        hurried = queue.flushing or queue.closed or self._stopping or queue.is_long(WRITE_EVENTS, 2 * WRITE_BYTES)
         return self._can_be_gentle and not hurried
 
     def _enough(self) -> int:
         """Return how many events one write takes."""
-        return GENTLE_EVENTS if self._is_gentle() else WRITE_EVENTS
+        return max(GENTLE_EVENTS, self.client.settings.batch_size) if self._is_gentle() else WRITE_EVENTS
 
     def _is_ready(self, enough: int | None) -> bool:
         queue = self._queue
