@@ -213,4 +213,4 @@ def test_all_middlewares_of_a_client_leave_one_writer_with_its_queue() -> None:
     client = AnalyticsClient(service="shop")
     for _ in range(100):
         AnalyticsMiddleware(hello, client=client)
-    assert len(client._queue.writers) == 1
+    assert len(client._queue._writers) == 1

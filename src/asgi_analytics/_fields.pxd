@@ -41,10 +41,10 @@ cdef class QueueFields:
     cdef public long long calm_bytes
     cdef public long long calm_length
     cdef public object items
-    cdef public list writers
 
-    @cython.locals(item=object, weight=Py_ssize_t, number=Py_ssize_t, size=Py_ssize_t)
-    cpdef tuple fitting(self, list items, Py_ssize_t max_bytes)
 
-    @cython.locals(item=object, lines=list)
-    cpdef list lines_of(self, list items)
+@cython.locals(item=object, weight=Py_ssize_t, number=Py_ssize_t, size=Py_ssize_t)
+cpdef tuple fitting(list items, Py_ssize_t max_bytes)
+
+@cython.locals(item=object, lines=list)
+cpdef list lines_of(list items, list writers)

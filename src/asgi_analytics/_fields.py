@@ -1,4 +1,4 @@
-"""What the hot path touches, field by field: of a request, and of the queue.
+"""What the hot path touches, field by field: of a request, and of the queue; and what is done with each event there.
 
 The classes proper derive from these. Apart, so that a build with a compiler can lay them out as C structures
 (``_fields.pxd``), which the compiled hot path (``instrumentation/ordinary.pyx``) reads without the interpreter.
@@ -51,15 +51,13 @@ class RequestFields:
 
 
 class QueueFields:
-    """The fields of `EventQueue` that producers read and write, and what is done with each event."""
+    """The fields of `EventQueue` that producers read and write, and what they do with them."""
 
     bytes_in: int
     bytes_out: int
     calm_bytes: int
     calm_length: int
     items: Any
-    writers: list[Any]
-    """What makes the JSON of records, by the number that a record begins with."""
 
     def put(self, item: Any, weight: int, captured: bool = False) -> bool:
         """Append an event unless that would pass a bound; False when it is full, or closed.
@@ -78,21 +76,26 @@ class QueueFields:
         """Do what `put` does where somebody may have to be woken, or a bound is near."""
         raise NotImplementedError  # the queue knows its bounds
 
-    def fitting(self, items: list[Any], max_bytes: int) -> tuple[int, int]:
-        """Return how many of the first items weigh no more than so much, but one at least, and what these weigh."""
-        number = size = 0
-        for item in items:
-            weight = item[1] if type(item) is tuple else len(item)
-            if size + weight > max_bytes and number > 0:
-                break
-            size += weight
-            number += 1
-        return number, size
 
-    def lines_of(self, items: list[Any]) -> list[bytes]:
-        """Return the JSON of each item; raises whatever the writer of a record raises."""
-        lines = []
-        for item in items:
-            kind = type(item)
-            lines.append(item if kind is bytes else self.writers[item[0]](item) if kind is tuple else item.line())
-        return lines
+def fitting(items: list[Any], max_bytes: int) -> tuple[int, int]:
+    """Return how many of the first items weigh no more than so much, but one at least, and what these weigh."""
+    number = size = 0
+    for item in items:
+        weight = item[1] if type(item) is tuple else len(item)
+        if size + weight > max_bytes and number > 0:
+            break
+        size += weight
+        number += 1
+    return number, size
+
+
+def lines_of(items: list[Any], writers: list[Any]) -> list[bytes]:
+    """Return the JSON of each item; raises whatever the writer of a record raises.
+
+    ``writers`` make the JSON of tuples, by the number that a tuple begins with.
+    """
+    lines = []
+    for item in items:
+        kind = type(item)
+        lines.append(item if kind is bytes else writers[item[0]](item) if kind is tuple else item.line())
+    return lines

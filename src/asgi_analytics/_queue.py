@@ -12,7 +12,7 @@ from collections import Counter, deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asgi_analytics._fields import QueueFields
+from asgi_analytics._fields import QueueFields, fitting, lines_of
 from asgi_analytics._log import is_due, log, log_problem, number_of_events, one_line
 from asgi_analytics._stats import DROP_REASONS, LockFreeCounter, Stats
 from asgi_analytics.errors import ConfigError
@@ -62,7 +62,7 @@ class EventQueue(QueueFields):
         self.captured_size = max(1, int(size * CAPTURED_SHARE))
         self.captured_bytes = int(max_bytes * CAPTURED_SHARE)
         self._wake_at_when_idle = wake_at
-        self.writers: list[Callable[[tuple[Any, ...]], bytes]] = []
+        self._writers: list[Callable[[tuple[Any, ...]], bytes]] = []
         self._problem = object()  # this queue's own in the log; an id() could be another one's later
         self.reset()
 
@@ -127,8 +127,12 @@ class EventQueue(QueueFields):
     def add_writer(self, write: Callable[[tuple[Any, ...]], bytes]) -> int:
         """Return the number with which the records begin of which a function makes the JSON."""
         with self.lock:
-            self.writers.append(write)
-            return len(self.writers) - 1
+            self._writers.append(write)
+            return len(self._writers) - 1
+
+    def lines_of(self, items: list[Item]) -> list[bytes]:
+        """Return the JSON of each item; raises whatever the writer of a record raises."""
+        return lines_of(items, self._writers)
 
     def drop(self, reason: str, detail: str) -> None:
         """Count an event that is not accepted; the worker logs the latest detail of each reason, if there is one."""
@@ -222,7 +226,7 @@ class EventQueue(QueueFields):
                 first = list(islice(items, max_count))
             except RuntimeError:  # a finaliser has tracked something meanwhile: by their places, then
                 first = [items[place] for place in range(min(max_count, len(items)))]
-            number, size = self.fitting(first, max_bytes)
+            number, size = fitting(first, max_bytes)
             batch: list[Item] = []
             self.in_flight = batch
             batch.extend(islice(iter(items.popleft, None), number))  # one step: a signal handler sees all or nothing
@@ -297,7 +301,7 @@ class EventQueue(QueueFields):
         with self.lock:
             batch, self.in_flight = self.in_flight, []
             self.items.extendleft(reversed(batch))
-            self.bytes_out -= self.fitting(batch, _NEVER)[1]
+            self.bytes_out -= fitting(batch, _NEVER)[1]
 
     def abandon(self) -> int:
         """Give up all that is left, and return how many events that were."""
@@ -305,7 +309,7 @@ class EventQueue(QueueFields):
             left = len(self.in_flight)
             self.in_flight = []
             while self.items:
-                self.bytes_out += self.fitting([self.items.popleft()], _NEVER)[1]
+                self.bytes_out += fitting([self.items.popleft()], _NEVER)[1]
                 left += 1
             self.abandoned += left
         self._notify()

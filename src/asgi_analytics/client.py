@@ -177,7 +177,7 @@ class AnalyticsClient(Delivery):
                 line = with_no_facts and with_no_facts(event)
             except Exception:
                 line = None  # _track mends it, or says what is wrong with it
-            if line and len(line) <= self._max_event_bytes and queue.put(line, len(line)):
+            if line and (weight := len(line)) <= self._max_event_bytes and queue.put(line, weight):
                 return True
         return self._track(event)
 
