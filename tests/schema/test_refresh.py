@@ -219,8 +219,9 @@ async def test_retention_drops_events_and_keeps_their_aggregates(database: Datab
         await refresh(connection)
         await refresh(connection, midnight(88), now())
         assert_same(await all_rows(connection), before)
-    # Older than the retention, and younger by less than a day, when its day may be dropped at any moment.
-    await insert(connection, tasks(random, midnight(75), now() - 60 * DAY + HOUR))
+    # Older than the retention, and younger on the same day, which may be dropped at any moment.
+    edge = now() - 60 * DAY
+    await insert(connection, tasks(random, midnight(75), edge + (midnight(59) - edge) / 2))
     await refresh(connection)
     await keep_fresh(connection, database)
     assert_same(await all_rows(connection), before)
