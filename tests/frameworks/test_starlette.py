@@ -17,6 +17,7 @@ from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
 from tests.frameworks.contract import FrameworkContract, Unforeseen, raise_heavy, raise_unforeseen, report, say_who
 from tests.instrumentation.asgi_app import Server, http_scope, run
+from tests.scripts import run_script
 
 
 class TestStarlette(FrameworkContract):
@@ -120,3 +121,26 @@ async def test_another_application_keeps_its_middleware_to_itself(analytics: Cap
     await run(without, http_scope("/"))
 
     assert len(analytics.events) == 1
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_starlette_is_left_as_it_is_unless_the_middleware_stands_inside(inside: bool) -> None:
+    done = run_script(
+        f"""
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.middleware.errors import ServerErrorMiddleware
+        from starlette.middleware.gzip import GZipMiddleware
+        from asgi_analytics import AnalyticsMiddleware
+
+        before = ServerErrorMiddleware.__call__
+        client = AnalyticsClient(service="shop")
+        if {inside}:
+            Starlette(middleware=[Middleware(AnalyticsMiddleware, client=client)]).build_middleware_stack()
+        else:
+            AnalyticsMiddleware(Starlette(), client=client)
+            AnalyticsMiddleware(GZipMiddleware(Starlette()), client=client)
+        print(ServerErrorMiddleware.__call__ is before)
+        """
+    )
+    assert done.split() == [str(not inside)]

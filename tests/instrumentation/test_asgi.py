@@ -138,6 +138,44 @@ async def test_other_methods_are_other(analytics: CapturedEvents, method: str) -
     assert the_request(analytics)["method"] == "_OTHER"
 
 
+async def test_a_call_by_name_and_those_of_classes_that_derive_are_the_same(
+    analytics: CapturedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    class Plain(AnalyticsMiddleware):
+        pass
+
+    class Own(AnalyticsMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append("own")
+            await super().__call__(scope, receive, send)
+
+    async def send(message: Message) -> None:
+        pass
+
+    await wrapped(hello, analytics)(scope=http_scope("/"), receive=None, send=send)
+    for kind in (Plain, Own):
+        app: Any = kind(hello, client=analytics.client)
+        await app(http_scope("/"), None, send)
+        await app.__call__(http_scope("/"), None, send)
+    assert seen == ["own", "own"]
+    assert len(analytics.of("api_request")) == 5
+    for arguments in ((), (1, 2), (1, 2, 3, 4)):
+        with pytest.raises(TypeError, match="argument"):
+            wrapped(hello, analytics)(*arguments)
+    original: Any = AnalyticsMiddleware.__call__
+
+    def patched(self: Any, *args: Any) -> Any:
+        seen.append("patched")
+        return original(self, *args)
+
+    monkeypatch.setattr(AnalyticsMiddleware, "__call__", patched)
+    await wrapped(hello, analytics)(http_scope("/"), None, send)
+    assert seen[2:] == ["patched"]
+    assert len(analytics.of("api_request")) == 6
+
+
 async def test_a_head_has_no_body(analytics: CapturedEvents) -> None:
     await run(wrapped(hello, analytics), http_scope(method="HEAD"))
 

@@ -99,7 +99,7 @@ def as_coroutine_function(function: Callable[..., Awaitable[None]]) -> Callable[
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
 
-    async def run(*args: Any) -> None:
-        await function(*args)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        await function(*args, **kwargs)
 
     return run
