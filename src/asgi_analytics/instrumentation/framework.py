@@ -95,11 +95,14 @@ def captured_request() -> CapturedRequest | None:
 
 
 def as_coroutine_function(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return a function that returns coroutines as one that servers take for ``async def``, and so for ASGI 3."""
+    """Return a method that returns coroutines as one that servers take for ``async def``, and so for ASGI 3.
+
+    A call with anything but a scope, receive and send raises at once: so uvicorn tells applications from factories.
+    """
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
 
-    async def run(*args: Any, **kwargs: Any) -> None:
-        await function(*args, **kwargs)
+    async def run(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await function(self, scope, receive, send)
 
     return run
