@@ -97,23 +97,6 @@ async def test_under_load_a_write_waits_for_more_until_its_pause_is_over(
         assert [len(batch) for batch in sink.writes] == [10, 60]
 
 
-@pytest.mark.parametrize(("queue_size", "enough"), [(10_000, 1_000), (100, 40)])
-async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
-    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch, queue_size: int, enough: int
-) -> None:
-    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
-    monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
-    client, sink = make_client(batch_size=10, queue_size=queue_size), FakeSink()
-    async with AnalyticsWorker(client, sink):
-        for number in (10, enough - 1):
-            for _ in range(number):
-                client.track(TASK)
-            await asyncio.sleep(0.05)
-        assert client.stats().stored == 10
-        client.track(TASK)
-        await eventually(lambda: client.stats().stored == 10 + enough)
-
-
 class GentleSink(FakeSink):
     """Has the attribute, and notes what it was at each write."""
 
@@ -125,6 +108,30 @@ class GentleSink(FakeSink):
     async def write(self, batch: Any) -> Receipt:
         self.noted.append((len(batch), self.gently))
         return await super().write(batch)
+
+
+@pytest.mark.parametrize(
+    ("queue_size", "make_sink", "enough"),
+    [(10_000, FakeSink, 1_000), (10_000, GentleSink, worker_module.GENTLE_EVENTS), (100, FakeSink, 40)],
+)
+async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
+    make_client: Callable[..., AnalyticsClient],
+    monkeypatch: pytest.MonkeyPatch,
+    queue_size: int,
+    make_sink: type[FakeSink],
+    enough: int,
+) -> None:
+    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
+    client, sink = make_client(batch_size=10, queue_size=queue_size), make_sink()
+    async with AnalyticsWorker(client, sink):
+        for number in (10, enough - 1):
+            for _ in range(number):
+                client.track(TASK)
+            await asyncio.sleep(0.05)
+        assert client.stats().stored == 10
+        client.track(TASK)
+        await eventually(lambda: client.stats().stored == 10 + enough)
 
 
 async def test_a_sink_that_can_is_told_to_write_gently_while_there_is_time(
@@ -178,21 +185,6 @@ async def test_a_batch_size_beyond_a_gentle_write_is_taken_whole(
             client.track(TASK)
         await eventually(lambda: client.stats().stored == 50)
         assert sink.noted == [(50, True)]
-
-
-async def test_a_full_gentle_write_waits_for_no_pause(
-    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
-    client, sink = make_client(batch_size=10), GentleSink()
-    async with AnalyticsWorker(client, sink):
-        for number in (10, worker_module.GENTLE_EVENTS - 1):
-            for _ in range(number):
-                client.track(TASK)
-            await asyncio.sleep(0.05)
-        assert client.stats().stored == 10
-        client.track(TASK)
-        await eventually(lambda: client.stats().stored == 10 + worker_module.GENTLE_EVENTS)
 
 
 async def test_a_flush_and_an_age_wait_for_no_pause(
