@@ -9,7 +9,7 @@ import gc
 import inspect
 import threading
 import types
-from time import perf_counter_ns
+import weakref
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from asgi_analytics import AnalyticsMiddleware, set_session, set_user
+from asgi_analytics import AnalyticsMiddleware, capture_errors, set_session, set_user
 from asgi_analytics._context import current
 from asgi_analytics.instrumentation import asyncpg, asyncpg_rows
 from asgi_analytics.instrumentation.queries import QueryRecorder
@@ -34,7 +34,6 @@ __all__ = ["request_of"]  # a fixture
 
 pytest.importorskip("asgi_analytics.instrumentation.ordinary", reason="a build without a compiler has one way only")
 
-COMPILED: Any = vars(asyncpg)["_Watcher"]
 USER = UUID("0198a5b2-0000-7000-8000-000000000001")
 USERS: dict[str, Any] = {
     "nobody": lambda scope: None,
@@ -176,19 +175,42 @@ def test_both_ways_see_the_same_of_any_conversation(
     assert by_the_compiler == converse(steps, user, headers, method, breaks, False)
 
 
+def replaced(captured: CapturedEvents, original: Any, *, compiled: bool = True) -> Any:
+    """Return a class with a method ``fetch`` that is captured, and the tags that are asked for."""
+    recorder = QueryRecorder(captured.client, slow_ms=None, sample_rate=1.0, capture_statement=True)
+    tap: Any = SimpleNamespace(recorders=[recorder], tags={})
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(asyncpg, "QueryMethod", None)
+        fetch = vars(asyncpg)["_query"](tap, asyncpg_rows.of_list, original, tag=True)
+    assert isinstance(fetch, types.FunctionType) is not compiled
+    return type("Connection", (), {"fetch": fetch, "tags": tap.tags})
+
+
+async def answer(self: Any, query: str, *args: Any, timeout: float | None = None) -> Any:
+    """Return, or raise, the first argument."""
+    await asyncio.sleep(0)
+    [first] = args
+    if isinstance(first, BaseException):
+        raise first
+    return first
+
+
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize("name", REQUESTS)
 @pytest.mark.parametrize("span", [False, True])
 def test_both_ways_see_the_same_of_a_query(request_of: Any, name: str, statement: str, span: bool) -> None:
-    def track(make: Any) -> list[Any]:
+    async def ask(connection: Any) -> list[Any]:
+        answers: list[Any] = [await connection.fetch(statement, [1, 2]), await connection.fetch(statement, [])]
+        answers.append(await connection.fetch(query=statement))  # an answer that cannot be had
+        return answers
+
+    def track(compiled: bool) -> list[Any]:
         request_of(REQUESTS[name])
         with capture_events(service='s"ü') as captured:
-            recorder = QueryRecorder(captured.client, slow_ms=None, sample_rate=1.0, capture_statement=True)
-            tap = SimpleNamespace(recorder=recorder, tags={})
-            watcher, connection = make(tap, asyncpg_rows.of_list, True, False), object()
-            known = watcher.watch(connection, statement)
-            watcher.succeeded(connection, known, perf_counter_ns() - 5_000_000, [1, 2])
-            watcher.failed(connection, known, perf_counter_ns(), ValueError("wrong"))
+            connection = replaced(captured, answer, compiled=compiled)()
+            with pytest.raises(ValueError, match="not enough values"):
+                asyncio.run(ask(connection))
             request = current.get()
             counted = None if request is None else (request.db_queries, request.fingerprints, request.ordinary)
             found = []
@@ -196,14 +218,13 @@ def test_both_ways_see_the_same_of_a_query(request_of: Any, name: str, statement
                 data = dict(event.data)
                 assert 0 <= data.pop("duration_ms") < 60_000
                 found.append((data, event.user_id, event.session_id, event.context))
-            return [known, tap.tags, counted, *found]
+            return [connection.tags, counted, *found]
 
-    assert COMPILED is not asyncpg.Watcher
     outer = NonRecordingSpan(SpanContext(1 << 127 | 7, 8, is_remote=False, trace_flags=TraceFlags(1)))
     with trace.use_span(outer if span else trace.INVALID_SPAN):
-        by_the_compiler, in_python = track(COMPILED), track(asyncpg.Watcher)
+        by_the_compiler, in_python = track(True), track(False)
     assert by_the_compiler == in_python
-    assert len(in_python) == 3 + 2 * (name != "no user id at all")
+    assert len(in_python) == 2 + 3 * (name != "no user id at all")
 
 
 @pytest.fixture
@@ -308,12 +329,6 @@ class _twice:  # stands for a function that returns an awaitable which is no cor
         yield "third"
 
 
-def watcher_of(captured: CapturedEvents) -> Any:
-    """Return what watches the calls of one method, for a client that keeps its events."""
-    recorder = QueryRecorder(captured.client, slow_ms=None, sample_rate=1.0, capture_statement=True)
-    return COMPILED(SimpleNamespace(recorder=recorder, tags={}), asyncpg_rows.of_list, False, False)
-
-
 @types.coroutine
 def _generated() -> Any:
     yield
@@ -349,15 +364,14 @@ async def test_what_cannot_be_awaited_is_an_error_of_the_application(captured: C
 
 def test_lines_that_are_written_at_once_in_many_threads_do_not_mix() -> None:
     with capture_events() as captured:
-        watchers = [(number, watcher_of(captured)) for number in range(4)]
+        connection = replaced(captured, answer)()
 
-        def run(number: int, watcher: Any) -> None:
+        async def run(number: int) -> None:
             set_user(f"user {number}")
-            known = watcher.watch(None, f"SELECT * FROM t{number}")
             for _ in range(500):
-                watcher.succeeded(None, known, perf_counter_ns(), [])
+                await connection.fetch(f"SELECT * FROM t{number}", [])
 
-        threads = [threading.Thread(target=run, args=each) for each in watchers]
+        threads = [threading.Thread(target=asyncio.run, args=(run(number),)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -368,9 +382,151 @@ def test_lines_that_are_written_at_once_in_many_threads_do_not_mix() -> None:
 
 
 async def test_a_line_may_be_as_long_as_its_event(captured: CapturedEvents) -> None:
-    watcher = watcher_of(captured)
     statement = f'SELECT * FROM "{chr(0x1F600) * 1_900}"'
-    watcher.succeeded(None, watcher.watch(None, statement), perf_counter_ns(), [])
+    await replaced(captured, answer)().fetch(statement, [])
     [event] = captured.events
     assert len(event.data["statement"].encode()) > 4_096
     assert statement.startswith(event.data["statement"])
+
+
+def outcomes(captured: CapturedEvents) -> list[str]:
+    return [event.data["outcome"] for event in captured.events]
+
+
+async def test_a_replaced_method_looks_like_what_it_replaces(captured: CapturedEvents) -> None:
+    cls = replaced(captured, answer)
+    for method in (cls.fetch, cls().fetch):
+        assert inspect.iscoroutinefunction(method)
+        assert asyncio.iscoroutinefunction(method)
+        assert inspect.isroutine(method)
+        assert (method.__name__, method.__doc__, method.__module__) == ("answer", answer.__doc__, __name__)
+    assert inspect.signature(cls.fetch) == inspect.signature(answer)
+    assert cls.fetch.__wrapped__ is answer
+    assert repr(cls.fetch) == repr(answer)
+    assert await cls.fetch(cls(), "SELECT 1", [1]) == [1]
+    assert await cls().fetch(*["SELECT 1"], *[[2]], **{"timeout": 1}) == [2]
+    assert outcomes(captured) == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_call_that_the_method_does_not_take_is_no_query(captured: CapturedEvents, compiled: bool) -> None:
+    connection = replaced(captured, answer, compiled=compiled)()
+
+    async def call(*args: Any, **kwargs: Any) -> None:
+        await connection.fetch(*args, **kwargs)
+
+    for args, kwargs, message in (((), {}, "query"), (("SELECT 1",), {"limit": 1}, "limit")):
+        with pytest.raises(TypeError, match=message):
+            asyncio.run(call(*args, **kwargs))
+    assert captured.events == []
+
+
+@pytest.mark.parametrize("result", [[1], [], None, (1, 2), (), StopIteration(5), ValueError("a value"), "text"])
+async def test_a_query_returns_what_the_method_returns(captured: CapturedEvents, result: Any) -> None:
+    async def fetch(self: Any, query: str) -> Any:
+        return result
+
+    connection = replaced(captured, fetch)()
+    assert await connection.fetch("SELECT 1") is result
+    assert await asyncio.create_task(connection.fetch("SELECT 1")) is result
+    assert await asyncio.gather(*(connection.fetch("SELECT 1") for _ in range(40))) == [result] * 40
+    by_hand = connection.fetch("SELECT 1")
+    with pytest.raises(StopIteration) as stop:
+        by_hand.send(None)
+    assert stop.value.value is result
+    with pytest.raises(StopIteration) as stop_of_next:
+        next(iter(connection.fetch("SELECT 1")))
+    assert stop_of_next.value.value is result
+    assert await connection.fetch("SELECT 1") is result
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await by_hand
+
+
+async def test_a_result_is_not_kept(captured: CapturedEvents) -> None:
+    class Rows(list[Any]):
+        pass
+
+    async def fetch(self: Any, query: str) -> Any:
+        return Rows()
+
+    connection = replaced(captured, fetch)()
+    rows = weakref.ref(await connection.fetch("SELECT 1"))
+    assert rows() is None
+    stops = []
+    for _ in range(2):
+        try:
+            next(connection.fetch("SELECT 1"))
+        except StopIteration as stop:
+            stops.append(stop)
+    assert type(await connection.fetch("SELECT 1")) is Rows
+    assert stops[0].value is not stops[1].value  # who keeps the exception keeps its result
+
+
+@pytest.mark.parametrize("end", ["close", "throw", "forget", "cycle"])
+def test_a_query_that_is_given_up_is_captured(captured: CapturedEvents, end: str) -> None:
+    async def fetch(self: Any, query: str) -> Any:
+        return await _twice()
+
+    held: dict[str, Any] = {}
+    pending: Any = replaced(captured, fetch)().fetch("SELECT 1")
+    assert (pending.send(None), pending.send(None)) == ("first", "second")
+    assert pending.cr_running is False
+    assert pending.cr_frame.f_code is fetch.__code__
+    match end:
+        case "close":
+            pending.close()
+            pending.close()
+        case "throw":
+            with pytest.raises(ValueError, match="mine"):
+                pending.throw(ValueError("mine"))
+        case "cycle":
+            held["pending"], pending.cr_frame.f_locals["self"].held = pending, held
+    held = {}
+    del pending
+    gc.collect()
+    assert outcomes(captured) == ["error" if end == "throw" else "cancelled"]
+
+
+async def test_a_query_that_is_not_begun_is_none(captured: CapturedEvents) -> None:
+    connection = replaced(captured, answer)()
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        connection.fetch("SELECT 1", [])
+    pending = connection.fetch("SELECT 1", [])
+    pending.close()
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await pending
+    with pytest.raises(ValueError, match="mine"):
+        connection.fetch("SELECT 1", []).throw(ValueError("mine"))
+    assert captured.events == []
+
+
+async def test_queries_within_queries_and_within_collections_are_all_captured(captured: CapturedEvents) -> None:
+    async def fetch(self: Any, query: str, depth: int) -> Any:
+        await asyncio.sleep(0)
+        gc.collect(0)
+        return [depth] if depth == 0 else [depth, *await self.fetch("SELECT 1", depth - 1)]
+
+    connection = replaced(captured, fetch)()
+    found = await asyncio.gather(*(connection.fetch("SELECT 1", 20) for _ in range(5)))
+    assert found == [list(range(20, -1, -1))] * 5
+    assert outcomes(captured) == ["ok"] * 105
+
+
+async def test_a_query_is_traced_without_our_lines(captured: CapturedEvents) -> None:
+    connection = replaced(captured, answer)()
+    with pytest.raises(ValueError, match="mine") as caught:
+        await connection.fetch("SELECT 1", ValueError("mine"))
+    assert [entry.name for entry in caught.traceback][1:] == ["answer"]
+    assert outcomes(captured) == ["error"]
+
+
+async def test_a_function_that_hands_on_a_query_is_observed_to_its_end(captured: CapturedEvents) -> None:
+    connection = replaced(captured, answer)()
+
+    @capture_errors(captured.client)
+    def hand_on() -> Any:
+        return connection.fetch("SELECT 1", ValueError("mine"))
+
+    with pytest.raises(ValueError, match="mine"):
+        await hand_on()
+    assert len(captured.of("application_error")) == 1

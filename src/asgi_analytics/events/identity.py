@@ -7,10 +7,14 @@ import os
 import re
 import secrets
 from functools import lru_cache
-from itertools import count
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
+
+try:
+    from asgi_analytics._counter import Counter
+except ModuleNotFoundError:  # a build without a compiler
+    from itertools import count as Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +39,8 @@ them inside, since a call more would cost a twentieth of ``track()``.
 A UUIDv7 (RFC 9562, 5.7), greater than the one before: 48 bits of Unix milliseconds, version, 12 random bits of the
 process, variant, 14 random bits of the process, and a 48-bit counter that starts at random in its lower half (RFC
 9562, 6.2, method 1, the counter at the end: it cannot run over within a process's life, so the order holds within a
-millisecond too). A clock that was set back does not set the ids back. ``next(count)`` is one step of the interpreter,
-so threads and signal handlers never get the same id.
+millisecond too). A clock that was set back does not set the ids back. A step of the counter is one step of the
+interpreter, so threads and signal handlers never get the same id.
 """
 
 _next = [0]  # nanoseconds: when the next millisecond begins
@@ -48,7 +52,7 @@ _step: list[Callable[[], int]] = []
 def _seed() -> None:
     _fixed[0] = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
     _next[0] = _base[0] = 0
-    _step[:] = [count(secrets.randbits(_COUNTER_BITS - 1)).__next__]
+    _step[:] = [Counter(secrets.randbits(_COUNTER_BITS - 1)).__next__]
 
 
 def _advance(ns: int) -> None:

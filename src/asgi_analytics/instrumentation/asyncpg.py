@@ -27,6 +27,11 @@ from asgi_analytics.instrumentation import asyncpg_rows as rows
 from asgi_analytics.instrumentation.asyncpg_cursors import CursorTap
 from asgi_analytics.instrumentation.queries import QueryRecorder
 
+try:
+    from asgi_analytics.instrumentation.queried import QueryMethod, TagMethod
+except ModuleNotFoundError:  # a build without a compiler
+    QueryMethod = TagMethod = None
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -72,7 +77,7 @@ def instrument_asyncpg(
         if _installed is None:
             _installed = _Tap()
             _installed.install()
-        _installed.recorder = _installed.cursors.recorder = recorder
+        _installed.recorders[0] = _installed.cursors.recorder = recorder
         return AsyncpgInstrumentation(_installed)
 
 
@@ -80,7 +85,7 @@ class _Tap:
     """One installation: what was replaced, and where the queries go. Without a recorder all of it only passes on."""
 
     def __init__(self) -> None:
-        self.recorder: QueryRecorder | None = None
+        self.recorders: list[QueryRecorder | None] = [None]  # one, in a list that each replacement has at hand
         # Command tags on their way from _execute to the public method that runs on the same connection, by the id of
         # the connection. Nothing else runs between the two, not even another task, and a connection has one thread.
         self.tags: dict[int, bytes | None] = {}
@@ -113,7 +118,7 @@ class _Tap:
             if vars(owner).get(name) is replacement:
                 setattr(owner, name, original)
         self.cursors.finish()
-        self.recorder = self.cursors.recorder = None
+        self.recorders[0] = self.cursors.recorder = None
         self.tags.clear()
 
 
@@ -148,69 +153,34 @@ def _targets(tap: _Tap) -> Iterable[tuple[Any, str, Callable[[Any], Any]]]:
     ]
 
 
-class Watcher:
-    """What the calls of one replaced method ask: before, and after.
+def _query(
+    tap: _Tap, rows_of: Callable[..., int | None], original: Any, *, tag: bool = False, always: bool = False
+) -> Any:
+    """Replace a method whose first argument is the statement.
 
     ``rows_of(result, statement, tag)`` returns the rows of a query. ``tag`` says whether the command tag is needed for
     that where a statement changes rows, ``always`` that it is needed of others too.
     """
-
-    def __init__(self, tap: _Tap, rows_of: Callable[..., int | None], tag: bool, always: bool) -> None:
-        self._tap = tap
-        self._rows_of = rows_of
-        self._tag = tag
-        self._always = always
-        self._recorder: QueryRecorder | None = None  # that of the last query, which may end after uninstrument()
-
-    def watch(self, connection: Any, query: Any) -> Statement | None:
-        """Return what is known of a statement that is about to run; None for one that is none of our business."""
-        recorder = self._recorder = self._tap.recorder
-        if recorder is None or (statement := recorder.watch(query)) is None:
-            return None
-        if self._tag and (self._always or not statement.is_read):
-            self._tap.tags[id(connection)] = None  # asks _execute for the tag
-        return statement
-
-    def succeeded(self, connection: Any, statement: Statement, started: int, result: Any) -> None:
-        """Record a query that went well; ``started`` is the `perf_counter_ns` before it."""
-        tag = self._tap.tags.pop(id(connection), None) if self._tag else None
-        if (recorder := self._recorder) is not None:
-            recorder.succeeded(statement, started, self._rows_of, result, tag)
-
-    def failed(self, connection: Any, statement: Statement, started: int, error: BaseException) -> None:
-        """Record a query that raised."""
-        self._tap.tags.pop(id(connection), None)
-        if (recorder := self._recorder) is not None:
-            recorder.failed(statement, started, error)
-
-
-try:
-    from asgi_analytics.instrumentation.queried import Watcher as _Watcher
-except ModuleNotFoundError:  # a build without a compiler
-    _Watcher = Watcher
-
-
-def _query(
-    tap: _Tap, rows_of: Callable[..., int | None], original: Any, *, tag: bool = False, always: bool = False
-) -> Any:
-    """Replace a method whose first argument is the statement."""
-    watcher = _Watcher(tap, rows_of, tag, always)
-    watch, succeeded, failed = watcher.watch, watcher.succeeded, watcher.failed
+    if QueryMethod is not None:
+        return QueryMethod(original, tap, rows_of, tag, always)
+    tags, recorders = tap.tags, tap.recorders
 
     @functools.wraps(original)
     async def wrapper(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-        if (statement := watch(self, query)) is None:
-            return await original(self, query, *args, **kwargs)
+        pending = original(self, query, *args, **kwargs)  # a call that it does not take is no query
+        recorder = recorders[0]
+        if recorder is None or (statement := recorder.watch(query)) is None:
+            return await pending
+        if tag and (always or not statement.is_read):
+            tags[id(self)] = None  # asks _execute for the tag
         started = perf_counter_ns()
         try:
-            if args or kwargs:
-                result = await original(self, query, *args, **kwargs)
-            else:  # half of the call's cost
-                result = await original(self, query)
+            result = await pending
         except BaseException as error:
-            failed(self, statement, started, error)
+            tags.pop(id(self), None)
+            recorder.failed(statement, started, error)
             raise
-        succeeded(self, statement, started, result)
+        recorder.succeeded(statement, started, rows_of, result, tags.pop(id(self), None) if tag else None)
         return result
 
     return wrapper
@@ -221,7 +191,7 @@ def _command(tap: _Tap, original: Any) -> Any:
 
     @functools.wraps(original)
     async def wrapper(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = tap.recorder
+        recorder = tap.recorders[0]
         if recorder is None or (statement := recorder.watch(command)) is None:
             return await original(self, command, *args, **kwargs)
         return await _observe(recorder, statement, original(self, command, *args, **kwargs), rows.unknown, self)
@@ -238,7 +208,7 @@ def _prepare(tap: _Tap, original: Any) -> Any:
         try:
             return await original(self, query, *args, **kwargs)
         except BaseException as error:
-            recorder = tap.recorder
+            recorder = tap.recorders[0]
             if (
                 recorder is not None
                 and id(self) not in tap.copying
@@ -255,7 +225,7 @@ def _copy(tap: _Tap, template: str, original: Any) -> Any:
 
     @functools.wraps(original)
     async def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = tap.recorder
+        recorder = tap.recorders[0]
         if recorder is None or (statement := recorder.watch(_copy_statement(template, args, kwargs))) is None:
             return await original(self, *args, **kwargs)
         tap.copying.add(id(self))
@@ -279,7 +249,7 @@ def _prepared(tap: _Tap, rows_of: Callable[..., int | None], original: Any) -> A
 
     @functools.wraps(original)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = tap.recorder
+        recorder = tap.recorders[0]
         if recorder is None or (statement := recorder.watch(getattr(self, "_query", None))) is None:
             return original(self, *args, **kwargs)
         try:
@@ -326,6 +296,18 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
         return None
     tags = tap.tags
 
+    async def with_tag(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("return_status"):
+            return await original(self, *args, **kwargs)
+        answer = await original(self, *args, return_status=True, **kwargs)
+        if type(answer) is not tuple:
+            return answer
+        tags[id(self)] = answer[1]
+        return answer[0]
+
+    if TagMethod is not None:
+        return TagMethod(original, tags, with_tag)
+
     @functools.wraps(original)
     def wrapper(
         self: Any, query: Any, args: Any, limit: Any, timeout: Any, *, record_class: Any = None, **more: Any
@@ -333,17 +315,7 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
         # One named argument, which all queries pass on, and a second dict for none of them.
         if more or (tags and id(self) in tags):
             more["record_class"] = record_class
-            if id(self) in tags and not more.get("return_status"):
-                return with_tag(self, query, args, limit, timeout, more)
-            return original(self, query, args, limit, timeout, **more)
+            return (with_tag if id(self) in tags else original)(self, query, args, limit, timeout, **more)
         return original(self, query, args, limit, timeout, record_class=record_class)
-
-    async def with_tag(self: Any, query: Any, args: Any, limit: Any, timeout: Any, kwargs: Any) -> Any:
-        kwargs["return_status"] = True
-        answer = await original(self, query, args, limit, timeout, **kwargs)
-        if type(answer) is not tuple:
-            return answer
-        tags[id(self)] = answer[1]
-        return answer[0]
 
     return wrapper

@@ -127,7 +127,7 @@ def _call_function(begin: Begin, function: Any, args: tuple[Any, ...], kwargs: d
         return function(*args, **kwargs)
     with guard:
         result = function(*args, **kwargs)
-    if inspect.iscoroutine(result):  # a function that only hands on a coroutine
+    if isinstance(result, Coroutine):  # a function that only hands on a coroutine, be it one in C
         return _await(lambda: guard, result)
     guard.returned(result)
     return result

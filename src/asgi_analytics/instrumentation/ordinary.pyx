@@ -22,7 +22,7 @@ from asgi_analytics.instrumentation.stepped cimport (
     PyObject_CallOneArg,
     Stepped,
     read_clock,
-    take_error,
+    taken_error,
     value_of,
 )
 from asgi_analytics.instrumentation.written cimport RequestRecord, Writer, enqueue, mint, span_in, trace_now
@@ -83,14 +83,6 @@ ctypedef int (*finish_as_it_is)(RequestFields) noexcept
 ctypedef int (*track_as_it_is)(RequestFields, CaptureSettings, dict, object) noexcept
 
 
-cdef object taken_error():
-    """Return the exception that is set, and unset it."""
-    cdef PyObject *taken = take_error()
-    error = <object>taken
-    Py_DECREF(taken)
-    return error
-
-
 cdef inline object member(object message, object name):
     """Return a member of a message; None for one that is not there."""
     cdef PyObject *found
@@ -143,7 +135,7 @@ cdef class Capture(Stepped):
                 return self.runner.app(scope, self.receive, PyCFunction_New(&SEND, request))
         return self.runner.run(self.scope, self.receive, self.send_)
 
-    cdef int ended(self, object error) except -1:
+    cdef int ended(self, object error, object result) except -1:
         cdef RequestFields request = self.request
         self.scope = self.receive = self.send_ = None  # a task may outlive its request, and keeps this
         if request is None:
@@ -180,7 +172,7 @@ cdef class Sending(Stepped):
     cdef object begin(self):
         return PyObject_CallOneArg(self.request._send, self.message)
 
-    cdef int ended(self, object error) except -1:
+    cdef int ended(self, object error, object result) except -1:
         if error is None:
             if (<note_as_it_is>note)(self.request, self.message) < 0:
                 problem = taken_error()

@@ -1,16 +1,33 @@
-# cython: binding=False
-"""The way of an ordinary query through asyncpg, compiled: what `asyncpg.Watcher` and `QueryRecorder` do for most queries.
+# cython: binding=False, boundscheck=False, cdivision=True, nonecheck=False, wraparound=False
+"""The way of an ordinary query through asyncpg, compiled: what the replacements of `asyncpg.py` do for most queries.
 
-It does nothing that they do not do, and hands over to them as soon as anything is out of the ordinary. A build without
+It does nothing that they and `QueryRecorder` do not do, and hands over to these as soon as anything is out of the
+ordinary. What it saves is the interpreter's part: a coroutine, and a call for each thing that is asked. A build without
 a compiler leaves this file out.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_GetItemWithError
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.object cimport PyObject
 
 from asgi_analytics._fields cimport QueueFields, RequestFields
-from asgi_analytics.instrumentation.stepped cimport CLOCK_MONOTONIC, read_clock, value_of
+from asgi_analytics.instrumentation.stepped cimport (
+    CLOCK_MONOTONIC,
+    DONE,
+    NEW,
+    RUNNING,
+    Py_DECREF,
+    Py_INCREF,
+    Spares,
+    Stepped,
+    forget,
+    keep_spare,
+    read_clock,
+    held_by,
+    set_destructor,
+    spare_of,
+    taken_error,
+)
 from asgi_analytics.instrumentation.written cimport QueryRecord, Writer, enqueue, mint, span_in, trace_now
 
 from random import random
@@ -21,6 +38,44 @@ from asgi_analytics.instrumentation.lines import RECORD_BYTES
 from asgi_analytics.instrumentation.queries import not_captured
 from asgi_analytics.instrumentation.query_lines import all_fit
 from asgi_analytics.instrumentation.sql import Statement, remembered
+
+cdef extern from *:
+    """
+    /* Makes instances callable by vectorcall, and their methods without an object for each call, as functions are.
+       Cython has neither for a class. */
+    static void set_vectorcall(PyObject *type, Py_ssize_t offset)
+    {
+        ((PyTypeObject *)type)->tp_vectorcall_offset = offset;
+        ((PyTypeObject *)type)->tp_call = PyVectorcall_Call;
+        ((PyTypeObject *)type)->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+    }
+
+    /* Which of the arguments of a vectorcall has a name; -1 for none. */
+    static Py_ssize_t place_of(const char *name, Py_ssize_t given, PyObject *names)
+    {
+        Py_ssize_t at;
+        for (at = 0; names != NULL && at < PyTuple_GET_SIZE(names); at++)
+            if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, at), name) == 0)
+                return given + at;
+        return -1;
+    }
+    """
+    void set_vectorcall(object, Py_ssize_t)
+    Py_ssize_t place_of(const char *, Py_ssize_t, PyObject *)
+
+cdef extern from "Python.h":
+    ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject **, size_t, PyObject *) noexcept
+    PyObject *Py_False
+    PyObject *Py_None
+    PyObject *Py_True
+    PyObject *PyList_GET_ITEM(list, Py_ssize_t)
+    PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject *)
+    bint PyUnicode_CheckExact(object)
+    int PyObject_CallFinalizerFromDealloc(PyObject *)
+    PyObject *PyObject_Vectorcall(PyObject *, PyObject **, size_t, PyObject *)
+    Py_ssize_t PyVectorcall_NARGS(size_t)
+    object PyMethod_New(object, object)
 
 cdef object CURRENT = current, SUPPRESSED = suppressed
 cdef dict MEMO = remembered.__self__
@@ -36,11 +91,30 @@ cdef enum:
     OF_LIST, OF_ROW, OF_VALUE, OF_ANY
 
 
-@cython.final
-cdef class Watcher:
-    """What `asyncpg.Watcher` is, for one replaced method."""
+cdef class Method:
+    """Stands for a method of asyncpg: to whoever looks at it, it is the function that it calls."""
 
-    cdef object tap
+    cdef vectorcallfunc vectorcall
+    cdef readonly object __wrapped__
+
+    def __init__(self, original):
+        self.__wrapped__ = original
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def __getattr__(self, name):
+        return getattr(self.__wrapped__, name)
+
+    def __repr__(self):
+        return repr(self.__wrapped__)
+
+
+@cython.final
+cdef class QueryMethod(Method):
+    # What `asyncpg._query` says of its wrapper; a text for the class would stand for that of the method.
+
+    cdef list recorders
     cdef object rows_of
     cdef int rows
     cdef dict tags
@@ -57,72 +131,19 @@ cdef class Watcher:
     cdef int data
     cdef long long max_bytes
 
-    def __init__(self, tap, rows_of, tag, always):
-        self.tap, self.rows_of, self.tags = tap, rows_of, tap.tags
+    @property
+    def __doc__(self):
+        return self.__wrapped__.__doc__
+
+    def __init__(self, original, tap, rows_of, tag, always):
+        Method.__init__(self, original)
+        self.vectorcall = call_query
+        self.recorders, self.rows_of, self.tags = tap.recorders, rows_of, tap.tags
         self.tag, self.always = tag, always
         self.rows = OF_ANY
         for kind, known in ((OF_LIST, asyncpg_rows.of_list), (OF_ROW, asyncpg_rows.of_row), (OF_VALUE, asyncpg_rows.of_value)):
             if rows_of is known:
                 self.rows = kind
-
-    def watch(self, connection, query):
-        """Return what is known of a statement that is about to run; None for one that is none of our business."""
-        cdef PyObject *found
-        recorder = self.tap.recorder
-        if recorder is not self.recorder:
-            self.learn(recorder)
-        if recorder is None:
-            return None
-        statement = None
-        if type(query) is str and not value_of(SUPPRESSED):
-            request = value_of(CURRENT)
-            if request is not None and (<RequestFields>request).excluded:
-                return None
-            found = PyDict_GetItemWithError(MEMO, query)
-            if found != NULL:
-                statement = <object>found
-                if (<tuple>statement)[IS_CONTROL]:
-                    return None
-        if statement is None and (statement := recorder.watch(query)) is None:
-            return None
-        if self.tag and (self.always or not (<tuple>statement)[IS_READ]):
-            self.tags[<size_t><PyObject *>connection] = None  # asks _execute for the tag
-        return statement
-
-    def succeeded(self, connection, of, started, result):
-        """Record a query that went well; ``started`` is the `perf_counter_ns` before it."""
-        cdef tuple statement = <tuple>of  # of a class of its own, which a check would refuse
-        cdef RequestFields request
-        cdef long long duration
-        tag = None
-        if self.tag and (self.always or not statement[IS_READ]):
-            tag = self.tags.pop(<size_t><PyObject *>connection, None)
-        if self.writer is None:
-            if self.recorder is not None:
-                self.recorder.succeeded(statement, started, self.rows_of, result, tag)
-            return
-        duration = (read_clock(CLOCK_MONOTONIC) - <long long>started) // 1000
-        try:
-            request = <RequestFields>value_of(CURRENT)
-            if request is not None:
-                request.db_queries += 1
-                request.ordinary = False
-                fingerprint = statement[FINGERPRINT]
-                if request.fingerprints is None:
-                    request.fingerprints = {fingerprint: 1}
-                else:
-                    request.fingerprints[fingerprint] = request.fingerprints.get(fingerprint, 0) + 1
-                request.db_duration_ms += duration / 1000.0
-            if self.keeps_all or duration >= self.slow or random() < self.sample_rate:
-                self.keep(statement, duration, self.rows_affected(result, statement, tag), request)
-        except Exception as error:
-            not_captured(error)
-
-    def failed(self, connection, statement, started, error):
-        """Record a query that raised."""
-        self.tags.pop(<size_t><PyObject *>connection, None)
-        if self.recorder is not None:
-            self.recorder.failed(statement, started, error)
 
     cdef int learn(self, recorder) except -1:
         if recorder is None:
@@ -137,44 +158,258 @@ cdef class Watcher:
         self.recorder = recorder  # last: another thread may look meanwhile
         return 0
 
-    cdef object rows_affected(self, object result, tuple statement, tag):
-        if self.rows == OF_ANY:
-            return self.rows_of(result, statement, tag)
-        if tag:
-            return OF_TAG(tag)
-        if self.rows == OF_LIST:
-            return len(<list?>result) if result or statement[IS_READ] else None
-        if self.rows == OF_ROW:
-            return 1 if result is not None else 0 if statement[IS_READ] else None
-        return 1
 
-    cdef int keep(self, tuple statement, long long duration, object rows, RequestFields request) except -1:
-        """Make the record of a query, as `QueryLines.record` does."""
-        cdef QueryRecord record
-        cdef str data = statement[self.data]
-        record = QueryRecord.__new__(QueryRecord)
-        span = None
-        trace = trace_now()
-        if trace is not None:
-            span = span_in(trace)
-        if request is not None:
-            user_id, session_id, endpoint = request.user_id, request.session_id, request.endpoint
-            request_id = request.request_id
-            if span is None:
-                span = request.span
-            if not all_fit(user_id, session_id, endpoint, request_id):
-                self.recorder._keep(statement, duration, rows, request)
-                return 0
-            record.user_id, record.session_id, record.endpoint = user_id, session_id, endpoint
-            record.request_id = request_id
-        if span is not None:
-            record.trace_id, record.span_id = span
-        record.writer = self.writer
-        record.weight = WEIGHT + len(data)
-        record.data = data
-        record.duration = duration
-        record.rows = rows
-        mint(record)
-        if record.weight > self.max_bytes or not enqueue(self.queue, record):
-            self.client.refuse_captured(record.weight)
+@cython.final
+cdef class Query(Stepped):
+    """One query on its way, in place of the coroutine of a replacement in Python."""
+
+    cdef QueryMethod method
+    cdef object connection
+    cdef object query
+    cdef object statement
+    cdef long long started
+
+    cdef object begin(self):
+        watch(self.method, self)
+        self.started = read_clock(CLOCK_MONOTONIC)
+        return self.inner
+
+    cdef int ended(self, object error, object result) except -1:
+        method = self.method
+        problem = None
+        if self.statement is not None:
+            if error is not None:
+                failed(method, self, error)
+            elif (<succeeded_as_it_is>succeeded)(method, self, result) < 0:
+                problem = taken_error()
+        self.method = self.connection = self.query = self.statement = None  # a task may outlive its query, and keeps this
+        if problem is not None:
+            if not isinstance(problem, Exception):
+                raise problem
+            not_captured(problem)
         return 0
+
+    def __del__(self):
+        if self.state == RUNNING:
+            self.close()
+
+
+# Called as if it could not raise, and looked at then: a try costs what it catches even where it catches nothing.
+ctypedef int (*succeeded_as_it_is)(QueryMethod, Query, object) noexcept
+
+
+cdef int watch(QueryMethod self, Query query) except -1:
+    """Find out what is known of a statement that is about to run; nothing of one that is none of our business."""
+    cdef PyObject *statement = NULL
+    cdef PyObject *request
+    if PyList_GET_ITEM(self.recorders, 0) != <PyObject *>self.recorder:
+        self.learn(self.recorders[0])
+    if self.recorder is None:
+        return 0
+    if PyUnicode_CheckExact(query.query) and held_by(SUPPRESSED) == Py_False:
+        request = held_by(CURRENT)
+        if request != Py_None and (<RequestFields>request).excluded:
+            return 0
+        statement = PyDict_GetItemWithError(MEMO, query.query)
+    if statement == NULL:
+        query.statement = self.recorder.watch(query.query)
+        if query.statement is None:
+            return 0
+        statement = <PyObject *>query.statement
+    elif PyTuple_GET_ITEM(statement, IS_CONTROL) == Py_True:
+        return 0
+    else:
+        query.statement = <object>statement
+    if self.tag and (self.always or PyTuple_GET_ITEM(statement, IS_READ) != Py_True):
+        self.tags[<size_t><PyObject *>query.connection] = None  # asks _execute for the tag
+    return 0
+
+
+cdef int failed(QueryMethod self, Query query, object error) except -1:
+    """Record a query that raised."""
+    self.tags.pop(<size_t><PyObject *>query.connection, None)
+    if self.recorder is not None:
+        self.recorder.failed(query.statement, query.started, error)
+    return 0
+
+
+cdef int succeeded(QueryMethod self, Query query, object result) except -1:
+    """Record a query that went well."""
+    cdef PyObject *statement = <PyObject *>query.statement
+    cdef PyObject *request
+    cdef long long duration
+    tag = None
+    if self.tag and (self.always or PyTuple_GET_ITEM(statement, IS_READ) != Py_True):
+        tag = self.tags.pop(<size_t><PyObject *>query.connection, None)
+    if self.writer is None:
+        if self.recorder is not None:
+            self.recorder.succeeded(query.statement, query.started, self.rows_of, result, tag)
+        return 0
+    duration = (read_clock(CLOCK_MONOTONIC) - query.started) // 1000
+    request = held_by(CURRENT)
+    if request != Py_None:
+        count(<RequestFields>request, <object>PyTuple_GET_ITEM(statement, FINGERPRINT), duration)
+    if self.keeps_all or duration >= self.slow or random() < self.sample_rate:
+        keep(self, query.statement, duration, rows_affected(self, result, query.statement, tag), <RequestFields>request)
+    return 0
+
+
+cdef int count(RequestFields request, object fingerprint, long long duration) except -1:
+    """Count a query in its request, as `queries.count` does."""
+    request.db_queries += 1
+    request.ordinary = False
+    if request.fingerprints is None:
+        request.fingerprints = {fingerprint: 1}
+    else:
+        request.fingerprints[fingerprint] = request.fingerprints.get(fingerprint, 0) + 1
+    request.db_duration_ms += duration / 1000.0
+    return 0
+
+
+cdef long long rows_affected(QueryMethod self, object result, object statement, object tag) except -2:
+    """Return the rows of a query; -1 where they are not known."""
+    cdef bint is_read = PyTuple_GET_ITEM(<PyObject *>statement, IS_READ) == Py_True
+    if self.rows == OF_LIST and tag is None and type(result) is list:
+        return len(<list>result) if is_read or <list>result else -1
+    if self.rows == OF_ANY:
+        rows = self.rows_of(result, statement, tag)
+    elif tag:
+        rows = OF_TAG(tag)
+    elif self.rows == OF_LIST:
+        rows = len(result) if result or is_read else None
+    elif self.rows == OF_ROW:
+        return 1 if result is not None else 0 if is_read else -1
+    else:
+        return 1
+    return -1 if rows is None else rows
+
+
+cdef int keep(QueryMethod self, object statement, long long duration, long long rows, RequestFields request) except -1:
+    """Make the record of a query, as `QueryLines.record` does."""
+    cdef QueryRecord record
+    cdef PyObject *data = PyTuple_GET_ITEM(<PyObject *>statement, self.data)
+    record = QueryRecord.__new__(QueryRecord)
+    span = None
+    trace = trace_now()
+    if trace is not None:
+        span = span_in(trace)
+    if request is not None:
+        user_id, session_id, endpoint = request.user_id, request.session_id, request.endpoint
+        request_id = request.request_id
+        if span is None:
+            span = request.span
+        if not all_fit(user_id, session_id, endpoint, request_id):
+            self.recorder._keep(statement, duration, None if rows < 0 else rows, request)
+            return 0
+        record.user_id, record.session_id, record.endpoint = user_id, session_id, endpoint
+        record.request_id = request_id
+    if span is not None:
+        record.trace_id, record.span_id = span
+    record.writer = self.writer
+    record.weight = WEIGHT + PyUnicode_GET_LENGTH(data)
+    record.data = <object>data
+    record.duration = duration
+    record.rows = rows
+    mint(record)
+    if record.weight > self.max_bytes or not enqueue(self.queue, record):
+        self.client.refuse_captured(record.weight)
+    return 0
+
+
+cdef Spares SPARES
+
+
+cdef void let_go(PyObject *query) noexcept:
+    forget()
+    if (<Query>query).state == DONE and (<Query>query).method is None:
+        keep_spare(&SPARES, query)
+    elif PyObject_CallFinalizerFromDealloc(query) == 0:  # Cython's way of ending calls it for its own classes only
+        SPARES.destroy(query)
+
+
+set_destructor(Query, &SPARES, let_go)
+
+
+cdef inline Query new_query():
+    cdef PyObject *spare = spare_of(&SPARES)
+    if spare == NULL:
+        return Query.__new__(Query)
+    query = <object>spare
+    Py_DECREF(spare)
+    (<Query>query).state = NEW
+    return <Query>query
+
+
+cdef PyObject *observed(QueryMethod method, PyObject *pending, PyObject *connection, PyObject *query) except NULL:
+    """Return what awaits ``pending``, whose reference it takes."""
+    cdef Query one
+    awaitable = <object>pending
+    Py_DECREF(pending)
+    if method.recorders[0] is not None:
+        one = new_query()
+        one.inner = awaitable
+        one.method = method
+        one.connection = <object>connection
+        one.query = <object>query
+        awaitable = one
+    Py_INCREF(<PyObject *>awaitable)
+    return <PyObject *>awaitable
+
+
+ctypedef PyObject *(*observed_as_it_is)(QueryMethod, PyObject *, PyObject *, PyObject *) noexcept
+
+
+cdef PyObject *call_query(PyObject *me, PyObject **arguments, size_t flags, PyObject *names) noexcept:
+    # Whatever is raised goes on without a line of ours in its traceback.
+    cdef PyObject *pending = PyObject_Vectorcall(<PyObject *>(<QueryMethod>me).__wrapped__, arguments, flags, names)
+    cdef Py_ssize_t given = PyVectorcall_NARGS(flags)
+    cdef Py_ssize_t at = 1 if given > 1 else place_of("query", given, names)
+    if pending == NULL or given < 1 or at < 1:
+        return pending
+    return (<observed_as_it_is>observed)(<QueryMethod>me, pending, arguments[0], arguments[at])
+
+
+@cython.final
+cdef class TagMethod(Method):
+    # Passes calls on; those on a connection for which ``tags`` has a place go through ``otherwise``.
+
+    cdef dict tags
+    cdef object otherwise
+
+    @property
+    def __doc__(self):
+        return self.__wrapped__.__doc__
+
+    def __init__(self, original, dict tags, otherwise):
+        Method.__init__(self, original)
+        self.vectorcall = call_for_tag
+        self.tags, self.otherwise = tags, otherwise
+
+
+cdef PyObject *call_for_tag(PyObject *me, PyObject **arguments, size_t flags, PyObject *names) noexcept:
+    cdef TagMethod self = <TagMethod>me
+    cdef PyObject *function = <PyObject *>self.__wrapped__
+    cdef int asked = 0
+    if PyDict_Size(self.tags) > 0 and PyVectorcall_NARGS(flags) > 0:
+        asked = (<asks_as_it_is>asks)(self.tags, <size_t>arguments[0])
+        if asked < 0:
+            return NULL
+        if asked:
+            function = <PyObject *>self.otherwise
+    return PyObject_Vectorcall(function, arguments, flags, names)
+
+
+cdef int asks(dict tags, size_t connection) except -1:
+    return connection in tags
+
+
+ctypedef int (*asks_as_it_is)(dict, size_t) noexcept
+
+
+cdef int make_callable(type kind, Method instance) except -1:
+    set_vectorcall(kind, <char *>&instance.vectorcall - <char *><PyObject *>instance)
+    return 0
+
+
+make_callable(QueryMethod, QueryMethod.__new__(QueryMethod))
+make_callable(TagMethod, TagMethod.__new__(TagMethod))

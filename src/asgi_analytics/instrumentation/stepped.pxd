@@ -27,7 +27,62 @@ cdef extern from *:
         return value;
     #endif
     }
+
+    /* What a context variable holds, None for nothing; without a reference, for the context has one. */
+    static inline PyObject *held_by(PyObject *variable)
+    {
+        PyObject *value;
+        if (PyContextVar_Get(variable, NULL, &value) < 0)
+            PyErr_Clear();
+        else if (value != NULL) {
+            Py_DECREF(value);
+            return value;
+        }
+        return Py_None;
+    }
+
+    /* Objects of one class that have done their work, to be used again: Cython's own way is for base classes only. */
+    typedef struct {
+        int count;
+        PyObject *kept[16];
+        destructor destroy;
+    } Spares;
+
+    static inline PyObject *spare_of(Spares *spares)
+    {
+        PyObject *object;
+        if (spares->count == 0)
+            return NULL;
+        object = spares->kept[--spares->count];
+        PyObject_Init(object, Py_TYPE(object));
+        PyObject_GC_Track(object);
+        return object;
+    }
+
+    /* Called in place of tp_dealloc with an object that refers to nothing any more. */
+    static inline void keep_spare(Spares *spares, PyObject *object)
+    {
+        if (spares->count == 16 || PyObject_GC_IsFinalized(object)) {
+            spares->destroy(object);
+            return;
+        }
+        PyObject_GC_UnTrack(object);
+        spares->kept[spares->count++] = object;
+    }
+
+    static void set_destructor(PyObject *type, Spares *spares, destructor destroy)
+    {
+        spares->destroy = ((PyTypeObject *)type)->tp_dealloc;
+        ((PyTypeObject *)type)->tp_dealloc = destroy;
+    }
     """
+    PyObject *held_by(object)
+    ctypedef void (*destructor)(PyObject *) noexcept
+    ctypedef struct Spares:
+        destructor destroy
+    PyObject *spare_of(Spares *)
+    void keep_spare(Spares *, PyObject *)
+    void set_destructor(object, Spares *, destructor)
     PyObject *take_error()
     ctypedef int clockid_t
     clockid_t CLOCK_MONOTONIC
@@ -35,7 +90,6 @@ cdef extern from *:
     long long read_clock(clockid_t clock)
 
 cdef extern from "Python.h":
-    int PyContextVar_Get(object, PyObject *, PyObject **) except -1
     object PyContextVar_Set(object, object)
     int PyContextVar_Reset(object, object)
     void Py_DECREF(PyObject *)
@@ -46,13 +100,15 @@ cdef extern from "Python.h":
 
 cdef inline object value_of(object variable):
     """Return the value of a context variable; None for one without."""
-    cdef PyObject *value = NULL
-    PyContextVar_Get(variable, NULL, &value)
-    if value == NULL:
-        return None
-    found = <object>value
-    Py_DECREF(value)
-    return found
+    return <object>held_by(variable)
+
+
+cdef inline object taken_error():
+    """Return the exception that is set, and unset it."""
+    cdef PyObject *taken = take_error()
+    error = <object>taken
+    Py_DECREF(taken)
+    return error
 
 
 cdef enum:
@@ -64,4 +120,7 @@ cdef class Stepped:
     cdef int state
 
     cdef object begin(self)
-    cdef int ended(self, object error) except -1
+    cdef int ended(self, object error, object result) except -1
+
+
+cdef void forget() noexcept

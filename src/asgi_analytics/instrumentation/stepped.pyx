@@ -2,7 +2,7 @@
 """What stands in for a coroutine that does something, awaits something else, and does something more at its end.
 
 A coroutine of Python's own costs its frame; this is an object with three C functions, which the interpreter and
-asyncio's tasks call without look-ups. To whoever awaits it, it is a `collections.abc.Coroutine` that returns None.
+asyncio's tasks call without look-ups. To whoever awaits it, it is a `collections.abc.Coroutine`.
 """
 
 from cpython.object cimport PyObject
@@ -39,6 +39,30 @@ cdef extern from *:
         return NULL;
     }
 
+    /* What says to the interpreter that an await has ended, and with what. Nothing at all says None. To make the
+       exception costs as much as all else here, so there is one, as long as nobody else has got hold of it. */
+    static PyObject *spare_stop = NULL;
+
+    static void give_result(PyObject *result)
+    {
+        PyStopIterationObject *stop = (PyStopIterationObject *)spare_stop;
+        if (result == Py_None)
+            return;
+        if (stop != NULL && (Py_REFCNT(stop) != 1 || stop->traceback != NULL || stop->context != NULL))
+            Py_CLEAR(spare_stop);
+        if (spare_stop == NULL && (spare_stop = PyObject_CallNoArgs(PyExc_StopIteration)) == NULL)
+            return;
+        stop = (PyStopIterationObject *)spare_stop;
+        Py_XSETREF(stop->value, Py_NewRef(result));
+        give_error(spare_stop);
+    }
+
+    static void forget_result(void)
+    {
+        if (spare_stop != NULL && Py_REFCNT(spare_stop) == 1)
+            Py_XSETREF(((PyStopIterationObject *)spare_stop)->value, Py_NewRef(Py_None));
+    }
+
     /* What the interpreter calls at an await, and what asyncio's tasks call: Cython has neither for a class. */
     static void set_steps(PyObject *type, sendfunc step, iternextfunc next)
     {
@@ -47,6 +71,8 @@ cdef extern from *:
     }
     """
     void give_error(object)
+    void give_result(PyObject *)
+    void forget_result()
     object awaiter_of(object)
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     ctypedef PyObject *(*iternextfunc)(PyObject *)
@@ -62,16 +88,29 @@ cdef extern from "Python.h":
     PyObject *Py_None
 
 
+cdef frozenset LIKE_A_COROUTINE = frozenset(
+    ("cr_await", "cr_code", "cr_frame", "cr_origin", "cr_running", "cr_suspended", "__name__", "__qualname__")
+)
+
+
 cdef class Stepped:
-    """An awaitable around another one. What derives from it says what comes before and after."""
+    """An awaitable around another one, which returns what that does. What derives from it says what comes before and after.
+
+    What is known of a coroutine's frames is asked of the inner one (``cr_frame``, ``cr_await``).
+    """
 
     cdef object begin(self):
         """Do what comes before, and return what is to be awaited."""
         raise NotImplementedError  # a request and a message each have their own
 
-    cdef int ended(self, object error) except -1:
-        """Do what comes after: an exception, which goes on, or None."""
+    cdef int ended(self, object error, object result) except -1:
+        """Do what comes after: an exception, which goes on, or None and the result."""
         raise NotImplementedError  # a request and a message each have their own
+
+    def __getattr__(self, name):
+        if name in LIKE_A_COROUTINE and self.inner is not None:
+            return getattr(self.inner, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __await__(self):
         return self
@@ -95,7 +134,7 @@ cdef class Stepped:
     def throw(self, kind, value=None, traceback=None):
         """Go on with an exception, as a coroutine does."""
         if self.state != RUNNING:
-            self.state = DONE
+            self.close()
             raise (kind if value is None else value)
         try:
             if PyErr_GivenExceptionMatches(kind, GeneratorExit):
@@ -104,19 +143,21 @@ cdef class Stepped:
             elif (throw := getattr(self.inner, "throw", None)) is not None:
                 return throw(kind) if value is None and traceback is None else throw(kind, value, traceback)
             raise (kind if value is None else value)
-        except StopIteration:
-            self.state = DONE
-            self.ended(None)
-            raise StopIteration from None
+        except StopIteration as stop:
+            result = stop.value
+            end(self, None, result)
+            raise StopIteration(result) from None
         except BaseException as error:
-            self.state = DONE
-            self.ended(error)
+            end(self, error, None)
             raise
 
     def close(self):
         """End early, as a coroutine does."""
         if self.state != RUNNING:
+            if self.state == NEW and (close := getattr(self.inner, "close", None)) is not None:
+                close()
             self.state = DONE
+            self.inner = None
             return
         try:
             self.throw(GeneratorExit)
@@ -125,10 +166,15 @@ cdef class Stepped:
         raise RuntimeError("coroutine ignored GeneratorExit")
 
 
+cdef inline int end(Stepped self, object error, object result) except -1:
+    self.state = DONE
+    self.inner = None  # a task may outlive what it awaited, and keeps this
+    return self.ended(error, result)
+
+
 cdef PySendResult step(PyObject *me, PyObject *value, PyObject **result) except PYGEN_ERROR:
     cdef Stepped self = <Stepped>me
     cdef int how
-    cdef PyObject *taken
     result[0] = NULL
     if self.state != RUNNING:
         if self.state == DONE:
@@ -137,25 +183,22 @@ cdef PySendResult step(PyObject *me, PyObject *value, PyObject **result) except 
         try:
             self.inner = awaiter_of(self.begin())
         except BaseException as error:
-            self.state = DONE
-            self.ended(error)
+            end(self, error, None)
             raise
     how = PyIter_Send(<PyObject *>self.inner, value, result)
     if how == PYGEN_NEXT:
         return PYGEN_NEXT
-    self.state = DONE
     if how == PYGEN_RETURN:
+        found = <object>result[0]  # counted here, and once more until it is handed on
         Py_DECREF(result[0])
         result[0] = NULL
-        self.ended(None)
-        Py_INCREF(Py_None)
-        result[0] = Py_None
+        end(self, None, found)
+        Py_INCREF(<PyObject *>found)
+        result[0] = <PyObject *>found
         return PYGEN_RETURN
     # Not by try and except, which would add a line of ours to the traceback.
-    taken = take_error()
-    error = <object>taken
-    Py_DECREF(taken)
-    self.ended(error)
+    error = taken_error()
+    end(self, error, None)
     give_error(error)
     return PYGEN_ERROR
 
@@ -167,10 +210,16 @@ cdef PyObject *step_on(PyObject *me) except? NULL:
     cdef PyObject *result = NULL
     # Called as if it could not raise: else each exception would get a line of ours in its traceback.
     cdef PySendResult how = (<sendfunc_as_it_is>step)(me, Py_None, &result)
-    if how != PYGEN_RETURN:
-        return result
-    Py_DECREF(result)  # None, as the end without an exception says too
-    return NULL
+    if how == PYGEN_RETURN:
+        give_result(result)
+        Py_DECREF(result)
+        return NULL
+    return result
+
+
+cdef void forget() noexcept:
+    """Let go of the last result, which whoever awaited it has taken."""
+    forget_result()
 
 
 set_steps(Stepped, <sendfunc>step, <iternextfunc>step_on)

@@ -48,7 +48,7 @@ cdef class RequestRecord(Record):
 
 cdef class QueryRecord(Record):
     cdef object data
-    cdef object rows
+    cdef long long rows
 
 
 cdef class RequestWriter(Writer):

@@ -12,6 +12,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
+from asgi_analytics._counter cimport Counter
 from asgi_analytics._fields cimport QueueFields
 from asgi_analytics.instrumentation.stepped cimport CLOCK_REALTIME, PyObject_CallNoArgs, read_clock, value_of
 
@@ -33,7 +34,6 @@ cdef enum:
     BETWEEN = 1024  # more than is written from one text to the next
     NEAR = 64  # heads at hand
 
-cdef object APPEND = deque.append
 cdef object OTEL = getattr(otel_context, "__self__", None)
 if not isinstance(OTEL, ContextVar):
     OTEL = None
@@ -45,6 +45,23 @@ cdef list REQUEST_IDS = request_ids
 
 cdef extern from *:
     """
+    /* What deque.append calls: a look-up and two calls less. */
+    static PyCFunction append_to_deque;
+
+    static void learn_to_append(PyObject *descriptor)
+    {
+        PyMethodDef *method = ((PyMethodDescrObject *)descriptor)->d_method;
+        if (Py_IS_TYPE(descriptor, &PyMethodDescr_Type) && method->ml_flags == METH_O)
+            append_to_deque = method->ml_meth;
+    }
+
+    static inline PyObject *append(PyObject *items, PyObject *item)
+    {
+        if (append_to_deque == NULL)
+            return PyObject_CallMethod(items, "append", "O", item);
+        return append_to_deque(items, item);
+    }
+
     /* The two digits of each byte: half of the steps that one digit at a time would take. */
     #define ROW(d) d"0" d"1" d"2" d"3" d"4" d"5" d"6" d"7" d"8" d"9" d"a" d"b" d"c" d"d" d"e" d"f"
     static const char HEX[] = ROW("0") ROW("1") ROW("2") ROW("3") ROW("4") ROW("5") ROW("6") ROW("7")
@@ -74,8 +91,13 @@ cdef extern from *:
         return 0;
     }
     """
+    object append(object, object)
+    void learn_to_append(object)
     const char *HEX
     int halves_of(object number, unsigned long long *upper, unsigned long long *lower) except -1
+
+
+learn_to_append(deque.append)
 
 
 cdef inline void raw(Writer self, const char *ascii, Py_ssize_t size) noexcept:
@@ -260,7 +282,7 @@ cdef class RequestRecord(Record):
 @cython.final
 @cython.no_gc
 cdef class QueryRecord(Record):
-    """The record of a query that went well."""
+    """The record of a query that went well; -1 rows where they are not known."""
 
 
 @cython.final
@@ -336,7 +358,7 @@ cdef class QueryWriter(Writer):
         raw(self, b',"duration_ms":', 15)
         write_number(self, record.duration)
         raw(self, b"e-3", 3)
-        if record.rows is not None:
+        if record.rows >= 0:
             raw(self, b',"rows_affected":', 17)
             write_number(self, record.rows)
         if record.endpoint is not None:
@@ -381,14 +403,33 @@ cdef object span_in(object trace):
     return span_of(trace)
 
 
+# What the shared names hold, for as long as they hold the same objects.
+cdef object KNOWN_BASE = None, KNOWN_STEP = None
+cdef Counter COUNTER = None
+cdef long long KNOWN_NEXT = 0
+
+
+cdef int look_again(long long now) except -1:
+    """Take note of the millisecond's base and of the counter, after another thread, a fork, or a millisecond."""
+    global KNOWN_BASE, KNOWN_NEXT, KNOWN_STEP, COUNTER
+    if now >= <long long>NEXT[0]:
+        advance(now)
+    KNOWN_BASE, KNOWN_NEXT = BASE[0], NEXT[0]
+    if STEP[0] is not KNOWN_STEP:
+        KNOWN_STEP = STEP[0]
+        COUNTER = KNOWN_STEP.__self__
+    return 0
+
+
 cdef int mint(Record record) except -1:
     """Give a record its time and its id."""
     cdef long long now = read_clock(CLOCK_REALTIME)
-    if now >= <long long>NEXT[0]:
-        advance(now)
+    if now >= KNOWN_NEXT or BASE[0] is not KNOWN_BASE or STEP[0] is not KNOWN_STEP:
+        look_again(now)
     record.time_ns = now
-    record.base = BASE[0]
-    record.number = PyObject_CallNoArgs(STEP[0])
+    record.base = KNOWN_BASE
+    record.number = COUNTER.number  # what the call of KNOWN_STEP does
+    COUNTER.number += 1
     return 0
 
 
@@ -397,6 +438,6 @@ cdef bint enqueue(QueueFields queue, Record record) except -1:
     items = queue.items
     if len(items) < queue.calm_length and queue.bytes_in - queue.bytes_out + record.weight < queue.calm_bytes:
         queue.bytes_in += record.weight
-        APPEND(items, record)
+        append(items, record)
         return True
     return queue.put(record, record.weight, True)

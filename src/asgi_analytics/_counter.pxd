@@ -1,0 +1,2 @@
+cdef class Counter:
+    cdef long long number
