@@ -84,7 +84,7 @@ def check_wheel(wheel: Path) -> set[str]:
     missing = (expected | {"asgi_analytics/py.typed"}) - names
     assert not missing, f"the wheel lacks {sorted(missing)}"
     foreign = {name for name in names if not name.startswith(("asgi_analytics/", "asgi_analytics-"))}
-    foreign |= {name for name in names if name.endswith((".pyx", ".pxd", ".c"))}
+    foreign |= {name for name in names if name.endswith((".pyx", ".pxd", ".h", ".c"))}
     assert not foreign, f"the wheel would install {sorted(foreign)}"
     return {name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
 
@@ -95,7 +95,7 @@ def check_sdist(sdist: Path) -> None:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"hatch_build.py", "tox.ini", "README.md", "CHANGELOG.md", "LICENSE", "tests/check_distribution.py"}
     wanted |= {"examples/demo.py"} | {f"migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
-    wanted |= {str(path.relative_to(ROOT)) for ending in ("*.pyx", "*.pxd") for path in SOURCE.rglob(ending)}
+    wanted |= {str(path.relative_to(ROOT)) for ending in ("*.pyx", "*.pxd", "*.h") for path in SOURCE.rglob(ending)}
     assert not wanted - packed, f"the sdist lacks {sorted(wanted - packed)}"
     made = {name for name in packed if name.endswith((".c", ".so", ".pyd"))}
     assert not made, f"the sdist holds {sorted(made)}"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from asgi_analytics import AnalyticsMiddleware, capture_errors, set_session, set_user
 from asgi_analytics._context import current
@@ -225,6 +225,96 @@ def test_both_ways_see_the_same_of_a_query(request_of: Any, name: str, statement
         by_the_compiler, in_python = track(True), track(False)
     assert by_the_compiler == in_python
     assert len(in_python) == 2 + 3 * (name != "no user id at all")
+
+
+class Ada:
+    is_authenticated = True
+    identity = "ada of the scope"
+
+
+def sign_in(scope: Any) -> None:
+    scope["user"] = Ada()
+
+
+WITHIN: dict[str, tuple[dict[str, Any], Any]] = {
+    "nothing known": ({}, lambda scope: None),
+    "a callable's user": ({"user_id": lambda scope: USER}, lambda scope: None),
+    "a callable's number": ({"user_id": lambda scope: 7}, lambda scope: None),
+    "a long name": ({"user_id": lambda scope: "x" * 5_000}, lambda scope: None),
+    "a callable that fails": ({"user_id": lambda scope: scope["there is none"]}, lambda scope: None),
+    "a callable's session": ({"session_id": lambda scope: "s-1"}, lambda scope: None),
+    "a callable's number as session": ({"session_id": lambda scope: 5}, lambda scope: None),
+    "a user of the scope": ({}, sign_in),
+    "a user who was set": ({"user_id": lambda scope: USER}, lambda scope: set_user("ada")),
+    "nobody who was set": ({"user_id": lambda scope: USER}, lambda scope: set_user(None)),
+    "a session that was set": ({}, lambda scope: set_session("s-2")),
+    "a session that was taken back": ({"session_id": lambda scope: "s-1"}, lambda scope: set_session(None)),
+    "a callable's endpoint": ({"endpoint": lambda scope: "/named"}, lambda scope: None),
+    "below an application of another root": ({}, lambda scope: scope.update(app_root_path="/below")),
+    "without its route": ({}, lambda scope: scope.pop("route", None)),
+    "with another route": ({}, lambda scope: scope.update(route=object())),
+    "a trace": ({}, lambda scope: None),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+@pytest.mark.parametrize("headers", ["none", "tuples", "not to be stored", "too long"])
+def test_both_ways_see_the_same_of_queries_within_a_request(name: str, headers: str) -> None:
+    options, act_within = WITHIN[name]
+    outer = NonRecordingSpan(SpanContext(1 << 127 | 7, 8, is_remote=False, trace_flags=TraceFlags(1)))
+
+    def ask(compiled: bool) -> list[Any]:
+        with capture_events() as captured:
+            connection = replaced(captured, answer, compiled=compiled)()
+
+            async def handler(scope: Any, receive: Any, send: Any) -> None:
+                await connection.fetch("SELECT 1", [])
+                act_within(scope)
+                with trace.use_span(outer if name == "a trace" else trace.INVALID_SPAN):
+                    for _ in range(2):
+                        await connection.fetch("SELECT * FROM t WHERE id = $1", [])
+                await send({"type": "http.response.start", "status": 200})
+                await send({"type": "http.response.body"})
+
+            class Handler:
+                __call__ = staticmethod(handler)
+
+            class Early:
+                """Asks before there is a route."""
+
+                def __init__(self, app: Any) -> None:
+                    self.app = app
+
+                async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+                    await connection.fetch("SELECT 2", [])
+                    await self.app(scope, receive, send)
+
+            app = Starlette(routes=[Mount("/in", routes=[Route("/{id}", Handler())]), Route("/things/{id}", Handler())])
+            app.add_middleware(Early)
+            around: Any = AnalyticsMiddleware(app, client=captured.client, **options)
+
+            async def send(message: Message) -> None:
+                pass
+
+            async def main() -> None:
+                for path in ("/things/7", "/things/8", "/in/9"):
+                    await around(http_scope(path) | {"headers": HEADERS[headers]}, hello, send)
+
+            asyncio.run(main())
+            found = []
+            for event in captured.events:
+                data = {key: value for key, value in event.data.items() if not key.endswith("_ms")}
+                context = dict(event.context or {})
+                if len(context["request_id"] or "") == 32:
+                    del context["request_id"]
+                found.append((event.event_type, data, event.user_id, event.session_id, context))
+            return found
+
+    by_the_compiler = ask(True)
+    assert by_the_compiler == ask(False)
+    assert [event[0] for event in by_the_compiler] == (["database_query"] * 4 + ["api_request"]) * 3
+    if name == "nothing known":
+        assert [event[1]["endpoint"] for event in by_the_compiler[1:5]] == ["/things/{id}"] * 4
 
 
 @pytest.fixture

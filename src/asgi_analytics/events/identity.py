@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import os
 import re
-import secrets
 from functools import lru_cache
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
-try:
-    from asgi_analytics._counter import Counter
-except ModuleNotFoundError:  # a build without a compiler
-    from itertools import count as Counter
+from asgi_analytics.events.minting import advance, base, next_millisecond, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +18,6 @@ USER_NAMESPACE = UUID("6d2f5a5e-3f43-5d0c-9b5a-0d1c6b7f6a10")
 """Namespace of the UUIDv5 (RFC 9562, 5.5) that stands for a user id which is no UUID: ``uuid5(it, str(user_id))``."""
 
 _SPELLS_A_UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
-
-_COUNTER_BITS = 48
 
 MINT_SOURCE = """\
 ns = time_ns()
@@ -43,35 +36,6 @@ millisecond too). A clock that was set back does not set the ids back. A step of
 interpreter, so threads and signal handlers never get the same id.
 """
 
-_next = [0]  # nanoseconds: when the next millisecond begins
-_base = [0]
-_fixed = [0]
-_step: list[Callable[[], int]] = []
-
-
-def _seed() -> None:
-    _fixed[0] = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
-    _next[0] = _base[0] = 0
-    _step[:] = [Counter(secrets.randbits(_COUNTER_BITS - 1)).__next__]
-
-
-def _advance(ns: int) -> None:
-    """Begin a millisecond in which no id was minted yet."""
-    ms = ns // 1_000_000
-    base, following = ms << 80 | _fixed[0], (ms + 1) * 1_000_000
-    # Must not set back what another thread has set meanwhile. No call between a look and what follows from it: after a
-    # call, that of max() too, another thread may come in.
-    if base > _base[0]:
-        _base[0] = base
-    if following > _next[0]:
-        _next[0] = following
-
-
-_seed()
-# Two processes with one counter would mint the same ids.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_seed)
-
 
 def mint_names() -> dict[str, Any]:
     """Return what `MINT_SOURCE` needs; shared by all that mint, so that ids rise within the process."""
@@ -82,10 +46,10 @@ def mint_names() -> dict[str, Any]:
         "new": new,
         "set_int": set_int,
         "time_ns": time_ns,
-        "next": _next,
-        "advance": _advance,
-        "base": _base,
-        "step": _step,
+        "next": next_millisecond,
+        "advance": advance,
+        "base": base,
+        "step": step,
     }
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from uuid import UUID
 
 from asgi_analytics._log import failure, log_problem
-from asgi_analytics.instrumentation.lines import counter_digits, step
+from asgi_analytics.events.minting import step
+from asgi_analytics.instrumentation.lines import counter_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping

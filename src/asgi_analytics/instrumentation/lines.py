@@ -2,8 +2,8 @@
 
 The application makes a record: a tuple of what differs from one event to the next. The worker makes the line of it,
 which is what an `EventEncoder` makes of the event, at a third of the cost; tests compare the two. Every record begins
-with the number of its writer, its weight in bytes, its nanoseconds, and the two summands of its id. It holds nothing
-that the garbage collector has to look into.
+with the number of its writer, its weight in bytes, its nanoseconds, and the two summands of its id, which is minted
+where the record is made, as `events.identity.mint` does. It holds nothing that the garbage collector has to look into.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from asgi_analytics.events.identity import clean_text, mint_names, user_uuid
+from asgi_analytics.events.identity import clean_text, user_uuid
 
 RECORD_BYTES = 600
 """What a record counts for in the queue: about what its line will have, and more than the record itself."""
@@ -27,12 +27,6 @@ COUNTER_TOP = 1 << 48
 
 _MICROSECONDS = [f"{number:03d}" for number in range(1000)]
 """Three digits: of milliseconds, and of microseconds."""
-
-# Shared by all that mint, and seeded anew in place after a fork. A record's id is minted where the record is made, as
-# `events.identity.mint` does: ``base[0]`` and the number from ``step[0]()``, after `advance` where `next_millisecond`
-# has begun.
-_names = mint_names()
-next_millisecond, base, step, advance = _names["next"], _names["base"], _names["step"], _names["advance"]
 
 
 def fits(user_id: object) -> bool:

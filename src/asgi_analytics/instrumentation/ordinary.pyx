@@ -21,12 +21,18 @@ from asgi_analytics.instrumentation.stepped cimport (
     PyContextVar_Set,
     PyObject_CallOneArg,
     Stepped,
+    iternextfunc,
     read_clock,
+    sendfunc,
+    set_steps,
+    step,
+    step_on,
     taken_error,
     value_of,
 )
-from asgi_analytics.instrumentation.written cimport RequestRecord, Writer, enqueue, mint, span_in, trace_now
+from asgi_analytics.instrumentation.written cimport RequestRecord, Writer, enqueue, learn_to_append, mint, span_in, trace_in
 
+from collections import deque
 from uuid import UUID
 
 from asgi_analytics._context import current, suppressed
@@ -36,6 +42,7 @@ from asgi_analytics.instrumentation.http import METHODS, HttpRequest
 from asgi_analytics.instrumentation.identity import acceptable_id, acceptable_request_id, raised
 from asgi_analytics.instrumentation.lines import RECORD_BYTES, fits
 from asgi_analytics.instrumentation.request import REQUEST_KEY
+from asgi_analytics.instrumentation.written import otel_variable
 
 cdef extern from *:
     """
@@ -72,7 +79,7 @@ cdef extern from "Python.h":
 cdef object KEY = REQUEST_KEY, RUNNER = "_runner", CALL = "__call__"
 cdef object BODY = "http.response.body", START = "http.response.start"
 cdef object HTTP_REQUEST = HttpRequest, NOBODY = UNSAID, UUID_TYPE = UUID
-cdef object CURRENT = current, SUPPRESSED = suppressed
+cdef object CURRENT = current, SUPPRESSED = suppressed, OTEL = otel_variable
 cdef dict METHOD_NAMES = METHODS
 cdef long long WEIGHT = RECORD_BYTES
 
@@ -236,7 +243,7 @@ cdef int note(RequestFields self, object message) except -1:
                 self.answering = <object>handled
                 Py_DECREF(handled)
                 self.ordinary = False
-            trace = trace_now()
+            trace = trace_in(OTEL)
             if trace is not None:
                 self.trace = trace
     else:
@@ -290,7 +297,7 @@ cdef int track(RequestFields self, CaptureSettings settings, dict scope, object 
     cdef QueueFields queue = settings.queue
     cdef RequestRecord record
     trace_id = span_id = user_id = None
-    trace = trace_now()
+    trace = trace_in(OTEL)
     if trace is not None or self.trace is not None:
         span = None
         if trace is not None:
@@ -407,3 +414,8 @@ cdef PyObject *enter(PyObject *middleware, PyObject *arguments, PyObject *keywor
 def call_without_frame(middleware):
     """Let calls of a class's instances not go through a function of Python's; its ``__call__`` stays what it is."""
     set_call(middleware, <ternaryfunc>enter)
+
+
+for one in (Capture, Sending):
+    set_steps(one, <sendfunc>step, <iternextfunc>step_on)
+learn_to_append(deque.append)

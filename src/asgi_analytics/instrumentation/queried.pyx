@@ -7,10 +7,11 @@ a compiler leaves this file out.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
+from cpython.dict cimport PyDict_Contains, PyDict_GetItemWithError, PyDict_Size
 from cpython.object cimport PyObject
 
 from asgi_analytics._fields cimport QueueFields, RequestFields
+from asgi_analytics.instrumentation.settings cimport CaptureSettings
 from asgi_analytics.instrumentation.stepped cimport (
     CLOCK_MONOTONIC,
     DONE,
@@ -21,23 +22,33 @@ from asgi_analytics.instrumentation.stepped cimport (
     Spares,
     Stepped,
     forget,
+    held_by,
+    iternextfunc,
     keep_spare,
     read_clock,
-    held_by,
+    sendfunc,
     set_destructor,
+    set_steps,
     spare_of,
+    step,
+    step_on,
     taken_error,
 )
-from asgi_analytics.instrumentation.written cimport QueryRecord, Writer, enqueue, mint, span_in, trace_now
+from asgi_analytics.instrumentation.written cimport QueryRecord, Writer, enqueue, learn_to_append, mint, span_in, trace_in
 
+from collections import deque
 from random import random
+from uuid import UUID
 
 from asgi_analytics._context import current, suppressed
+from asgi_analytics._fields import UNSAID
 from asgi_analytics.instrumentation import asyncpg_rows
-from asgi_analytics.instrumentation.lines import RECORD_BYTES
+from asgi_analytics.instrumentation.http import HttpRequest
+from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES
 from asgi_analytics.instrumentation.queries import not_captured
 from asgi_analytics.instrumentation.query_lines import all_fit
 from asgi_analytics.instrumentation.sql import Statement, remembered
+from asgi_analytics.instrumentation.written import otel_variable
 
 cdef extern from *:
     """
@@ -77,7 +88,9 @@ cdef extern from "Python.h":
     Py_ssize_t PyVectorcall_NARGS(size_t)
     object PyMethod_New(object, object)
 
-cdef object CURRENT = current, SUPPRESSED = suppressed
+cdef object CURRENT = current, SUPPRESSED = suppressed, OTEL = otel_variable
+cdef object HTTP_REQUEST = HttpRequest, NOBODY = UNSAID, UUID_TYPE = UUID
+cdef Py_ssize_t LONGEST = LONGEST_NAME
 cdef dict MEMO = remembered.__self__
 cdef object OF_TAG = asyncpg_rows.of_tag
 cdef long long WEIGHT = RECORD_BYTES
@@ -256,14 +269,51 @@ cdef int succeeded(QueryMethod self, Query query, object result) except -1:
 
 cdef int count(RequestFields request, object fingerprint, long long duration) except -1:
     """Count a query in its request, as `queries.count` does."""
+    cdef dict repeats = <dict>request.fingerprints
+    cdef PyObject *found
     request.db_queries += 1
     request.ordinary = False
-    if request.fingerprints is None:
+    request.db_duration_ms += duration / 1000.0
+    if repeats is None:
         request.fingerprints = {fingerprint: 1}
     else:
-        request.fingerprints[fingerprint] = request.fingerprints.get(fingerprint, 0) + 1
-    request.db_duration_ms += duration / 1000.0
+        found = PyDict_GetItemWithError(repeats, fingerprint)
+        repeats[fingerprint] = 1 if found == NULL else <object>found + 1
     return 0
+
+
+cdef tuple who_asks(RequestFields request):
+    """Return the user, the session, the endpoint and the id of a request, as its properties do."""
+    cdef CaptureSettings settings
+    cdef PyObject *route
+    cdef PyObject *known
+    user_id, session_id = request._user_id, request._session_id
+    endpoint, request_id = request._endpoint, request._request_id
+    if type(request) is HTTP_REQUEST and type(request.scope) is dict:
+        settings = <CaptureSettings>request.settings
+        if user_id is NOBODY and not settings.knows_users and not PyDict_Contains(request.scope, "user"):
+            user_id = None
+        if session_id is NOBODY and settings.session_id is None:
+            session_id = None
+        if endpoint is None and not PyDict_Contains(request.scope, "app_root_path"):
+            route = PyDict_GetItemWithError(request.scope, "route")
+            if route != NULL:
+                known = PyDict_GetItemWithError(settings.alone, <size_t>route)
+                if known != NULL:
+                    endpoint = (<tuple>known)[1]
+    if user_id is NOBODY:
+        user_id = request.user_id
+    if session_id is not None:
+        session_id = request.session_id
+    if endpoint is None:
+        endpoint = request.endpoint
+    if request_id is None:
+        request_id = request.request_id
+    return user_id, session_id, endpoint, request_id
+
+
+cdef bint is_short(object text):
+    return text is None or (type(text) is str and len(<str>text) <= LONGEST)
 
 
 cdef long long rows_affected(QueryMethod self, object result, object statement, object tag) except -2:
@@ -290,15 +340,17 @@ cdef int keep(QueryMethod self, object statement, long long duration, long long 
     cdef PyObject *data = PyTuple_GET_ITEM(<PyObject *>statement, self.data)
     record = QueryRecord.__new__(QueryRecord)
     span = None
-    trace = trace_now()
+    trace = trace_in(OTEL)
     if trace is not None:
         span = span_in(trace)
     if request is not None:
-        user_id, session_id, endpoint = request.user_id, request.session_id, request.endpoint
-        request_id = request.request_id
+        user_id, session_id, endpoint, request_id = who_asks(request)
         if span is None:
             span = request.span
-        if not all_fit(user_id, session_id, endpoint, request_id):
+        if not (
+            (type(user_id) is UUID_TYPE or is_short(user_id)) and is_short(session_id) and is_short(endpoint)
+            and is_short(request_id)
+        ) and not all_fit(user_id, session_id, endpoint, request_id):
             self.recorder._keep(statement, duration, None if rows < 0 else rows, request)
             return 0
         record.user_id, record.session_id, record.endpoint = user_id, session_id, endpoint
@@ -328,6 +380,8 @@ cdef void let_go(PyObject *query) noexcept:
 
 
 set_destructor(Query, &SPARES, let_go)
+set_steps(Query, <sendfunc>step, <iternextfunc>step_on)
+learn_to_append(deque.append)
 
 
 cdef inline Query new_query():

@@ -9,18 +9,15 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics._context import otel_context, span_of
+from asgi_analytics.events.minting import advance, base, next_millisecond, step
 from asgi_analytics.instrumentation.identity import is_id
 from asgi_analytics.instrumentation.lines import (
     LONGEST_NAME,
     RECORD_BYTES,
     Lines,
-    advance,
-    base,
     endpoint_json,
     fits,
     json_text,
-    next_millisecond,
-    step,
 )
 
 try:

@@ -12,9 +12,10 @@ from asgi_analytics._log import failure, log_problem
 from asgi_analytics._queue import MOST_RECORDS_BYTES
 from asgi_analytics._tracebacks import error_type, unwrapped
 from asgi_analytics.events.captured import ApiRequest
+from asgi_analytics.events.minting import advance, base, next_millisecond, step
 from asgi_analytics.instrumentation.identified import IdentifiedRequest
 from asgi_analytics.instrumentation.identity import acceptable_request_id
-from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES, advance, base, fits, next_millisecond, step
+from asgi_analytics.instrumentation.lines import LONGEST_NAME, RECORD_BYTES, fits
 from asgi_analytics.instrumentation.outcomes import outcome_of
 from asgi_analytics.instrumentation.request_lines import rest_of
 

@@ -1,81 +1,19 @@
 from cpython.object cimport PyObject
 
-cdef extern from *:
-    """
-    #include <time.h>
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
 
-    static inline long long read_clock(clockid_t clock)
-    {
-        struct timespec now;
-        clock_gettime(clock, &now);
-        return now.tv_sec * 1000000000LL + now.tv_nsec;
-    }
-
-    /* The exception that is set, as one object, and back again: 3.12 has this under another name than 3.11. */
-    static inline PyObject *take_error(void)
-    {
-    #if PY_VERSION_HEX >= 0x030C0000
-        return PyErr_GetRaisedException();
-    #else
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(value, traceback);
-        Py_XDECREF(type);
-        Py_XDECREF(traceback);
-        return value;
-    #endif
-    }
-
-    /* What a context variable holds, None for nothing; without a reference, for the context has one. */
-    static inline PyObject *held_by(PyObject *variable)
-    {
-        PyObject *value;
-        if (PyContextVar_Get(variable, NULL, &value) < 0)
-            PyErr_Clear();
-        else if (value != NULL) {
-            Py_DECREF(value);
-            return value;
-        }
-        return Py_None;
-    }
-
-    /* Objects of one class that have done their work, to be used again: Cython's own way is for base classes only. */
-    typedef struct {
-        int count;
-        PyObject *kept[16];
-        destructor destroy;
-    } Spares;
-
-    static inline PyObject *spare_of(Spares *spares)
-    {
-        PyObject *object;
-        if (spares->count == 0)
-            return NULL;
-        object = spares->kept[--spares->count];
-        PyObject_Init(object, Py_TYPE(object));
-        PyObject_GC_Track(object);
-        return object;
-    }
-
-    /* Called in place of tp_dealloc with an object that refers to nothing any more. */
-    static inline void keep_spare(Spares *spares, PyObject *object)
-    {
-        if (spares->count == 16 || PyObject_GC_IsFinalized(object)) {
-            spares->destroy(object);
-            return;
-        }
-        PyObject_GC_UnTrack(object);
-        spares->kept[spares->count++] = object;
-    }
-
-    static void set_destructor(PyObject *type, Spares *spares, destructor destroy)
-    {
-        spares->destroy = ((PyTypeObject *)type)->tp_dealloc;
-        ((PyTypeObject *)type)->tp_dealloc = destroy;
-    }
-    """
+cdef extern from "stepped.h":
+    void give_error(object)
+    void give_result(PyObject *)
+    void forget()
+    object awaiter_of(object)
+    ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
+    ctypedef PyObject *(*iternextfunc)(PyObject *)
+    void set_steps(object, sendfunc, iternextfunc)
     PyObject *held_by(object)
     ctypedef void (*destructor)(PyObject *) noexcept
     ctypedef struct Spares:
@@ -90,6 +28,9 @@ cdef extern from *:
     long long read_clock(clockid_t clock)
 
 cdef extern from "Python.h":
+    int PyIter_Send(PyObject *, PyObject *, PyObject **)
+    bint PyErr_GivenExceptionMatches(object, object)
+    PyObject *Py_None
     object PyContextVar_Set(object, object)
     int PyContextVar_Reset(object, object)
     void Py_DECREF(PyObject *)
@@ -123,4 +64,52 @@ cdef class Stepped:
     cdef int ended(self, object error, object result) except -1
 
 
-cdef void forget() noexcept
+cdef inline int end(Stepped self, object error, object result) except -1:
+    self.state = DONE
+    self.inner = None  # a task may outlive what it awaited, and keeps this
+    return self.ended(error, result)
+
+
+cdef inline PySendResult step(PyObject *me, PyObject *value, PyObject **result) except PYGEN_ERROR:
+    cdef Stepped self = <Stepped>me
+    cdef int how
+    result[0] = NULL
+    if self.state != RUNNING:
+        if self.state == DONE:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self.state = RUNNING
+        try:
+            self.inner = awaiter_of(self.begin())
+        except BaseException as error:
+            end(self, error, None)
+            raise
+    how = PyIter_Send(<PyObject *>self.inner, value, result)
+    if how == PYGEN_NEXT:
+        return PYGEN_NEXT
+    if how == PYGEN_RETURN:
+        found = <object>result[0]  # counted here, and once more until it is handed on
+        Py_DECREF(result[0])
+        result[0] = NULL
+        end(self, None, found)
+        Py_INCREF(<PyObject *>found)
+        result[0] = <PyObject *>found
+        return PYGEN_RETURN
+    # Not by try and except, which would add a line of ours to the traceback.
+    error = taken_error()
+    end(self, error, None)
+    give_error(error)
+    return PYGEN_ERROR
+
+
+ctypedef PySendResult (*sendfunc_as_it_is)(PyObject *, PyObject *, PyObject **) noexcept
+
+
+cdef inline PyObject *step_on(PyObject *me) except? NULL:
+    cdef PyObject *result = NULL
+    # Called as if it could not raise: else each exception would get a line of ours in its traceback.
+    cdef PySendResult how = (<sendfunc_as_it_is>step)(me, Py_None, &result)
+    if how == PYGEN_RETURN:
+        give_result(result)
+        Py_DECREF(result)
+        return NULL
+    return result

@@ -1,6 +1,43 @@
+from cpython.dict cimport PyDict_Size
+from cpython.object cimport PyObject
+
+from asgi_analytics._counter cimport Counter
 from asgi_analytics._fields cimport QueueFields
+from asgi_analytics.instrumentation.stepped cimport CLOCK_REALTIME, read_clock, value_of
+
+cdef extern from *:
+    """
+    /* What deque.append calls: a look-up and two calls less. */
+    static PyCFunction append_to_deque;
+
+    static void learn_to_append(PyObject *descriptor)
+    {
+        PyMethodDef *method = ((PyMethodDescrObject *)descriptor)->d_method;
+        if (Py_IS_TYPE(descriptor, &PyMethodDescr_Type) && method->ml_flags == METH_O)
+            append_to_deque = method->ml_meth;
+    }
+
+    static inline PyObject *append(PyObject *items, PyObject *item)
+    {
+        if (append_to_deque == NULL)
+            return PyObject_CallMethod(items, "append", "O", item);
+        return append_to_deque(items, item);
+    }
+    """
+    object append(object, object)
+    void learn_to_append(object)
+
+cdef extern from "Python.h":
+    PyObject *PyList_GET_ITEM(list, Py_ssize_t)
+
 
 cdef class Writer:
+    # For the application's threads: what an id is minted of, as long as nobody else has begun a millisecond.
+    cdef long long next_millisecond
+    cdef object id_base
+    cdef list bases
+    cdef Counter counter
+    # For the worker.
     cdef object lines
     cdef object service
     cdef object nobody
@@ -15,6 +52,7 @@ cdef class Writer:
     cdef Py_ssize_t length
     cdef Py_ssize_t room
 
+    cdef int look_again(self, long long now) except -1
     cdef int text(self, str text, Py_ssize_t first=*, Py_ssize_t last=*) except -1
     cdef int grow(self, Py_ssize_t size) except -1
     cdef int start(self, Record record) except -1
@@ -62,7 +100,36 @@ cdef class QueryWriter(Writer):
     pass
 
 
-cdef object trace_now()
+cdef object current_trace()
 cdef object span_in(object trace)
-cdef int mint(Record record) except -1
-cdef bint enqueue(QueueFields queue, Record record) except -1
+
+
+cdef inline object trace_in(object variable):
+    """Return OpenTelemetry's context, which ``otel_variable`` keeps; None where it is empty."""
+    trace = current_trace() if variable is None else value_of(variable)
+    if isinstance(trace, dict) and PyDict_Size(trace) == 0:
+        return None
+    return trace
+
+
+cdef inline int mint(Record record) except -1:
+    """Give a record its time and its id, of the counter that all share."""
+    cdef Writer writer = record.writer
+    cdef long long now = read_clock(CLOCK_REALTIME)
+    if now >= writer.next_millisecond or PyList_GET_ITEM(writer.bases, 0) != <PyObject *>writer.id_base:
+        writer.look_again(now)
+    record.time_ns = now
+    record.base = writer.id_base
+    record.number = writer.counter.number
+    writer.counter.number += 1
+    return 0
+
+
+cdef inline bint enqueue(QueueFields queue, Record record) except -1:
+    """Put a record into the queue, as `EventQueue.put` does; False when it is full."""
+    items = queue.items
+    if len(items) < queue.calm_length and queue.bytes_in - queue.bytes_out + record.weight < queue.calm_bytes:
+        queue.bytes_in += record.weight
+        append(items, record)
+        return True
+    return queue.put(record, record.weight, True)

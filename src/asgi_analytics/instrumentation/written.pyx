@@ -12,11 +12,9 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
-from asgi_analytics._counter cimport Counter
-from asgi_analytics._fields cimport QueueFields
-from asgi_analytics.instrumentation.stepped cimport CLOCK_REALTIME, PyObject_CallNoArgs, read_clock, value_of
+from asgi_analytics.events.minting cimport advance
 
-from collections import deque
+
 from contextvars import ContextVar
 from uuid import UUID
 
@@ -24,8 +22,9 @@ import opentelemetry.trace.propagation
 from opentelemetry.trace import SpanContext
 
 from asgi_analytics._context import otel_context, span_of
+from asgi_analytics.events.minting import base, next_millisecond, step
 from asgi_analytics.instrumentation.identity import request_ids
-from asgi_analytics.instrumentation.lines import advance, base, endpoint_json, json_text, next_millisecond, step, user_json
+from asgi_analytics.instrumentation.lines import endpoint_json, json_text, user_json
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
@@ -34,34 +33,17 @@ cdef enum:
     BETWEEN = 1024  # more than is written from one text to the next
     NEAR = 64  # heads at hand
 
-cdef object OTEL = getattr(otel_context, "__self__", None)
-if not isinstance(OTEL, ContextVar):
-    OTEL = None
+otel_variable = getattr(otel_context, "__self__", None)
+"""The context variable of OpenTelemetry's context; None where that is not kept in one."""
+if not isinstance(otel_variable, ContextVar):
+    otel_variable = None
 cdef object SPAN_KEY = getattr(opentelemetry.trace.propagation, "_SPAN_KEY", None)
 cdef object SPAN_CONTEXT = SpanContext
-cdef list NEXT = next_millisecond, BASE = base, STEP = step
 cdef list REQUEST_IDS = request_ids
 
 
 cdef extern from *:
     """
-    /* What deque.append calls: a look-up and two calls less. */
-    static PyCFunction append_to_deque;
-
-    static void learn_to_append(PyObject *descriptor)
-    {
-        PyMethodDef *method = ((PyMethodDescrObject *)descriptor)->d_method;
-        if (Py_IS_TYPE(descriptor, &PyMethodDescr_Type) && method->ml_flags == METH_O)
-            append_to_deque = method->ml_meth;
-    }
-
-    static inline PyObject *append(PyObject *items, PyObject *item)
-    {
-        if (append_to_deque == NULL)
-            return PyObject_CallMethod(items, "append", "O", item);
-        return append_to_deque(items, item);
-    }
-
     /* The two digits of each byte: half of the steps that one digit at a time would take. */
     #define ROW(d) d"0" d"1" d"2" d"3" d"4" d"5" d"6" d"7" d"8" d"9" d"a" d"b" d"c" d"d" d"e" d"f"
     static const char HEX[] = ROW("0") ROW("1") ROW("2") ROW("3") ROW("4") ROW("5") ROW("6") ROW("7")
@@ -91,13 +73,8 @@ cdef extern from *:
         return 0;
     }
     """
-    object append(object, object)
-    void learn_to_append(object)
     const char *HEX
     int halves_of(object number, unsigned long long *upper, unsigned long long *lower) except -1
-
-
-learn_to_append(deque.append)
 
 
 cdef inline void raw(Writer self, const char *ascii, Py_ssize_t size) noexcept:
@@ -174,8 +151,17 @@ cdef class Writer:
 
     def __init__(self, lines):
         self.lines = lines
+        self.bases = base
         self.service, self.nobody, self.place = lines.service, lines.nobody, lines.place
         self.millisecond = -1
+
+    cdef int look_again(self, long long now) except -1:
+        """Take note of the millisecond's base and of the counter, after another thread, a fork, or a millisecond."""
+        if now >= <long long>next_millisecond[0]:
+            advance(now)
+        self.next_millisecond, self.id_base = next_millisecond[0], base[0]
+        self.counter = step[0].__self__
+        return 0
 
     cdef int text(self, str text, Py_ssize_t first=0, Py_ssize_t last=0) except -1:
         """Append a text without so many of its first and last characters, which are ASCII."""
@@ -381,12 +367,9 @@ cdef class QueryWriter(Writer):
         return self.ended(key)
 
 
-cdef object trace_now():
-    """Return OpenTelemetry's context; None where it is empty."""
-    trace = PyObject_CallNoArgs(otel_context) if OTEL is None else value_of(OTEL)
-    if isinstance(trace, dict) and PyDict_Size(trace) == 0:
-        return None
-    return trace
+cdef object current_trace():
+    """Return OpenTelemetry's context where no variable keeps it."""
+    return otel_context()
 
 
 cdef object span_in(object trace):
@@ -401,43 +384,3 @@ cdef object span_in(object trace):
                 ids = <tuple>context
                 return (ids[0], ids[1]) if ids[5] else None
     return span_of(trace)
-
-
-# What the shared names hold, for as long as they hold the same objects.
-cdef object KNOWN_BASE = None, KNOWN_STEP = None
-cdef Counter COUNTER = None
-cdef long long KNOWN_NEXT = 0
-
-
-cdef int look_again(long long now) except -1:
-    """Take note of the millisecond's base and of the counter, after another thread, a fork, or a millisecond."""
-    global KNOWN_BASE, KNOWN_NEXT, KNOWN_STEP, COUNTER
-    if now >= <long long>NEXT[0]:
-        advance(now)
-    KNOWN_BASE, KNOWN_NEXT = BASE[0], NEXT[0]
-    if STEP[0] is not KNOWN_STEP:
-        KNOWN_STEP = STEP[0]
-        COUNTER = KNOWN_STEP.__self__
-    return 0
-
-
-cdef int mint(Record record) except -1:
-    """Give a record its time and its id."""
-    cdef long long now = read_clock(CLOCK_REALTIME)
-    if now >= KNOWN_NEXT or BASE[0] is not KNOWN_BASE or STEP[0] is not KNOWN_STEP:
-        look_again(now)
-    record.time_ns = now
-    record.base = KNOWN_BASE
-    record.number = COUNTER.number  # what the call of KNOWN_STEP does
-    COUNTER.number += 1
-    return 0
-
-
-cdef bint enqueue(QueueFields queue, Record record) except -1:
-    """Put a record into the queue, as `EventQueue.put` does; False when it is full."""
-    items = queue.items
-    if len(items) < queue.calm_length and queue.bytes_in - queue.bytes_out + record.weight < queue.calm_bytes:
-        queue.bytes_in += record.weight
-        append(items, record)
-        return True
-    return queue.put(record, record.weight, True)

@@ -1,0 +1,1 @@
+cpdef advance(ns)
