@@ -15,19 +15,25 @@ from asgi_analytics.instrumentation.settings cimport CaptureSettings
 from asgi_analytics.instrumentation.stepped cimport (
     CLOCK_MONOTONIC,
     RUNNING,
-    Py_DECREF,
-    Py_INCREF,
     PyContextVar_Reset,
     PyContextVar_Set,
+    PyObject_CallFinalizerFromDealloc,
     PyObject_CallOneArg,
+    Py_DECREF,
+    Py_INCREF,
+    Spares,
     Stepped,
     iternextfunc,
+    keep_spare,
     read_clock,
     sendfunc,
+    set_destructor,
     set_steps,
+    spare_of,
     step,
     step_on,
     taken_error,
+    used_again,
     value_of,
 )
 from asgi_analytics.instrumentation.written cimport RequestRecord, Writer, enqueue, learn_to_append, mint, span_in, trace_in
@@ -100,7 +106,6 @@ cdef inline object member(object message, object name):
 
 
 @cython.final
-@cython.freelist(64)
 cdef class Capture(Stepped):
     """One request on its way, in place of the coroutine of ``AnalyticsMiddleware.__call__``."""
 
@@ -144,10 +149,11 @@ cdef class Capture(Stepped):
 
     cdef int ended(self, object error, object result) except -1:
         cdef RequestFields request = self.request
-        self.scope = self.receive = self.send_ = None  # a task may outlive its request, and keeps this
+        token = self.token
+        # A task may outlive its request, and keeps this.
+        self.runner = self.scope = self.receive = self.send_ = self.token = self.request = None
         if request is None:
             return 0
-        self.request = None
         problem = None
         if error is not None:
             try:
@@ -156,7 +162,7 @@ cdef class Capture(Stepped):
                 problem = raised_meanwhile
         if (<finish_as_it_is>finish)(request) < 0:
             problem = taken_error()
-        if PyContextVar_Reset(CURRENT, self.token) < 0:
+        if PyContextVar_Reset(CURRENT, token) < 0:
             PyErr_Clear()  # somebody runs the application in one context and ends it in another
             PyContextVar_Set(CURRENT, None)
         if problem is not None:
@@ -169,7 +175,6 @@ cdef class Capture(Stepped):
 
 
 @cython.final
-@cython.freelist(64)
 cdef class Sending(Stepped):
     """One message on its way to the server, in place of the coroutine of ``HttpRequest.send``."""
 
@@ -180,20 +185,45 @@ cdef class Sending(Stepped):
         return PyObject_CallOneArg(self.request._send, self.message)
 
     cdef int ended(self, object error, object result) except -1:
+        cdef RequestFields request = self.request
+        message = self.message
+        self.request = self.message = None
         if error is None:
-            if (<note_as_it_is>note)(self.request, self.message) < 0:
+            if (<note_as_it_is>note)(request, message) < 0:
                 problem = taken_error()
                 if not isinstance(problem, Exception):
                     raise problem
                 log_problem("send", "a message of a response was not captured: %s", failure(problem))
         elif isinstance(error, OSError):
-            self.request.send_error = error
-            self.request.ordinary = False
+            request.send_error = error
+            request.ordinary = False
         return 0
 
 
+cdef Spares CAPTURES, SENDINGS
+
+
+cdef void let_go_of_capture(PyObject *capture) noexcept:
+    if (<Capture>capture).runner is None:
+        keep_spare(&CAPTURES, capture)
+    elif PyObject_CallFinalizerFromDealloc(capture) == 0:  # Cython's function does so for its own classes only
+        CAPTURES.destroy(capture)
+
+
+cdef void let_go_of_sending(PyObject *sending) noexcept:
+    if (<Sending>sending).request is None:
+        keep_spare(&SENDINGS, sending)
+    else:
+        SENDINGS.destroy(sending)
+
+
+set_destructor(Capture, &CAPTURES, let_go_of_capture)
+set_destructor(Sending, &SENDINGS, let_go_of_sending)
+
+
 cdef object send_message(object request, object message):
-    cdef Sending sending = Sending.__new__(Sending)
+    cdef PyObject *spare = spare_of(&SENDINGS)
+    cdef Sending sending = Sending.__new__(Sending) if spare == NULL else <Sending>used_again(spare)
     sending.request = <RequestFields>request
     sending.message = message
     return sending
@@ -391,7 +421,8 @@ cdef class Runner:
 
 
 cdef Capture capture_of(Runner runner, object scope, object receive, object send):
-    cdef Capture capture = Capture.__new__(Capture)
+    cdef PyObject *spare = spare_of(&CAPTURES)
+    cdef Capture capture = Capture.__new__(Capture) if spare == NULL else <Capture>used_again(spare)
     capture.runner = runner
     capture.scope = scope
     capture.receive = receive

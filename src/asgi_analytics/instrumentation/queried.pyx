@@ -14,11 +14,10 @@ from asgi_analytics._fields cimport QueueFields, RequestFields
 from asgi_analytics.instrumentation.settings cimport CaptureSettings
 from asgi_analytics.instrumentation.stepped cimport (
     CLOCK_MONOTONIC,
-    DONE,
-    NEW,
     RUNNING,
     Py_DECREF,
     Py_INCREF,
+    PyObject_CallFinalizerFromDealloc,
     Spares,
     Stepped,
     forget,
@@ -33,6 +32,7 @@ from asgi_analytics.instrumentation.stepped cimport (
     step,
     step_on,
     taken_error,
+    used_again,
 )
 from asgi_analytics.instrumentation.written cimport QueryRecord, Writer, enqueue, learn_to_append, mint, span_in, trace_in
 
@@ -83,7 +83,6 @@ cdef extern from "Python.h":
     PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t)
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject *)
     bint PyUnicode_CheckExact(object)
-    int PyObject_CallFinalizerFromDealloc(PyObject *)
     PyObject *PyObject_Vectorcall(PyObject *, PyObject **, size_t, PyObject *)
     Py_ssize_t PyVectorcall_NARGS(size_t)
     object PyMethod_New(object, object)
@@ -128,21 +127,21 @@ cdef class QueryMethod(Method):
     # What `asyncpg._query` says of its wrapper; a text for the class would stand for that of the method.
 
     cdef list recorders
-    cdef object rows_of
+    # What is known of the recorder that the tap had last. First of all what each query asks for: so it lies together.
+    cdef object recorder
+    cdef Writer writer
+    cdef QueueFields queue
+    cdef long long max_bytes
+    cdef int data
     cdef int rows
-    cdef dict tags
     cdef bint tag
     cdef bint always
-    # What is known of the recorder that the tap had last.
-    cdef object recorder
-    cdef object client
-    cdef QueueFields queue
-    cdef Writer writer
     cdef bint keeps_all
     cdef double slow
     cdef double sample_rate
-    cdef int data
-    cdef long long max_bytes
+    cdef dict tags
+    cdef object rows_of
+    cdef object client
 
     @property
     def __doc__(self):
@@ -373,9 +372,9 @@ cdef Spares SPARES
 
 cdef void let_go(PyObject *query) noexcept:
     forget()
-    if (<Query>query).state == DONE and (<Query>query).method is None:
+    if (<Query>query).method is None:
         keep_spare(&SPARES, query)
-    elif PyObject_CallFinalizerFromDealloc(query) == 0:  # Cython's way of ending calls it for its own classes only
+    elif PyObject_CallFinalizerFromDealloc(query) == 0:  # Cython's function does so for its own classes only
         SPARES.destroy(query)
 
 
@@ -384,30 +383,17 @@ set_steps(Query, <sendfunc>step, <iternextfunc>step_on)
 learn_to_append(deque.append)
 
 
-cdef inline Query new_query():
-    cdef PyObject *spare = spare_of(&SPARES)
-    if spare == NULL:
-        return Query.__new__(Query)
-    query = <object>spare
-    Py_DECREF(spare)
-    (<Query>query).state = NEW
-    return <Query>query
-
-
 cdef PyObject *observed(QueryMethod method, PyObject *pending, PyObject *connection, PyObject *query) except NULL:
     """Return what awaits ``pending``, whose reference it takes."""
-    cdef Query one
-    awaitable = <object>pending
+    cdef PyObject *spare = spare_of(&SPARES)
+    cdef Query one = Query.__new__(Query) if spare == NULL else <Query>used_again(spare)
+    one.inner = <object>pending
     Py_DECREF(pending)
-    if method.recorders[0] is not None:
-        one = new_query()
-        one.inner = awaitable
-        one.method = method
-        one.connection = <object>connection
-        one.query = <object>query
-        awaitable = one
-    Py_INCREF(<PyObject *>awaitable)
-    return <PyObject *>awaitable
+    one.method = method
+    one.connection = <object>connection
+    one.query = <object>query
+    Py_INCREF(<PyObject *>one)
+    return <PyObject *>one
 
 
 ctypedef PyObject *(*observed_as_it_is)(QueryMethod, PyObject *, PyObject *, PyObject *) noexcept

@@ -74,6 +74,15 @@ static inline PyObject *awaiter_of(PyObject *awaitable)
     return NULL;
 }
 
+/* Goes on with what `awaiter_of` gave, as PyIter_Send does. */
+static inline PySendResult send_to(PyObject *awaiter, PyObject *value, PyObject **result)
+{
+    PyAsyncMethods *methods = Py_TYPE(awaiter)->tp_as_async;
+    if (methods != NULL && methods->am_send != NULL)
+        return methods->am_send(awaiter, value, result);
+    return PyIter_Send(awaiter, value, result);
+}
+
 /* What says to the interpreter that an await has ended, and with what. Nothing at all says None. To make the
    exception costs as much as all else here, so there is one, as long as nobody else has got hold of it. */
 static PyObject *spare_stop = NULL;

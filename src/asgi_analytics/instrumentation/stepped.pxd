@@ -11,6 +11,7 @@ cdef extern from "stepped.h":
     void give_result(PyObject *)
     void forget()
     object awaiter_of(object)
+    PySendResult send_to(PyObject *, PyObject *, PyObject **)
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     ctypedef PyObject *(*iternextfunc)(PyObject *)
     void set_steps(object, sendfunc, iternextfunc)
@@ -28,11 +29,11 @@ cdef extern from "stepped.h":
     long long read_clock(clockid_t clock)
 
 cdef extern from "Python.h":
-    int PyIter_Send(PyObject *, PyObject *, PyObject **)
     bint PyErr_GivenExceptionMatches(object, object)
     PyObject *Py_None
     object PyContextVar_Set(object, object)
     int PyContextVar_Reset(object, object)
+    int PyObject_CallFinalizerFromDealloc(PyObject *)
     void Py_DECREF(PyObject *)
     void Py_INCREF(PyObject *)
     object PyObject_CallOneArg(object, object)
@@ -64,6 +65,14 @@ cdef class Stepped:
     cdef int ended(self, object error, object result) except -1
 
 
+cdef inline Stepped used_again(PyObject *spare):
+    """Return what `spare_of` gave, to begin anew."""
+    one = <Stepped>spare
+    Py_DECREF(spare)
+    one.state = NEW
+    return one
+
+
 cdef inline int end(Stepped self, object error, object result) except -1:
     self.state = DONE
     self.inner = None  # a task may outlive what it awaited, and keeps this
@@ -83,7 +92,7 @@ cdef inline PySendResult step(PyObject *me, PyObject *value, PyObject **result) 
         except BaseException as error:
             end(self, error, None)
             raise
-    how = PyIter_Send(<PyObject *>self.inner, value, result)
+    how = send_to(<PyObject *>self.inner, value, result)
     if how == PYGEN_NEXT:
         return PYGEN_NEXT
     if how == PYGEN_RETURN:
