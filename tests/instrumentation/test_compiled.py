@@ -8,6 +8,7 @@ import contextlib
 import gc
 import inspect
 import threading
+import time
 import types
 import weakref
 from types import SimpleNamespace
@@ -22,8 +23,10 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from asgi_analytics import AnalyticsMiddleware, capture_errors, set_session, set_user
-from asgi_analytics._context import current
+from asgi_analytics import AnalyticsClient, AnalyticsMiddleware, capture_errors, set_session, set_user
+from asgi_analytics._context import RequestContext, current
+from asgi_analytics.events import minting
+from asgi_analytics.events.identity import mint
 from asgi_analytics.instrumentation import asyncpg, asyncpg_rows
 from asgi_analytics.instrumentation.queries import QueryRecorder
 from asgi_analytics.testing import CapturedEvents, capture_events
@@ -175,7 +178,7 @@ def test_both_ways_see_the_same_of_any_conversation(
     assert by_the_compiler == converse(steps, user, headers, method, breaks, False)
 
 
-def replaced(captured: CapturedEvents, original: Any, *, compiled: bool = True) -> Any:
+def replaced(captured: Any, original: Any, *, compiled: bool = True) -> Any:
     """Return a class with a method ``fetch`` that is captured, and the tags that are asked for."""
     recorder = QueryRecorder(captured.client, slow_ms=None, sample_rate=1.0, capture_statement=True)
     tap: Any = SimpleNamespace(recorders=[recorder], tags={})
@@ -315,6 +318,75 @@ def test_both_ways_see_the_same_of_queries_within_a_request(name: str, headers: 
     assert [event[0] for event in by_the_compiler] == (["database_query"] * 4 + ["api_request"]) * 3
     if name == "nothing known":
         assert [event[1]["endpoint"] for event in by_the_compiler[1:5]] == ["/things/{id}"] * 4
+
+
+def test_both_ways_know_a_route_that_another_application_hides() -> None:
+    def ask(compiled: bool) -> list[str | None]:
+        with capture_events() as captured:
+            connection = replaced(captured, answer, compiled=compiled)()
+
+            async def handler(scope: Any, receive: Any, send: Any) -> None:
+                await connection.fetch("SELECT 1", [])
+                await hello(scope, receive, send)
+
+            class Handler:
+                __call__ = staticmethod(handler)
+
+            inner = Starlette(routes=[Route("/things/{id}", Handler())])
+
+            async def hidden(scope: Any, receive: Any, send: Any) -> None:
+                await inner(scope, receive, send)
+
+            outer = Starlette(routes=[Mount("/in", hidden)])
+
+            async def either(scope: Any, receive: Any, send: Any) -> None:
+                await (outer if scope["path"].startswith("/in") else inner)(scope, receive, send)
+
+            async def send(message: Message) -> None:
+                pass
+
+            async def main() -> None:
+                app: Any = AnalyticsMiddleware(either, client=captured.client)
+                for path in ("/things/7", "/things/8", "/in/things/9"):
+                    await app(http_scope(path), None, send)
+
+            asyncio.run(main())
+            return [event.data["endpoint"] for event in captured.of("database_query")]
+
+    by_the_compiler = ask(True)
+    assert by_the_compiler == ask(False)
+    assert by_the_compiler[:2] == ["/things/{id}"] * 2
+    assert by_the_compiler[2] != "/things/{id}"
+
+
+@pytest.mark.parametrize("field", ["user_id", "session_id", "endpoint", "request_id"])
+async def test_a_query_of_somebody_with_a_long_name_weighs_what_it_takes(field: str) -> None:
+    client = AnalyticsClient(service="shop")
+    connection = replaced(SimpleNamespace(client=client), answer)()
+    request = RequestContext()
+    setattr(request, field, "x" * 5_000)
+    token = current.set(request)
+    await connection.fetch("SELECT 1", [])
+    current.reset(token)
+    assert client._queue.bytes_in > 5_000
+    client.close(timeout=0)
+
+
+async def test_ids_rise_whoever_mints_them(captured: CapturedEvents) -> None:
+    connection = replaced(captured, answer)()
+    begun = time.time_ns()
+    ids = []
+    try:
+        for ahead in range(1, 300):
+            await connection.fetch("SELECT 1", [])
+            minting.advance(begun + ahead * 3_600_000_000_000)  # as a thread whose clock was ahead would do
+            ids.append(mint())
+            await connection.fetch("SELECT 1", [])
+    finally:
+        minting.seed()
+    asked = [event.event_id for event in captured.events]
+    assert len(asked) == 2 * len(ids)
+    assert all(asked[2 * at] < made < asked[2 * at + 1] for at, made in enumerate(ids))
 
 
 @pytest.fixture
