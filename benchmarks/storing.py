@@ -93,18 +93,29 @@ def rows_of(lines: list[bytes]) -> list[tuple[Any, ...]]:
 
 
 class Stretches:
-    """Measures the longest time that another thread had to wait for the interpreter lock."""
+    """Measures the longest time, in seconds, that another thread had to wait for the interpreter lock.
+
+    What it waited for a processor meanwhile, which Linux counts for each thread, is no part of that: the server works on
+    the same two. ``late`` is the longest time with it.
+    """
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self.longest = self.late = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
     def _watch(self) -> None:
+        counted = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+
+        def queued() -> float:
+            return int(counted.read_text().split()[1]) / 1e9 if counted.exists() else 0.0
+
         while not self._stop.is_set():
-            began = time.perf_counter()
+            queued_before, began = queued(), time.perf_counter()
             time.sleep(0.0005)
-            self.longest = max(self.longest, time.perf_counter() - began - 0.0005)
+            late = time.perf_counter() - began - 0.0005
+            self.late = max(self.late, late)
+            self.longest = max(self.longest, late - (queued() - queued_before))
 
     def __enter__(self) -> Stretches:
         sys.setswitchinterval(0.0005)
@@ -207,7 +218,7 @@ async def worker_cpu(dsn: str, lines: list[bytes]) -> float:
     return used / len(lines) * 1e6
 
 
-async def longest_stretch(dsn: str) -> float:
+async def longest_stretch(dsn: str) -> Stretches:
     sink = TimescaleSink(dsn)
     lines = make_lines(WRITE_EVENTS * 10, datetime.now(UTC) - timedelta(hours=2))
     number = min(WRITE_EVENTS, WRITE_BYTES // len(lines[0]))  # as the worker takes them
@@ -215,7 +226,7 @@ async def longest_stretch(dsn: str) -> float:
         for i in range(0, len(lines), number):
             await sink.write(lines[i : i + number])
     await sink.aclose()
-    return stretches.longest
+    return stretches
 
 
 def main() -> None:
@@ -255,10 +266,12 @@ def main() -> None:
             )
         at_most("worker CPU, µs an event of 250 bytes or some more", cpu, 0.7)
         query(dsn, "TRUNCATE analytics_events")
-        stretches = [asyncio.run(longest_stretch(dsn)) * 1000 for _ in range(options.rounds)]
-        waits = ", ".join(f"{one:.1f}" for one in stretches)
-        print(f"longest waits of another thread for the interpreter: {waits} ms")
-        at_most("ms that another thread waits for the interpreter at most", max(stretches), 5)
+        stretches = [asyncio.run(longest_stretch(dsn)) for _ in range(options.rounds)]
+        waits = ", ".join(f"{one.longest * 1000:.1f}" for one in stretches)
+        late = ", ".join(f"{one.late * 1000:.1f}" for one in stretches)
+        print(f"longest waits of another thread for the interpreter: {waits} ms; for a processor, too: {late} ms")
+        longest = max(one.longest for one in stretches) * 1000
+        at_most("ms that another thread waits for the interpreter at most", longest, 5)
     finally:
         servers.close()
 

@@ -447,6 +447,6 @@ def call_without_frame(middleware):
     set_call(middleware, <ternaryfunc>enter)
 
 
-for one in (Capture, Sending):
-    set_steps(one, <sendfunc>step, <iternextfunc>step_on)
+set_steps(Capture, <sendfunc>step, <iternextfunc>step_on)
+set_steps(Sending, <sendfunc>step, <iternextfunc>step_on)
 learn_to_append(deque.append)

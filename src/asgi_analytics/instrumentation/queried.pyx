@@ -33,6 +33,7 @@ from asgi_analytics.instrumentation.stepped cimport (
     step_on,
     taken_error,
     used_again,
+    value_of,
 )
 from asgi_analytics.instrumentation.written cimport QueryRecord, Writer, enqueue, learn_to_append, mint, span_in, trace_in
 
@@ -248,7 +249,7 @@ cdef int failed(QueryMethod self, Query query, object error) except -1:
 cdef int succeeded(QueryMethod self, Query query, object result) except -1:
     """Record a query that went well."""
     cdef PyObject *statement = <PyObject *>query.statement
-    cdef PyObject *request
+    cdef RequestFields request
     cdef long long duration
     tag = None
     if self.tag and (self.always or PyTuple_GET_ITEM(statement, IS_READ) != Py_True):
@@ -258,11 +259,11 @@ cdef int succeeded(QueryMethod self, Query query, object result) except -1:
             self.recorder.succeeded(query.statement, query.started, self.rows_of, result, tag)
         return 0
     duration = (read_clock(CLOCK_MONOTONIC) - query.started) // 1000
-    request = held_by(CURRENT)
-    if request != Py_None:
-        count(<RequestFields>request, <object>PyTuple_GET_ITEM(statement, FINGERPRINT), duration)
+    request = <RequestFields>value_of(CURRENT)
+    if request is not None:
+        count(request, <object>PyTuple_GET_ITEM(statement, FINGERPRINT), duration)
     if self.keeps_all or duration >= self.slow or random() < self.sample_rate:
-        keep(self, query.statement, duration, rows_affected(self, result, query.statement, tag), <RequestFields>request)
+        keep(self, query.statement, duration, rows_affected(self, result, query.statement, tag), request)
     return 0
 
 

@@ -9,17 +9,23 @@ cdef extern from *:
     """
     /* What deque.append calls: a look-up and two calls less. */
     static PyCFunction append_to_deque;
+    static PyTypeObject *deque_type;
 
     static void learn_to_append(PyObject *descriptor)
     {
-        PyMethodDef *method = ((PyMethodDescrObject *)descriptor)->d_method;
-        if (Py_IS_TYPE(descriptor, &PyMethodDescr_Type) && method->ml_flags == METH_O)
-            append_to_deque = method->ml_meth;
+        PyMethodDef *method;
+        if (!Py_IS_TYPE(descriptor, &PyMethodDescr_Type))
+            return;
+        method = ((PyMethodDescrObject *)descriptor)->d_method;
+        if (method->ml_flags != METH_O)
+            return;
+        append_to_deque = method->ml_meth;
+        deque_type = PyDescr_TYPE(descriptor);
     }
 
     static inline PyObject *append(PyObject *items, PyObject *item)
     {
-        if (append_to_deque == NULL)
+        if (!Py_IS_TYPE(items, deque_type))
             return PyObject_CallMethod(items, "append", "O", item);
         return append_to_deque(items, item);
     }

@@ -14,7 +14,6 @@ from libc.string cimport memcpy
 
 from asgi_analytics.events.minting cimport advance
 
-
 from contextvars import ContextVar
 from uuid import UUID
 
