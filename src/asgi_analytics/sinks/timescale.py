@@ -33,10 +33,10 @@ CAREFUL_SECONDS = 60.0
 """Where one event was there already, more are to be expected: what was sent before an outage comes again. For so long
 each is looked for first. To find out by the server's refusal costs the write twice, and a line in its log."""
 
-AT_ONCE = 75
-REST = 0.001
-"""A gentle write lets the server rest for so many seconds after so many events, which take it less than a millisecond:
-less than what a scheduler gives it at a time, and others would wait."""
+AT_ONCE = 100
+REST = 0.002
+"""A gentle write lets the server rest for so many seconds after so many events, which take it a millisecond: less than
+what a scheduler gives it at a time, and others would wait."""
 
 _NO_TEXT = "22021"
 """What the server says of bytes that are no UTF-8, or hold a NUL."""
