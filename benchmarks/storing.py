@@ -95,8 +95,8 @@ def rows_of(lines: list[bytes]) -> list[tuple[Any, ...]]:
 class Stretches:
     """Measures the longest time, in seconds, that another thread had to wait for the interpreter lock.
 
-    What it waited for a processor meanwhile, which Linux counts for each thread, is no part of that: the server works on
-    the same two. ``late`` is the longest time with it.
+    What it waited for a processor meanwhile, which Linux counts for each thread, is no part of that: the server works
+    on the same two. ``late`` is the longest time with it.
     """
 
     def __init__(self) -> None:
