@@ -556,6 +556,23 @@ async def test_a_class_of_the_applications_own(dsn: str, captured: CapturedEvent
     assert brief(captured) == [("SELECT", 2, "ok")]
 
 
+async def test_a_tag_is_asked_for_on_its_own_connection_only(dsn: str) -> None:
+    with capture_events() as captured:
+        handle = instrument_asyncpg(captured.client)
+        asks, reads = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+        waiting = asyncio.create_task(asks.fetchval("SELECT pg_sleep(0.2)"))
+        while not handle._tap.tags:
+            await asyncio.sleep(0)
+        await reads.fetch("SELECT 1")
+        assert list(handle._tap.tags) == [id(asks)]
+        await waiting
+        assert handle._tap.tags == {}
+        await asks.close()
+        await reads.close()
+        handle.uninstrument()
+        assert [event.data["rows_affected"] for event in queries(captured)] == [1, 1]
+
+
 async def test_a_hundred_connections_at_once_do_not_mix(dsn: str, captured: CapturedEvents) -> None:
     async def work(number: int) -> None:
         request = RequestContext()

@@ -107,7 +107,8 @@ static inline void forget(void)
         Py_XSETREF(((PyStopIterationObject *)spare_stop)->value, Py_NewRef(Py_None));
 }
 
-/* What the interpreter calls at an await, and what asyncio's tasks call: Cython has neither for a class. */
+/* What the interpreter calls at an await, and what asyncio's tasks call: Cython has neither for a class. A derived class
+   shares the latter with its base, for which it is the same; the former is its own module's. */
 static inline void set_steps(PyObject *type, sendfunc step, iternextfunc next)
 {
     ((PyTypeObject *)type)->tp_as_async->am_send = step;

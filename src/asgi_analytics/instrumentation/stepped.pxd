@@ -37,7 +37,6 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *)
     void Py_INCREF(PyObject *)
     object PyObject_CallOneArg(object, object)
-    object PyObject_CallNoArgs(object)
 
 
 cdef inline object value_of(object variable):

@@ -20,11 +20,11 @@ cdef class Stepped:
 
     cdef object begin(self):
         """Do what comes before, and return what is to be awaited."""
-        raise NotImplementedError  # a request and a message each have their own
+        raise NotImplementedError  # a request, a message and a query each have their own
 
     cdef int ended(self, object error, object result) except -1:
         """Do what comes after: an exception, which goes on, or None and the result."""
-        raise NotImplementedError  # a request and a message each have their own
+        raise NotImplementedError  # a request, a message and a query each have their own
 
     def __getattr__(self, name):
         if name in LIKE_A_COROUTINE and self.inner is not None:
