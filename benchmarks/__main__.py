@@ -14,24 +14,23 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.goals import Goal, goals_in
 
 HERE = Path(__file__).parent
-ALL: dict[str, list[list[str]]] = {
-    "tracking": [[]],
-    "storing": [[]],
-    "outage": [[]],
-    "aggregates": [["--events", "5000000"]],
-    "middleware": [[]],
-    "uvicorn_wrk": [[]],
-    "asyncpg_queries": [[]],
-    "ingestion": [["--million"]],
-    "scale": [[]],
+ALL: dict[str, list[str]] = {
+    "tracking": [],
+    "storing": [],
+    "outage": [],
+    "aggregates": ["--events", "5000000"],
+    "middleware": [],
+    "uvicorn_wrk": [],
+    "asyncpg_queries": [],
+    "ingestion": ["--million"],
+    "scale": [],
 }
-"""The arguments of each run of each benchmark."""
+"""Each benchmark with its arguments."""
 PACKAGES = (
     "asyncpg", "msgspec", "starlette", "uvicorn", "uvloop", "httptools", "opentelemetry-sdk",
     "opentelemetry-instrumentation-asgi", "opentelemetry-instrumentation-asyncpg", "sentry-sdk", "apitally",
@@ -60,17 +59,13 @@ def installed(package: str) -> str:
         return f"{package} not installed"
 
 
-def way() -> str:
-    return "compiled" if find_spec("asgi_analytics.instrumentation.ordinary") else "in pure Python"
-
-
 def write_results(sections: dict[str, str], goals: list[tuple[str, Goal]], load: float) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     text = [
         "# Results",
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks` on {os.cpu_count()} cores with "
-        f"{memory:.0f} GiB, {platform.python_implementation()} {platform.python_version()}, with the package {way()}; "
+        f"{memory:.0f} GiB, {platform.python_implementation()} {platform.python_version()}; "
         f"the load of the machine before it was {load:.2f}.",
         "Only ratios within one table count. " + ", ".join(map(installed, PACKAGES)) + ".",
         "",
@@ -99,14 +94,13 @@ def main() -> None:
     sections: dict[str, str] = {}
     goals: list[tuple[str, Goal]] = []
     for name in names:
-        for arguments in ALL[name]:
-            title = " ".join([f"{name}.py", *arguments])
-            print(f"\n== {title}", flush=True)
-            began = time.monotonic()
-            output = run(name, arguments)
-            print(f"({time.monotonic() - began:.0f} s)", flush=True)
-            sections[title] = output
-            goals += [(name, goal) for goal in goals_in(output)]
+        title = " ".join([f"{name}.py", *ALL[name]])
+        print(f"\n== {title}", flush=True)
+        began = time.monotonic()
+        output = run(name, ALL[name])
+        print(f"({time.monotonic() - began:.0f} s)", flush=True)
+        sections[title] = output
+        goals += [(name, goal) for goal in goals_in(output)]
     if names == list(ALL):
         write_results(sections, goals, load)
     for _, goal in goals:

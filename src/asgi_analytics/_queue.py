@@ -164,11 +164,6 @@ class EventQueue(QueueFields):
         """Return how many events are half of what the queue takes of captured ones, but no less than a batch."""
         return max(self._wake_at_when_idle, self.captured_size // 2)
 
-    def is_long(self, most: int, most_bytes: int) -> bool:
-        """Tell whether so many events wait, or bytes of them, or half of what the queue takes."""
-        waiting = self.bytes_in - self.bytes_out
-        return len(self.items) >= min(most, self.half()) or waiting >= min(most_bytes, self.captured_bytes // 2)
-
     def attach(self, waker: Callable[[], object], alive: Callable[[], bool]) -> None:
         """Make the owner of ``waker`` the worker, in the calling thread; `ConfigError` while another one is at it.
 

@@ -29,11 +29,6 @@ WRITE_BYTES = 512 * 1024
 """The most that one write takes. Found by measuring (``benchmarks/storing.py``): larger ones store no faster, and from
 half a mebibyte on the allocator returns the joined bytes to the system each time, which triples the CPU an event."""
 
-GENTLE_EVENTS = 500
-"""What one write takes of a sink that can give way, unless ``WRITE_EVENTS`` wait or somebody flushes: a server that
-works on it has done so before an application on the same processors misses it (``benchmarks/uvicorn_wrk.py``). A
-``batch_size`` is taken whole."""
-
 PAUSE_SECONDS = 0.2
 """Writes begin no sooner one after the other, unless a full one waits, or half of the queue is used. A write costs the
 same whether it takes a hundred events or some more, and each time the worker wakes the application stands still."""
@@ -77,7 +72,6 @@ class AnalyticsWorker:
         self._running = False
         self._task: asyncio.Task[None] | None = None
         self._most = WRITE_EVENTS  # what one write takes: less after one that ran out of time
-        self._can_be_gentle = hasattr(sink, "gently")
         self._problem = object()  # this worker's own in the log
         self._problems: set[object] = set()
 
@@ -150,7 +144,7 @@ class AnalyticsWorker:
         # A worker whose loop stood still may have been replaced meanwhile.
         while queue.owner is wake and not self._stopping:
             pause = paused_until - time.monotonic()
-            enough = min(self._enough(), queue.half()) if pause > 0 else None
+            enough = min(WRITE_EVENTS, queue.half()) if pause > 0 else None
             if not self._is_ready(enough):
                 queue.idle(wake, enough)
                 if not self._is_ready(enough):  # nobody could wake us for what came before we said how
@@ -169,16 +163,6 @@ class AnalyticsWorker:
                 elif queue.closed:
                     return
                 queue.report_drops()
-
-    def _is_gentle(self) -> bool:
-        """Tell whether the sink can give way, and may: few events wait, and nobody waits for them."""
-        queue = self._queue
-        hurried = queue.flushing or queue.closed or self._stopping or queue.is_long(WRITE_EVENTS, 2 * WRITE_BYTES)
-        return self._can_be_gentle and not hurried
-
-    def _enough(self) -> int:
-        """Return how many events one write takes."""
-        return max(GENTLE_EVENTS, self.client.settings.batch_size) if self._is_gentle() else WRITE_EVENTS
 
     def _is_ready(self, enough: int | None) -> bool:
         queue = self._queue
@@ -205,8 +189,7 @@ class AnalyticsWorker:
     async def _write_one(self) -> None:
         """Write one batch, in parts where time runs out, until it is settled or abandoned."""
         queue = self._queue
-        gently = self._is_gentle()  # before the queue is shorter by what is taken
-        batch: list[Any] = queue.take(self._enough(), WRITE_BYTES)
+        batch: list[Any] = queue.take(WRITE_EVENTS, WRITE_BYTES)
         place = len(batch) if set(map(type, batch)) == {bytes} else queue.write_lines(batch, 0, LINES_AT_ONCE)
         while place < len(batch) and queue.in_flight is batch:
             await asyncio.sleep(0)  # whoever waits for this loop, or for the interpreter, gets a turn
@@ -216,8 +199,6 @@ class AnalyticsWorker:
         attempt = 0
         while batch:
             part = batch[: self._most] if len(batch) > self._most else batch
-            if self._can_be_gentle:
-                self.sink.gently = gently and self._is_gentle()  # type: ignore[attr-defined]  # not every sink can
             try:
                 receipt = await self.sink.write(part)
                 batch = self._settle(batch, len(part), receipt)

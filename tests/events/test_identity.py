@@ -88,7 +88,7 @@ def restless() -> Iterator[None]:
 @pytest.mark.usefixtures("restless")
 def test_no_other_thread_comes_in_while_a_millisecond_begins() -> None:
     """A thread gives way at calls and at loops: one that did so there could set back what another has set."""
-    source = Path(minting.__file__).parent / "minting.py"  # the module may be a compiled one, which gives way nowhere
+    source = Path(minting.__file__).parent / "minting.py"
     module = compile(source.read_text(), source, "exec")
     [advance] = [code for code in module.co_consts if getattr(code, "co_name", "") == "advance"]
     steps = [step.opname for step in dis.get_instructions(advance)]

@@ -40,31 +40,6 @@ async def test_a_database_that_does_not_exist_is_an_operator_error(database: Dat
     await sink.aclose()
 
 
-async def test_where_nobody_may_rest_a_gentle_write_is_like_any_other(database: Database, rows: Rows) -> None:
-    owner = await database.connect()
-    name = f"writer_{database.name}"
-    await owner.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{PASSWORD}'")
-    sink = TimescaleSink(database.cluster.dsn(database.name, name))
-    sink.gently = True
-    number = timescale.AT_ONCE + 1
-    try:
-        with pytest.raises(OperatorError, match="grant INSERT on analytics_events"):
-            await sink.write([line() for _ in range(number)])
-        assert sink._may_rest  # that was not the matter
-        await owner.execute(
-            f'GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO "{name}";'
-            " REVOKE EXECUTE ON FUNCTION pg_sleep(double precision) FROM PUBLIC"
-        )
-        for _ in range(2):
-            await sink.write([line() for _ in range(number)])
-            assert not sink._may_rest
-        assert len(await rows()) == 2 * number
-    finally:
-        await sink.aclose()
-        await owner.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"')
-        await owner.close()
-
-
 async def test_missing_rights_are_an_operator_error_and_once_granted_everything_arrives(
     connect: Connect, database: Database, rows: Rows
 ) -> None:

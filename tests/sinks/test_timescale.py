@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -20,7 +19,6 @@ from asgi_analytics.errors import ConfigError, OperatorError, TransientError
 from asgi_analytics.events.base import decode_envelope
 from asgi_analytics.events.encoding import EventEncoder, Facts
 from asgi_analytics.events.identity import USER_NAMESPACE
-from asgi_analytics.sinks import timescale
 from tests.databases import Database
 from tests.proxy import Proxy
 from tests.sinks.conftest import Rows
@@ -47,52 +45,6 @@ class TestTimescaleSink(SinkContract):
             return [row["id"] for row in await rows()]
 
         return read
-
-
-class TestGentleTimescaleSink(TestTimescaleSink):
-    @pytest.fixture
-    async def sink(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TimescaleSink]:
-        monkeypatch.setattr(timescale, "AT_ONCE", 2)
-        sink = TimescaleSink(database.dsn)
-        sink.gently = True
-        yield sink
-        assert sink._may_rest
-        await sink.aclose()
-
-
-@pytest.mark.parametrize("number", [1, timescale.AT_ONCE, timescale.AT_ONCE + 1, 4 * timescale.AT_ONCE])
-async def test_a_gentle_write_stores_what_any_other_does(database: Database, rows: Rows, number: int) -> None:
-    ids = [uuid5(ID, name) for name in ("plain", "gentle")]  # which say by which of the two an event came
-
-    def batch_of(new_id: UUID) -> list[bytes]:
-        times = (datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=second) for second in range(number))
-        encoder = EventEncoder(
-            service="shop", environment=None, hostname="h", clock=times.__next__, new_id=lambda: new_id
-        )
-        return [encoder.encode(EverythingStored(what={"n": n}, user_id="ada")) for n in range(number)]
-
-    sink = TimescaleSink(database.dsn)
-    assert (await sink.write(batch_of(ids[0]))).duplicate_at == ()
-    sink.gently = True
-    assert (await sink.write(batch_of(ids[1])[::-1])).duplicate_at == ()
-    await sink.aclose()
-    stored = await rows(order="ctid")  # sorted by both: else two writes could lock each other out
-    plain, gentle = ([{**row, "id": None} for row in stored if row["id"] == new_id] for new_id in ids)
-    assert plain == gentle
-    assert len(plain) == number
-
-
-async def test_a_gentle_write_rests_for_each_part_and_as_often_between_rows(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(timescale, "REST", 0.05)
-    sink = TimescaleSink(database.dsn)
-    await sink.write([line()])
-    sink.gently = True
-    begun = time.monotonic()
-    await sink.write([line() for _ in range(3 * timescale.AT_ONCE)])
-    assert time.monotonic() - begun >= 6 * 0.05
-    await sink.aclose()
 
 
 async def test_every_column_holds_what_was_tracked(database: Database, rows: Rows) -> None:

@@ -1,19 +1,14 @@
 """What the event ids of this process are made of, shared by all that mint them.
 
-`identity.MINT_SOURCE` says how. Compiled where there is a compiler (``minting.pxd``): under load a millisecond begins
-here for every few events.
+`identity.MINT_SOURCE` says how.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+from itertools import count
 from typing import TYPE_CHECKING
-
-try:
-    from asgi_analytics._counter import Counter
-except ModuleNotFoundError:  # a build without a compiler
-    from itertools import count as Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +31,7 @@ def seed() -> None:
     """Begin anew, with other random bits."""
     _fixed[0] = (7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | (secrets.randbits(14) << _COUNTER_BITS)
     next_millisecond[0] = base[0] = 0
-    step[:] = [Counter(secrets.randbits(_COUNTER_BITS - 1)).__next__]
+    step[:] = [count(secrets.randbits(_COUNTER_BITS - 1)).__next__]
 
 
 def advance(ns: int) -> None:

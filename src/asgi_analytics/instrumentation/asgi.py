@@ -9,7 +9,6 @@ from asgi_analytics._context import current, suppressed
 from asgi_analytics._log import failure, log, log_problem, number_of_events, one_line
 from asgi_analytics.client import checked_client
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.instrumentation.framework import as_coroutine_function
 from asgi_analytics.instrumentation.http import http_request
 from asgi_analytics.instrumentation.request import REQUEST_KEY
 from asgi_analytics.instrumentation.settings import CaptureSettings
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-
-try:
-    from asgi_analytics.instrumentation.ordinary import Runner, call_without_frame
-except ModuleNotFoundError:  # a build without a compiler
-    Runner = None
 
 
 class AnalyticsMiddleware:
@@ -90,10 +84,8 @@ class AnalyticsMiddleware:
     @app.setter
     def app(self, app: Callable[..., Awaitable[None]]) -> None:
         self._app = app
-        if Runner is not None:
-            self._runner = Runner(self.settings, app, self._run, self._is_warm)
 
-    async def _run(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application; whatever it raises goes on unchanged."""
         request: CapturedRequest | None
         # Most of them: what _request() would find out, without its call.
@@ -121,12 +113,6 @@ class AnalyticsMiddleware:
                 current.reset(token)
             except ValueError:  # somebody runs the application in one context and ends it in another
                 current.set(None)
-
-    def _enter(self, scope: Any, receive: Any, send: Any) -> Any:
-        """Run the application; whatever it raises goes on unchanged."""
-        return self._runner.start(scope, receive, send)
-
-    __call__ = _run if Runner is None else as_coroutine_function(_enter)
 
     def _request(self, scope: Scope, receive: Receive, send: Send) -> CapturedRequest | None:
         """Return the request to capture; None for what is no request, or not captured by this middleware."""
@@ -182,7 +168,3 @@ class AnalyticsMiddleware:
                 )
         except Exception as error:
             log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))
-
-
-if Runner is not None:
-    call_without_frame(AnalyticsMiddleware)

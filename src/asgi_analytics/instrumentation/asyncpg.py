@@ -27,11 +27,6 @@ from asgi_analytics.instrumentation import asyncpg_rows as rows
 from asgi_analytics.instrumentation.asyncpg_cursors import CursorTap
 from asgi_analytics.instrumentation.queries import QueryRecorder
 
-try:
-    from asgi_analytics.instrumentation.queried import QueryMethod, TagMethod
-except ModuleNotFoundError:  # a build without a compiler
-    QueryMethod = TagMethod = None
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -161,8 +156,6 @@ def _query(
     ``rows_of(result, statement, tag)`` returns the rows of a query. ``tag`` says whether the command tag is needed for
     that where a statement changes rows, ``always`` that it is needed of others too.
     """
-    if QueryMethod is not None:
-        return QueryMethod(original, tap, rows_of, tag, always)
     tags, recorders = tap.tags, tap.recorders
 
     @functools.wraps(original)
@@ -304,9 +297,6 @@ def _with_tag(tap: _Tap, original: Any) -> Any:
             return answer
         tags[id(self)] = answer[1]
         return answer[0]
-
-    if TagMethod is not None:
-        return TagMethod(original, tags, with_tag)
 
     @functools.wraps(original)
     def wrapper(

@@ -64,12 +64,7 @@ def endpoint_json(endpoint: str) -> str:
 
 
 class Lines:
-    """Writes the lines of one service's events of one type.
-
-    ``compiled`` writes the lines of compiled records (``written.pyx``), where there are such.
-    """
-
-    compiled: Any = None
+    """Writes the lines of one service's events of one type."""
 
     event_type: ClassVar[str]
     writer: int

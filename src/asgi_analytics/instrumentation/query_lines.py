@@ -20,11 +20,6 @@ from asgi_analytics.instrumentation.lines import (
     json_text,
 )
 
-try:
-    from asgi_analytics.instrumentation.written import QueryWriter
-except ModuleNotFoundError:  # a build without a compiler
-    QueryWriter = None
-
 if TYPE_CHECKING:
     from asgi_analytics._context import RequestContext
 
@@ -50,8 +45,6 @@ class QueryLines(Lines):
     def __init__(self, service: str, hostname: str | None, environment: str | None) -> None:
         super().__init__(service, hostname, environment)
         self._unrequested = _END[:-1] + "null" + self.place[1:]
-        if QueryWriter is not None:
-            self.compiled = QueryWriter(self)
 
     def record(
         self, data: str, duration: int, rows: int | None, request: RequestContext | None

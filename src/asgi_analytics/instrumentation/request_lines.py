@@ -10,11 +10,6 @@ from typing import Any
 from asgi_analytics.instrumentation.identity import made_request_id
 from asgi_analytics.instrumentation.lines import Lines, json_text
 
-try:
-    from asgi_analytics.instrumentation.written import RequestWriter
-except ModuleNotFoundError:  # a build without a compiler
-    RequestWriter = None
-
 _MOST_HEADS = 4096
 _NO_TRACE = '},"context":{"trace_id":null,"span_id":null,"request_id":"'
 
@@ -28,8 +23,6 @@ class RequestLines(Lines):
         super().__init__(service, hostname, environment)
         # One for each route, method, status and outcome: few, unless a callable makes its endpoints up.
         self.heads: dict[tuple[object, ...], str] = {}
-        if RequestWriter is not None:
-            self.compiled = RequestWriter(self)
 
     def line(self, record: tuple[Any, ...]) -> bytes:
         """Return the event's JSON; `CapturedRequest` makes the record."""

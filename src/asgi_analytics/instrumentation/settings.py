@@ -29,7 +29,6 @@ class CaptureSettings:
         "asks_little",
         "capture_errors",
         "client",
-        "compiled",
         "endpoint",
         "excluded_paths",
         "excluded_prefixes",
@@ -69,7 +68,6 @@ class CaptureSettings:
         # What makes the lines of this middleware's records, and the number that its records begin with.
         self.lines = client.lines(RequestLines)
         self.writer = -1 if self.lines is None else self.lines.writer
-        self.compiled = None if self.lines is None else self.lines.compiled
         # Whether the first request has come: its application is complete, and known.
         self.is_warm = False
         self.know(())

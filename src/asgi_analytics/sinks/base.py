@@ -43,8 +43,7 @@ class Sink(Protocol):
     ``aclose()`` ends connections; it may be called twice, and the sink may be used again after it.
 
     A sink that a URL can name has ``schemes`` and ``from_url(url, *, token)`` besides; one that has chores of its own
-    has ``async upkeep()``, which the worker calls every hour. Where there is an attribute ``gently``, the worker sets
-    it before each write: True while there is time for a slower one that gives way to others.
+    has ``async upkeep()``, which the worker calls every hour.
     """
 
     async def write(self, batch: Sequence[bytes]) -> Receipt:

@@ -33,11 +33,6 @@ CAREFUL_SECONDS = 60.0
 """Where one event was there already, more are to be expected: what was sent before an outage comes again. For so long
 each is looked for first. To find out by the server's refusal costs the write twice, and a line in its log."""
 
-AT_ONCE = 100
-REST = 0.002
-"""A gentle write lets the server rest for so many seconds after so many events, which take it a millisecond: less than
-what a scheduler gives it at a time, and others would wait."""
-
 _NO_TEXT = "22021"
 """What the server says of bytes that are no UTF-8, or hold a NUL."""
 
@@ -57,9 +52,6 @@ class TimescaleSink:
 
     schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres", "postgresql+asyncpg")
     tells_duplicates: ClassVar[bool] = True
-    gently: bool = False
-    """Whether the server is to rest now and then during a write, so that what shares its processors gets a turn: an
-    application beside it has stood still for milliseconds. Set by the worker while it has the time."""
 
     def __init__(
         self,
@@ -80,8 +72,6 @@ class TimescaleSink:
         self._connections = connections
         self._careful_until = 0.0
         self._store_new_events = self._statement("store_new_events")
-        self._store_new_events_gently = self._statement("store_new_events_gently")
-        self._may_rest = True
         self._store_events = self._statement("store_events")
         self._store_dead_letters = self._statement("store_dead_letters")
         self._find = self._statement("find_poison")
@@ -129,17 +119,7 @@ class TimescaleSink:
         return await self._isolate(connection, batch)
 
     async def _store_new(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> None:
-        gently = self.gently and self._may_rest and len(batch) > AT_ONCE
-        if gently:
-            parts = [_array(batch[start : start + AT_ONCE]) for start in range(0, len(batch), AT_ONCE)]
-            try:
-                await connection.execute(self._store_new_events_gently, parts, REST, AT_ONCE, timeout=WRITE_TIMEOUT)
-                return
-            except asyncpg.InsufficientPrivilegeError:
-                pass  # of the table, or of pg_sleep, which some take from everybody
         await connection.execute(self._store_new_events, _array(batch), timeout=WRITE_TIMEOUT)
-        if gently:
-            self._may_rest = False
 
     async def _store(self, connection: PoolConnectionProxy[Any], batch: Sequence[bytes]) -> Receipt:
         rows = await connection.fetch(self._store_events, _array(batch), timeout=WRITE_TIMEOUT)

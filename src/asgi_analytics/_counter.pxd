@@ -1,2 +1,0 @@
-cdef class Counter:
-    cdef long long number
