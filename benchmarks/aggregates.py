@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asgi_analytics.migrate.runner import migrate, refresh_views
 from benchmarks.goals import at_least, at_most
-from tests.servers import Servers
+from tests.kit.servers import Servers
 
 SETTINGS = {
     "fsync": "off", "shared_buffers": "2GB", "work_mem": "64MB", "maintenance_work_mem": "512MB",

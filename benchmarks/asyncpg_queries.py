@@ -83,7 +83,7 @@ def ours(url: str) -> Prepared:
 
 
 def ours_in_a_request(url: str) -> Prepared:
-    from asgi_analytics._context import RequestContext, current
+    from asgi_analytics.context import RequestContext, current
 
     def begin() -> None:
         request = RequestContext()
@@ -298,7 +298,7 @@ def main() -> None:
     if options.url:
         times = measure(options.url, options.casts, options.rounds, options.queries, None)
     else:
-        from tests.servers import Servers
+        from tests.kit.servers import Servers
 
         servers = Servers()
         try:

@@ -38,8 +38,8 @@ from asgi_analytics import TimescaleSink
 from asgi_analytics.sinks.http import HttpSink
 from benchmarks.goals import at_least, at_most
 from benchmarks.storing import SETTINGS, make_lines
-from tests.databases import query
-from tests.servers import Servers
+from tests.kit.databases import query
+from tests.kit.servers import Servers
 
 HEAD = b"POST /events/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 SIMPLE = '''

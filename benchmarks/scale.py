@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asgi_analytics import AnalyticsClient, TimescaleSink, events
 from benchmarks.storing import SETTINGS, make_lines
-from tests.databases import query
-from tests.servers import Servers
+from tests.kit.databases import query
+from tests.kit.servers import Servers
 
 EVENTS = 20_000
 FILL = """

@@ -33,11 +33,11 @@ import asyncpg
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, TimescaleSink
-from asgi_analytics.events.encoding import EventEncoder
-from asgi_analytics.worker import WRITE_BYTES, WRITE_EVENTS
+from asgi_analytics.encoding.encoder import EventEncoder
+from asgi_analytics.worker.worker import WRITE_BYTES, WRITE_EVENTS
 from benchmarks.goals import at_least, at_most
-from tests.databases import query
-from tests.servers import Servers
+from tests.kit.databases import query
+from tests.kit.servers import Servers
 
 COLUMNS = ["id", "timestamp", "event_type", "service", "user_id", "session_id", "data", "context"]
 # Durable, as a real server is: what the tests switch off for speed is on.

@@ -107,7 +107,7 @@ def main() -> None:
     if os.environ.get("DATABASE_URL"):
         measure(options.seconds, options.rounds)
         return
-    from tests.servers import Servers
+    from tests.kit.servers import Servers
 
     databases = Servers()
     try:

@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from asgi_analytics import errors, events
-from asgi_analytics._stats import Stats
 from asgi_analytics.config import VARIABLES, Settings
 from asgi_analytics.events.base import PERSONAL, Event, event_type_of
+from asgi_analytics.pipeline.stats import Stats
 
 TARGET = Path(__file__).parent / "reference.md"
 SHORT = {"AnalyticsClient": "client", "AnalyticsWorker": "worker"}

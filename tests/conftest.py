@@ -10,10 +10,10 @@ from uuid import UUID
 import pytest
 
 from asgi_analytics import AnalyticsClient
-from asgi_analytics._context import current
-from tests.databases import Cluster, Database
-from tests.proxy import Proxy
-from tests.servers import Servers, summary
+from asgi_analytics.context import current
+from tests.kit.databases import Cluster, Database
+from tests.kit.proxy import Proxy
+from tests.kit.servers import Servers, summary
 
 SERVERS = Servers()
 VARYING = re.compile(r"GMT$|^[0-9a-f]{8}-[0-9a-f]{4}-")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from asgi_analytics import AnalyticsClient, Event, events
-from asgi_analytics._context import RequestContext, current
+from asgi_analytics.context import RequestContext, current
 from asgi_analytics.errors import AnalyticsError, EventNotAccepted, InvalidEvent
 from asgi_analytics.testing import capture_events
 

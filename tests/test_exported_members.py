@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 import asgi_analytics
-from tests.scripts import run_script
+from tests.kit.scripts import run_script
 
 PROMISED = {
     "AnalyticsClient",

@@ -27,13 +27,13 @@ from asgi_analytics import (
     set_session,
     set_user,
 )
+from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.errors import AnalyticsError, ConfigError, SinkError
-from asgi_analytics.events.identity import clean_text
-from asgi_analytics.instrumentation.sql import normalise
+from asgi_analytics.instrumentation.queries.statement import normalise
 from asgi_analytics.sinks.http import HttpSink
-from tests.databases import PASSWORD, Database
 from tests.faults.balance import assert_stored
 from tests.instrumentation.asgi_app import Server, http_scope
+from tests.kit.databases import PASSWORD, Database
 from tests.sinks.contract import ids, line
 
 MARK = "hunter2"
@@ -224,8 +224,8 @@ async def test_hooks_and_sinks_that_fail_with_a_payload_do_not_log_it(lines: Cal
     assert not client.track(TextSaid(text=MARK, more=Odd()))
     assert not client.track(TextSaid(text=MARK, more=b"\xff" * 300_000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asgi_analytics.worker.OPERATOR_BACKOFF", 0.01)
-        patch.setattr("asgi_analytics.worker.FIRST_UPKEEP_SECONDS", 0.001)
+        patch.setattr("asgi_analytics.worker.worker.OPERATOR_BACKOFF", 0.01)
+        patch.setattr("asgi_analytics.worker.worker.FIRST_UPKEEP_SECONDS", 0.001)
         async with AnalyticsWorker(client, Failing()), AnalyticsWorker(refusing, MemorySink()):
             client.track(TextSaid(text=MARK))
             assert await client.aflush(10)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from asgi_analytics import _log
-from asgi_analytics._log import QUIET_SECONDS, is_due, log_problem, number_of_events, solved
+from asgi_analytics import log as _log
+from asgi_analytics.log import QUIET_SECONDS, is_due, log_problem, number_of_events, solved
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics import _log
-from asgi_analytics._log import LONGEST, failure, log_problem, one_line
+from asgi_analytics import log as _log
 from asgi_analytics.errors import OperatorError
+from asgi_analytics.log import LONGEST, failure, log_problem, one_line
 
 NASTY = st.text(st.one_of(st.characters(), st.sampled_from("\n\r\x1b\x00\x7f\x85\x9b\u2028\u2029\u202e\ud800\t\v\f%")))
 

@@ -15,7 +15,7 @@ import pytest
 from asgi_analytics import EnrichedEvent, events
 from asgi_analytics.errors import ConfigError, EventNotAccepted
 from asgi_analytics.testing import CapturedEvents, capture_events
-from tests.scripts import SOURCE
+from tests.kit.scripts import SOURCE
 
 pytest_plugins = ["pytester"]
 
@@ -185,7 +185,7 @@ def test_a_frozen_datetime_module_does_not_cost_the_events(monkeypatch: pytest.M
         def now(cls, tz: Any = None) -> Frozen:
             return cls(2020, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr("asgi_analytics.events.encoding.datetime", Frozen)
+    monkeypatch.setattr("asgi_analytics.encoding.encoder.datetime", Frozen)
     with capture_events(strict=True) as captured:
         captured.client.track(TASK)
         captured.client.track(events.WebhookReceived(provider="a", event_type="\x00", delivery_id="b"))

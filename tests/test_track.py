@@ -14,9 +14,9 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from asgi_analytics import AnalyticsClient, Event, MemorySink, events
-from asgi_analytics._context import RequestContext, current
+from asgi_analytics.context import RequestContext, current
 from asgi_analytics.testing import capture_events
-from tests.fakes import until
+from tests.kit.fakes import until
 
 pytestmark = pytest.mark.usefixtures("outside_a_request")
 

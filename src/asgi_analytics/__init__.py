@@ -1,19 +1,19 @@
 """Analytics for ASGI applications in the database they already run."""
 
 from asgi_analytics import errors, events
-from asgi_analytics._context import set_session, set_user
 from asgi_analytics._version import __version__ as __version__
 from asgi_analytics.client import AnalyticsClient
+from asgi_analytics.context import set_session, set_user
 from asgi_analytics.events import EnrichedEvent, Event
 from asgi_analytics.frameworks import known_frameworks
-from asgi_analytics.hosting import ThreadHost
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.instrumentation.asyncpg import instrument_asyncpg
 from asgi_analytics.instrumentation.decorators import capture_errors, capture_query, capture_request
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
 from asgi_analytics.sinks.timescale import TimescaleSink
-from asgi_analytics.worker import AnalyticsWorker
+from asgi_analytics.worker.thread import ThreadHost
+from asgi_analytics.worker.worker import AnalyticsWorker
 
 __all__ = [
     "AnalyticsClient",

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 from msgspec import structs
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from asgi_analytics import _metrics
-from asgi_analytics._context import current, otel_context, span_of
-from asgi_analytics._delivery import Delivery, clients
-from asgi_analytics._log import number_of_events
-from asgi_analytics._queue import MOST_RECORDS_BYTES, EventQueue
-from asgi_analytics._reported import is_news
-from asgi_analytics._stats import Stats
-from asgi_analytics._tracebacks import describe, unwrapped
 from asgi_analytics.config import Settings, from_environ
+from asgi_analytics.context import current, otel_context, span_of
+from asgi_analytics.encoding.encoder import EventEncoder, Facts
 from asgi_analytics.errors import ConfigError, EventNotAccepted, InvalidEvent
 from asgi_analytics.events.base import Event, decode_envelope
-from asgi_analytics.events.encoding import EventEncoder, Facts
+from asgi_analytics.exceptions import describe, unwrapped
+from asgi_analytics.log import number_of_events
+from asgi_analytics.pipeline import metrics as _metrics
+from asgi_analytics.pipeline.delivery import Delivery, clients
+from asgi_analytics.pipeline.queue import MOST_RECORDS_BYTES, EventQueue
+from asgi_analytics.pipeline.stats import Stats
+from asgi_analytics.reported import is_news
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-    from asgi_analytics._context import RequestContext
-    from asgi_analytics._delivery import Host
+    from asgi_analytics.context import RequestContext
     from asgi_analytics.events.captured import ApplicationError
+    from asgi_analytics.pipeline.delivery import Host
 
 
 class RecordLines(Protocol):

@@ -19,10 +19,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from asgi_analytics._queue import EventQueue, Item
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import EnrichedEvent, Event, event_type_of
+from asgi_analytics.pipeline.queue import EventQueue, Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from asgi_analytics.cli import ingest
-from tests.scripts import SOURCE
-from tests.web.service import Process
+from tests.kit.scripts import SOURCE
+from tests.web.ingestion.service import Process
 
 DSN = "postgresql://app:s3cret@127.0.0.1:1/shop"
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from asgi_analytics import __version__
+from asgi_analytics.admin.refresh import Refreshed
 from asgi_analytics.cli.migrate import COMMANDS, main, make_parser
 from asgi_analytics.migrate.lock import key
-from asgi_analytics.migrate.refresh import Refreshed
 from asgi_analytics.migrate.runner import refresh_views
-from tests.databases import PASSWORD, Cluster, Database, free_port, query
+from tests.kit.databases import PASSWORD, Cluster, Database, free_port, query
 
 SECRET = "hunter2/h@x"
 STEPS = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from asgi_analytics.cli.migrate import main
-from tests.databases import PASSWORD, Database, query
+from tests.kit.databases import PASSWORD, Database, query
 
 
 class Ran(NamedTuple):

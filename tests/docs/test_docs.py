@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import asgi_analytics
-from asgi_analytics._stats import DROP_REASONS
 from asgi_analytics.config import VARIABLES
 from asgi_analytics.events.base import event_types
+from asgi_analytics.pipeline.stats import DROP_REASONS
 from tests.schema.test_aggregates import COLUMNS as VIEW_COLUMNS
 from tests.schema.test_events_table import COLUMNS as TABLE_COLUMNS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
+from tests.kit.databases import Database
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCKS = [

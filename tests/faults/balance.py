@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from asgi_analytics import AnalyticsClient
-from asgi_analytics._stats import Stats
-from tests.databases import Database
+from asgi_analytics.pipeline.stats import Stats
 from tests.faults.witness import accepted_ids, assert_accounted
+from tests.kit.databases import Database
 
 ALL_IDS = "SELECT id FROM analytics_events"
 

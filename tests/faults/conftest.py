@@ -14,9 +14,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from asgi_analytics import AnalyticsClient, events
-from tests.databases import Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_balanced, assert_stored
+from tests.kit.databases import Database
+from tests.kit.fakes import eventually
 from tests.sinks.conftest import discreet_log, impatient, rows
 
 __all__ = ["Application", "StartApplication", "discreet_log", "impatient", "rows"]

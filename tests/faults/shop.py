@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fakes import until
 from tests.faults.witness import PROLOGUE, environment
-from tests.serving import Serving
+from tests.kit.fakes import until
+from tests.kit.serving import Serving
 
 SHOP = """
 import contextlib

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Cluster
+from tests.kit.databases import Cluster
 
 FILL_BYTES = 1 << 20
 

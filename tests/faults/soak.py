@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 import asyncpg
 import psutil
 
-from tests.databases import Database
 from tests.faults.balance import ids_in
 from tests.faults.witness import PROLOGUE, accepted_ids, assert_accounted, environment
-from tests.proxy import Proxy
-from tests.servers import Servers
-from tests.serving import Serving
+from tests.kit.databases import Database
+from tests.kit.proxy import Proxy
+from tests.kit.servers import Servers
+from tests.kit.serving import Serving
 
 APP = """
 import contextlib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.databases import PASSWORD, Cluster
+from tests.kit.databases import PASSWORD, Cluster
 
 
 class Standby(Cluster):

@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsMiddleware, Event, events
-from tests.databases import Database
-from tests.fakes import until
 from tests.faults.balance import assert_stored, ids_in
 from tests.faults.witness import Witness, accepted_ids
+from tests.kit.databases import Database
+from tests.kit.fakes import until
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)

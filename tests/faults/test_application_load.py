@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
-from tests.fakes import until
 from tests.faults.balance import assert_all_stored
 from tests.faults.witness import run_witnessed, start_witnessed
-from tests.proxy import Proxy
+from tests.kit.databases import Database
+from tests.kit.fakes import until
+from tests.kit.proxy import Proxy
 
 CROWD = """
 client = make_client(close_timeout=60)

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from asgi_analytics import AnalyticsClient, Event
-from tests.databases import Database
 from tests.faults.balance import assert_stored
 from tests.faults.witness import Witness, accepted_ids
+from tests.kit.databases import Database
 
 pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 PATIENCE = 30.0

@@ -13,11 +13,11 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from asgi_analytics.migrate.runner import migrate
-from tests.databases import PASSWORD, Cluster, Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_stored
 from tests.faults.conftest import Application, StartApplication
 from tests.faults.small_disk import SmallDisk
+from tests.kit.databases import PASSWORD, Cluster, Database
+from tests.kit.fakes import eventually
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

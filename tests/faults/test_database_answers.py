@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from tests.databases import Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_stored
 from tests.faults.conftest import StartApplication
-from tests.proxy import Proxy
+from tests.kit.databases import Database
+from tests.kit.fakes import eventually
+from tests.kit.proxy import Proxy
 from tests.sinks.conftest import Rows
 from tests.sinks.contract import ids, line
 

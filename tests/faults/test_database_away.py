@@ -10,11 +10,11 @@ import pytest
 
 from asgi_analytics.sinks import timescale
 from tests.conftest import SERVERS
-from tests.databases import PASSWORD, Cluster, Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_balanced, assert_stored
 from tests.faults.conftest import StartApplication, assert_nobody_has_to_act
-from tests.proxy import Proxy
+from tests.kit.databases import PASSWORD, Cluster, Database
+from tests.kit.fakes import eventually
+from tests.kit.proxy import Proxy
 
 OUR_SESSIONS = "FROM pg_stat_activity WHERE application_name = 'asgi-analytics' AND datname = current_database()"
 

@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from asgi_analytics import TimescaleSink, events
+from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.events.base import decode_envelope
-from asgi_analytics.events.encoding import EventEncoder
-from tests.databases import Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_balanced, assert_stored, ids_in
 from tests.faults.conftest import PROJECT, Application, StartApplication, assert_nobody_has_to_act
+from tests.kit.databases import Database
+from tests.kit.fakes import eventually
 from tests.schema.happenings import midnight
 
 pytestmark = [

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from tests.databases import Cluster, Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_stored
 from tests.faults.conftest import StartApplication
 from tests.faults.standby import Standby
-from tests.proxy import Proxy
+from tests.kit.databases import Cluster, Database
+from tests.kit.fakes import eventually
+from tests.kit.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
-from tests.databases import Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_stored, ids_in
 from tests.faults.conftest import Application, StartApplication, assert_nobody_has_to_act
+from tests.kit.databases import Database
+from tests.kit.fakes import eventually
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -11,10 +11,10 @@ import pytest
 
 import asgi_analytics
 from asgi_analytics.sinks import timescale
-from asgi_analytics.worker import WRITE_EVENTS
-from tests.databases import Database
+from asgi_analytics.worker.worker import WRITE_EVENTS
 from tests.faults.balance import assert_balanced, assert_stored
 from tests.faults.conftest import StartApplication
+from tests.kit.databases import Database
 
 PACKAGE = str(Path(asgi_analytics.__file__).parent / "*")
 QUEUE_SIZE = 2_000

@@ -14,8 +14,8 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from asgi_analytics.events.base import decode_envelope
-from tests.databases import Database
 from tests.faults.balance import assert_stored
+from tests.kit.databases import Database
 from tests.sinks.conftest import Rows
 from tests.sinks.contract import ids, line
 from tests.sinks.test_poison import with_data, with_timestamp
@@ -95,8 +95,8 @@ async def write_all(
     watched: Watched, good: list[bytes], bad: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> AnalyticsClient:
     """Let a worker write them as one batch, in an order that is the same at each run."""
-    monkeypatch.setattr("asgi_analytics.worker.WRITE_EVENTS", BATCH)
-    monkeypatch.setattr("asgi_analytics.worker.WRITE_BYTES", 64 << 20)
+    monkeypatch.setattr("asgi_analytics.worker.worker.WRITE_EVENTS", BATCH)
+    monkeypatch.setattr("asgi_analytics.worker.worker.WRITE_BYTES", 64 << 20)
     client = AnalyticsClient(service="shop", flush_interval=60.0)
     batch = random.Random(7).sample([*good, *bad], BATCH)
     for one in batch:

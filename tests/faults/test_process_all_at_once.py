@@ -9,9 +9,9 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from tests.databases import Database
 from tests.faults.balance import ids_in
 from tests.faults.witness import accepted_ids, assert_accounted, run_witnessed
+from tests.kit.databases import Database
 
 PROGRAM = """
 from asgi_analytics import capture_errors, capture_query

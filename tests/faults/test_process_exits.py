@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
-from tests.fakes import until
 from tests.faults.balance import assert_all_stored, ids_in
 from tests.faults.witness import (
     accepted_ids,
@@ -18,6 +16,8 @@ from tests.faults.witness import (
     start_witnessed,
     tried_ids,
 )
+from tests.kit.databases import Database
+from tests.kit.fakes import until
 
 
 async def test_a_script_that_ends_with_a_full_queue_stores_all_of_it(database: Database, tmp_path: Path) -> None:

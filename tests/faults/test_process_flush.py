@@ -14,11 +14,11 @@ from uuid import UUID
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink, events
-from tests.databases import Database
-from tests.fakes import eventually
 from tests.faults.balance import assert_stored
 from tests.faults.witness import Witness, accepted_ids
-from tests.proxy import Proxy
+from tests.kit.databases import Database
+from tests.kit.fakes import eventually
+from tests.kit.proxy import Proxy
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
-from tests.fakes import until
 from tests.faults.balance import ids_in
 from tests.faults.witness import accepted_ids, figures, run_witnessed, start_witnessed
-from tests.proxy import Proxy
+from tests.kit.databases import Database
+from tests.kit.fakes import until
+from tests.kit.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

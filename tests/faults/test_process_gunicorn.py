@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
-from tests.fakes import until
 from tests.faults.balance import ids_in
 from tests.faults.shop import Shop
 from tests.faults.witness import accepted_ids, figures
-from tests.serving import GUNICORN
+from tests.kit.databases import Database
+from tests.kit.fakes import until
+from tests.kit.serving import GUNICORN
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="gunicorn is not installed")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
 from tests.faults.balance import assert_all_stored, ids_in
 from tests.faults.witness import accepted_ids, run_witnessed
+from tests.kit.databases import Database
 
 needs_uvloop = pytest.mark.skipif(
     importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed: it has no build for this interpreter"

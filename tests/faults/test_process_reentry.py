@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
 from tests.faults.balance import assert_all_stored
 from tests.faults.witness import run_witnessed
+from tests.kit.databases import Database
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
@@ -133,9 +133,9 @@ async def test_a_handler_that_tracks_what_is_logged_of_its_own_outage_ends_in_no
     run_witnessed(
         LOGGING
         + """
-import asgi_analytics.worker, asgi_analytics._log
-asgi_analytics.worker.OPERATOR_BACKOFF = 0.02
-asgi_analytics._log.QUIET_SECONDS = 0.0  # each failure is logged, and so tracked, which makes the next batch
+import asgi_analytics.worker.worker, asgi_analytics.log
+asgi_analytics.worker.worker.OPERATOR_BACKOFF = 0.02
+asgi_analytics.log.QUIET_SECONDS = 0.0  # each failure is logged, and so tracked, which makes the next batch
 for number in range(100):
     logging.getLogger("shop").info("sold %d", number)
 deadline = time.monotonic() + 30

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
-from tests.fakes import until
 from tests.faults.balance import assert_all_stored, ids_in
 from tests.faults.shop import Shop
 from tests.faults.witness import accepted_ids, assert_accounted, figures
-from tests.proxy import Proxy
-from tests.serving import UVICORN
+from tests.kit.databases import Database
+from tests.kit.fakes import until
+from tests.kit.proxy import Proxy
+from tests.kit.serving import UVICORN
 
 CLIENT = """
 client = make_client(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Database
 from tests.faults.balance import assert_all_stored
 from tests.faults.witness import run_witnessed
+from tests.kit.databases import Database
 
 pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 

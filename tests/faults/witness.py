@@ -17,8 +17,8 @@ from typing import Any
 from uuid import UUID
 
 from asgi_analytics import AnalyticsClient
-from asgi_analytics._queue import Item
-from tests.scripts import SOURCE
+from asgi_analytics.pipeline.queue import Item
+from tests.kit.scripts import SOURCE
 
 PROLOGUE = """
 import asyncio, atexit, gc, json, logging, os, signal, sys, threading, time, warnings

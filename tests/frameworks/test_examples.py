@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.asgi_app import http_scope, run
-from tests.scripts import SOURCE
+from tests.kit.scripts import SOURCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

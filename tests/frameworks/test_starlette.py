@@ -17,7 +17,7 @@ from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
 from tests.frameworks.contract import FrameworkContract, Unforeseen, raise_heavy, raise_unforeseen, report, say_who
 from tests.instrumentation.asgi_app import Server, http_scope, run
-from tests.scripts import run_script
+from tests.kit.scripts import run_script
 
 
 class TestStarlette(FrameworkContract):

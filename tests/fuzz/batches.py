@@ -14,13 +14,13 @@ from uuid import UUID
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from asgi_analytics.encoding.text import clean_text
+from asgi_analytics.encoding.values import MAX_DEPTH
 from asgi_analytics.events.base import event_types
-from asgi_analytics.events.identity import clean_text
-from asgi_analytics.events.values import MAX_DEPTH
-from asgi_analytics.web.body import Limits, Room
-from asgi_analytics.web.elements import NotAnArray, TooManyElements, depth_exceeds, split
+from asgi_analytics.web.ingestion.body import Limits, Room
+from asgi_analytics.web.ingestion.elements import NotAnArray, TooManyElements, depth_exceeds, split
+from asgi_analytics.web.ingestion.validation import Validator
 from asgi_analytics.web.problem import Problem
-from asgi_analytics.web.validation import Validator
 
 MOST = 50
 MAX_BYTES = 4_096

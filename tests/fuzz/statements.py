@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from asgi_analytics.instrumentation.sql import MAX_TEXT, normalise
+from asgi_analytics.instrumentation.queries.statement import MAX_TEXT, normalise
 
 MARK = "zq7xw"
 DIGITS = "918273645"

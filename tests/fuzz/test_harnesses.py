@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_analytics.instrumentation.sql import normalise
+from asgi_analytics.instrumentation.queries.statement import normalise
 from tests.fuzz import batches, statements
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsMiddleware
-from asgi_analytics._context import current, suppress
+from asgi_analytics.context import current, suppress
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest
 from asgi_analytics.testing import CapturedEvents, capture_events

@@ -22,10 +22,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from asgi_analytics import AnalyticsMiddleware, set_session, set_user
-from asgi_analytics._context import current
+from asgi_analytics.context import current
+from asgi_analytics.encoding.users import USER_NAMESPACE
 from asgi_analytics.events.base import EnrichedEvent
 from asgi_analytics.events.cocoons import CocoonConnected
-from asgi_analytics.events.identity import USER_NAMESPACE
 from asgi_analytics.testing import CapturedEvents
 from tests.instrumentation.asgi_app import App, Receive, Scope, Send, get, hello, http_scope, run, start
 

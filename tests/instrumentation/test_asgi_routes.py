@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.instrumentation.routes import RouteTable
+from asgi_analytics.frameworks.starlette_routes import RouteTable
 from asgi_analytics.testing import CapturedEvents
 from tests.instrumentation.asgi_app import App, http_scope, run
 

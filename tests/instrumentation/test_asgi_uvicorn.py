@@ -26,8 +26,8 @@ from starlette.websockets import WebSocket
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
 from tests.instrumentation.asgi_app import Receive, Scope, Send
-from tests.scripts import PROLOGUE, environment, events_of
-from tests.serving import UVICORN, Serving
+from tests.kit.scripts import PROLOGUE, environment, events_of
+from tests.kit.serving import UVICORN, Serving
 
 IMPLEMENTATIONS = [name for name in ("h11", "httptools") if importlib.util.find_spec(name)]
 

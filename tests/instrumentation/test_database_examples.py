@@ -15,7 +15,7 @@ import pytest
 
 from asgi_analytics.instrumentation.asyncpg import instrument_asyncpg
 from asgi_analytics.testing import capture_events
-from tests.databases import Database
+from tests.kit.databases import Database
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

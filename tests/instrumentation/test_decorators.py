@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from asgi_analytics import capture_errors, capture_query, capture_request, set_user
-from asgi_analytics._context import RequestContext, current, suppress
+from asgi_analytics.context import RequestContext, current, suppress
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.testing import CapturedEvents, capture_events
 

@@ -13,13 +13,13 @@ import asyncpg
 import pytest
 
 from asgi_analytics import __version__
+from asgi_analytics.database.connection import NoConnection
 from asgi_analytics.errors import ConfigError, MigrationError
-from asgi_analytics.migrate.connection import NoConnection
 from asgi_analytics.migrate.lock import LockNotHad, key
 from asgi_analytics.migrate.plan import ChangedFile, MissingFile, OutOfOrder, PreFirst
 from asgi_analytics.migrate.runner import StepFailed, dry_run, migrate, status
-from tests.databases import TIME_ZONE, Database
-from tests.proxy import Proxy
+from tests.kit.databases import TIME_ZONE, Database
+from tests.kit.proxy import Proxy
 
 OWN = {"timescaledb": "004_post_hyper.sql", "postgresql": "005_post_plain.sql"}
 
@@ -328,7 +328,7 @@ async def test_a_connection_that_breaks_in_a_step_is_said_in_one_line(
 async def test_a_server_that_says_nothing_is_given_up(
     empty_database: Database, folder: Path, make_proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_analytics.migrate.connection.ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr("asgi_analytics.database.connection.ANSWER_WITHIN", 0.2)
     proxy = make_proxy(empty_database)
     proxy.stall()
     with pytest.raises(NoConnection, match=r"no answer from .* in time"):

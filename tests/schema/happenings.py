@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.databases import Database
+from tests.kit.databases import Database
 
 VIEWS = (
     "analytics_daily_active_users",

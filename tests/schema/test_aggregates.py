@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics.migrate.refresh import refresh
-from tests.databases import Database
+from asgi_analytics.admin.refresh import refresh
+from tests.kit.databases import Database
 from tests.schema.expected import assert_same, expected
 from tests.schema.happenings import (
     DAY,

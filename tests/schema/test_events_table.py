@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.databases import Database
+from tests.kit.databases import Database
 from tests.schema.expected import assert_same, expected
 from tests.schema.happenings import DAY, HOUR, all_rows, happened, insert, keep_fresh, midnight, now, some_events
 

@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from asgi_analytics.migrate.refresh import refresh
-from tests.databases import Database
+from asgi_analytics.admin.refresh import refresh
+from tests.kit.databases import Database
 from tests.schema.expected import percentile
 from tests.schema.happenings import DAY, HOUR, Happened, happened, insert, midnight, now
 

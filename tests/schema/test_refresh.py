@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.migrate.refresh import refresh
-from tests.databases import Database
+from tests.kit.databases import Database
 from tests.schema.expected import assert_same, expected
 from tests.schema.happenings import (
     DAY,

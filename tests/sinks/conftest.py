@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from asgi_analytics import AnalyticsClient, events
-from tests.databases import PASSWORD, Database
+from tests.kit.databases import PASSWORD, Database
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 Connect = Callable[[str], AnalyticsClient]
@@ -32,9 +32,9 @@ def rows(database: Database) -> Rows:
 @pytest.fixture
 async def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry soon: these tests wait for real retries."""
-    monkeypatch.setattr("asgi_analytics.worker.LAST_BACKOFF", 0.1)
-    monkeypatch.setattr("asgi_analytics.worker.OPERATOR_BACKOFF", 0.05)
-    monkeypatch.setattr("asgi_analytics.worker.LAST_OPERATOR_BACKOFF", 0.1)
+    monkeypatch.setattr("asgi_analytics.worker.worker.LAST_BACKOFF", 0.1)
+    monkeypatch.setattr("asgi_analytics.worker.worker.OPERATOR_BACKOFF", 0.05)
+    monkeypatch.setattr("asgi_analytics.worker.worker.LAST_OPERATOR_BACKOFF", 0.1)
 
 
 @pytest.fixture

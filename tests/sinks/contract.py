@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Sink, events
+from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.events.base import decode_envelope
-from asgi_analytics.events.encoding import EventEncoder
 
 ENCODER = EventEncoder(service="shop", environment="test", hostname="h1")
 

@@ -23,10 +23,10 @@ from asgi_analytics.sinks import http as http_sink
 from asgi_analytics.sinks import sink_from_url
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
-from tests.databases import Database, free_port
-from tests.proxy import Proxy
-from tests.scripts import SOURCE
-from tests.web.service import Process, TellingSink, encode, event
+from tests.kit.databases import Database, free_port
+from tests.kit.proxy import Proxy
+from tests.kit.scripts import SOURCE
+from tests.web.ingestion.service import Process, TellingSink, encode, event
 
 Answer = Callable[[list[Any], httpx2.Request], Any]
 

@@ -17,8 +17,8 @@ from asyncpg.pool import PoolConnectionHolder
 from asgi_analytics import TimescaleSink
 from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.sinks import timescale
-from tests.databases import PASSWORD, Database
-from tests.fakes import eventually
+from tests.kit.databases import PASSWORD, Database
+from tests.kit.fakes import eventually
 from tests.sinks.conftest import Connect, Rows, say
 from tests.sinks.contract import ids, line
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from uuid import UUID
 
-from tests.fakes import eventually
-from tests.proxy import Proxy
+from tests.kit.fakes import eventually
+from tests.kit.proxy import Proxy
 from tests.sinks.conftest import Connect, Rows, say
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")

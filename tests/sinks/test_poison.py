@@ -15,7 +15,7 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from asgi_analytics.errors import SinkError
-from tests.databases import Database
+from tests.kit.databases import Database
 from tests.sinks.conftest import Rows
 from tests.sinks.contract import ids, line
 

@@ -14,13 +14,13 @@ import asyncpg
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, TimescaleSink, set_session
-from asgi_analytics._context import current
+from asgi_analytics.context import current
+from asgi_analytics.encoding.encoder import EventEncoder, Facts
+from asgi_analytics.encoding.users import USER_NAMESPACE
 from asgi_analytics.errors import ConfigError, OperatorError, TransientError
 from asgi_analytics.events.base import decode_envelope
-from asgi_analytics.events.encoding import EventEncoder, Facts
-from asgi_analytics.events.identity import USER_NAMESPACE
-from tests.databases import Database
-from tests.proxy import Proxy
+from tests.kit.databases import Database
+from tests.kit.proxy import Proxy
 from tests.sinks.conftest import Rows
 from tests.sinks.contract import SinkContract, StoredIds, line
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from asgi_analytics.web.ingestion import create_ingestion_app
-from tests.web.service import TellingSink, client, event
+from tests.web.ingestion.service import TellingSink, client, event
 
 
 async def test_requests_events_and_writes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

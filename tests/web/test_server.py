@@ -17,9 +17,9 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, events
 from asgi_analytics.sinks.http import HttpSink
-from tests.databases import Database
-from tests.proxy import Proxy
-from tests.web.service import Process, event
+from tests.kit.databases import Database
+from tests.kit.proxy import Proxy
+from tests.web.ingestion.service import Process, event
 
 
 async def count(database: Database) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from asgi_analytics._database_url import read_dsn, without_urls
+from asgi_analytics.database.url import read_dsn, without_urls
 from asgi_analytics.errors import AnalyticsError, ConfigError
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from asgi_analytics import __version__
-from asgi_analytics._database_url import read_dsn
-from asgi_analytics._log import one_line
 from asgi_analytics.cli.command_line import Parser, database_url
 from asgi_analytics.config import KIB, MIB
+from asgi_analytics.database.url import read_dsn
 from asgi_analytics.errors import AnalyticsError, ConfigError
+from asgi_analytics.log import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asgi_analytics import __version__
-from asgi_analytics._database_url import read_dsn
-from asgi_analytics._log import one_line
+from asgi_analytics.admin.roles import READER, WRITER, make_roles
 from asgi_analytics.cli import table
 from asgi_analytics.cli.command_line import Parser, UsageError, database_url
+from asgi_analytics.database.url import read_dsn
 from asgi_analytics.errors import AnalyticsError, ConfigError
+from asgi_analytics.log import one_line
 from asgi_analytics.migrate import runner
 from asgi_analytics.migrate.report import Report
-from asgi_analytics.migrate.roles import READER, WRITER, make_roles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asgi_analytics.admin.roles import RolesReport
     from asgi_analytics.migrate.report import RefreshReport
-    from asgi_analytics.migrate.roles import RolesReport
 
 DONE, PENDING, FAILED, INTERRUPTED, PIPE = 0, 1, 2, 130, 141
 

@@ -6,7 +6,7 @@ import pkgutil
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from asgi_analytics.instrumentation.framework import Framework
+from asgi_analytics.instrumentation.requests.framework import Framework
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,13 +6,13 @@ import sys
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics.instrumentation.framework import Framework, Template, captured_request
-from asgi_analytics.instrumentation.request import REQUEST_KEY, CapturedRequest
+from asgi_analytics.instrumentation.requests.framework import Framework, Template, captured_request
+from asgi_analytics.instrumentation.requests.request import REQUEST_KEY, CapturedRequest
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from asgi_analytics.instrumentation.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
 
 
 class Django(Framework):

@@ -8,12 +8,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
-from asgi_analytics.instrumentation.framework import Framework, Template, as_coroutine_function, captured_request
+from asgi_analytics.instrumentation.requests.framework import (
+    Framework,
+    Template,
+    as_coroutine_function,
+    captured_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from asgi_analytics.instrumentation.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
 
 _NOT_ALLOWED = object()
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")

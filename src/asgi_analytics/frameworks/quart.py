@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics._log import failure, log_problem
-from asgi_analytics.instrumentation.framework import Framework, Template, captured_request
+from asgi_analytics.instrumentation.requests.framework import Framework, Template, captured_request
+from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from asgi_analytics.instrumentation.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
 
 
 class Quart(Framework):

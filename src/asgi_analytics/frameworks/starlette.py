@@ -7,15 +7,15 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asgi_analytics.encoding.records import LONGEST_NAME
+from asgi_analytics.frameworks.starlette_routes import RouteTable
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
-from asgi_analytics.instrumentation.framework import Framework, Template, as_coroutine_function
-from asgi_analytics.instrumentation.lines import LONGEST_NAME
-from asgi_analytics.instrumentation.routes import RouteTable
+from asgi_analytics.instrumentation.requests.framework import Framework, Template, as_coroutine_function
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
-    from asgi_analytics.instrumentation.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
 
 _MOST_TABLES = 32
 _MOST_ALONE = 10_000

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asgi_analytics._context import current, suppressed
-from asgi_analytics._log import failure, log, log_problem, number_of_events, one_line
 from asgi_analytics.client import checked_client
+from asgi_analytics.context import current, suppressed
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.instrumentation.http import http_request
-from asgi_analytics.instrumentation.request import REQUEST_KEY
-from asgi_analytics.instrumentation.settings import CaptureSettings
-from asgi_analytics.instrumentation.websockets import websocket_connection
+from asgi_analytics.instrumentation.requests.http import http_request
+from asgi_analytics.instrumentation.requests.plan import CaptureSettings
+from asgi_analytics.instrumentation.requests.request import REQUEST_KEY
+from asgi_analytics.instrumentation.requests.websocket import websocket_connection
+from asgi_analytics.log import failure, log, log_problem, number_of_events, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
     from uuid import UUID
 
     from asgi_analytics.client import AnalyticsClient
-    from asgi_analytics.instrumentation.framework import Framework
-    from asgi_analytics.instrumentation.identified import IdentifiedRequest
-    from asgi_analytics.instrumentation.request import CapturedRequest
+    from asgi_analytics.instrumentation.requests.framework import Framework
+    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.requests.request import CapturedRequest
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]

@@ -13,14 +13,14 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asgi_analytics._context import RequestContext, current, suppressed
-from asgi_analytics._tracebacks import error_type
 from asgi_analytics.client import checked_client
+from asgi_analytics.context import RequestContext, current, suppressed
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest, DatabaseQuery
-from asgi_analytics.instrumentation.calls import Call, observed
-from asgi_analytics.instrumentation.queries import count, outcome_of, sqlstate_of
-from asgi_analytics.instrumentation.sql import fingerprint_of
+from asgi_analytics.exceptions import error_type
+from asgi_analytics.instrumentation.observed import Call, observed
+from asgi_analytics.instrumentation.queries.recorder import count, outcome_of, sqlstate_of
+from asgi_analytics.instrumentation.queries.statement import fingerprint_of
 
 if TYPE_CHECKING:
     from asgi_analytics.client import AnalyticsClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from asgi_analytics._tracebacks import leaves
+from asgi_analytics.exceptions import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from asgi_analytics.admin.refresh import Refreshed
 from asgi_analytics.migrate.files import Flavour, Phase
-from asgi_analytics.migrate.refresh import Refreshed
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asgi_analytics._version import __version__
+from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
 from asgi_analytics.migrate.files import FLAVOURS, MigrationFile
 from asgi_analytics.migrate.lock import held
 from asgi_analytics.migrate.plan import Applied, PreFirst, pending
-from asgi_analytics.migrate.refresh import refresh
 from asgi_analytics.migrate.report import RefreshReport, Report, Step
 from asgi_analytics.migrate.session import open_session
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_analytics._identifiers import quoted
+from asgi_analytics.database.names import quoted
 from asgi_analytics.migrate import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asgi_analytics.database.flavour import Found
     from asgi_analytics.migrate.files import Flavour, MigrationFile
-    from asgi_analytics.migrate.flavour import Found
     from asgi_analytics.migrate.session import Session
 
 

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import asyncpg
 
-from asgi_analytics._database_url import DatabaseUrl, read_dsn
-from asgi_analytics._identifiers import checked, quoted
+from asgi_analytics.database.connection import connect, explain
+from asgi_analytics.database.flavour import look, probe
+from asgi_analytics.database.names import checked, quoted
+from asgi_analytics.database.url import DatabaseUrl, read_dsn
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate import ledger
-from asgi_analytics.migrate.connection import connect, explain
 from asgi_analytics.migrate.files import find_migrations
-from asgi_analytics.migrate.flavour import look, probe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from importlib.resources.abc import Traversable
 
+    from asgi_analytics.database.flavour import Found
     from asgi_analytics.migrate.files import Flavour, MigrationFile
-    from asgi_analytics.migrate.flavour import Found
     from asgi_analytics.migrate.plan import Applied
 
 SETTINGS = ("search_path", "timezone", "statement_timeout", "idle_in_transaction_session_timeout")

@@ -12,10 +12,10 @@ from uuid import UUID, uuid5
 import asyncpg
 import msgspec
 
-from asgi_analytics._database_url import read_dsn
-from asgi_analytics._identifiers import checked, quoted
-from asgi_analytics._log import log
+from asgi_analytics.database.names import checked, quoted
+from asgi_analytics.database.url import read_dsn
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
+from asgi_analytics.log import log
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.sqlstates import RIGHTS, Refusal, is_poison, sink_error
 

@@ -1,1 +1,1 @@
-""""""
+"""HTTP services over the pipeline and the database."""

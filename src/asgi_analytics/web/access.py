@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 
-from asgi_analytics._log import failure, log_problem
+from asgi_analytics.log import failure, log_problem
 from asgi_analytics.web import problem
 
 if TYPE_CHECKING:

@@ -1,0 +1,215 @@
+"""Two roles to make login roles members of: a writer that can insert and nothing else, and a reader."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+from typing import TYPE_CHECKING, Literal
+
+import asyncpg
+import msgspec
+
+from asgi_analytics.database.names import checked, quoted
+from asgi_analytics.errors import ConfigError, MigrationError
+from asgi_analytics.migrate.files import Flavour
+from asgi_analytics.migrate.lock import held
+from asgi_analytics.migrate.session import open_session
+from asgi_analytics.migrate.statements import split
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asgi_analytics.migrate.session import Options, Session
+
+WRITER, READER = "analytics_writer", "analytics_reader"
+
+OWNER = """
+SELECT current_user AS me, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+       pg_catalog.pg_has_role(c.relowner, 'USAGE') AS acts_for_it,
+       r.rolcreaterole OR r.rolsuper AS may_create
+FROM pg_catalog.pg_class AS c, pg_catalog.pg_roles AS r
+WHERE c.oid = 'analytics_events'::regclass AND r.rolname = current_user
+"""
+# Of a superuser, or of whoever may act for the owner, nothing can be taken away.
+FOUND = """
+SELECT r.rolname AS name,
+       r.rolsuper OR pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER') AS is_owner
+FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c
+WHERE r.rolname = ANY ($1) AND c.oid = 'analytics_events'::regclass
+"""
+# What a role can do although it was not granted here: it has it from PUBLIC, or from a role that it is a member of.
+TOO_MUCH = """
+SELECT t.name AS relation, string_agg(p.privilege, ', ' ORDER BY p.privilege) AS rights
+FROM unnest($2::text[]) AS p (privilege), unnest(ARRAY['analytics_events', 'analytics_dead_letters']) AS t (name)
+WHERE pg_catalog.has_table_privilege($1::name, t.name::regclass, p.privilege)
+GROUP BY t.name ORDER BY t.name
+"""
+CHANGING = ("UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+FORBIDDEN = {"writer": ("SELECT", *CHANGING), "reader": ("INSERT", *CHANGING)}
+USAGE = "SELECT pg_catalog.has_schema_privilege($1::name, $2::text, 'USAGE')"
+ATTEMPTS = 10
+CREATE = "CREATE ROLE {role} NOLOGIN"
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two roles."""
+
+    name: str
+    purpose: Literal["writer", "reader"]
+    is_new: bool
+    """Made by this run; otherwise it was there, and has the rights now."""
+
+
+class RolesReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `make_roles` did, or would do."""
+
+    flavour: Flavour
+    database: str
+    schema: str
+    roles: tuple[Role, ...]
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    sql: str | None = None
+    """Of a dry run: a script for psql that does what the run would do."""
+
+
+async def make_roles(
+    target: str | asyncpg.Connection,
+    *,
+    writer: str = WRITER,
+    reader: str = READER,
+    dry_run: bool = False,
+    **options: Unpack[Options],
+) -> RolesReport:
+    """Make the roles where they are missing, NOLOGIN, and give each the rights it needs and no others.
+
+    All or nothing, and safe to repeat: to be run again after an upgrade, which may bring tables and views. Roles belong
+    to the server, their rights to this schema: a further schema, or database, grants its own. The other arguments are
+    those of `migrate`. Raises `ConfigError` for a name that cannot be a role's, or is that of the owner or a superuser,
+    whose rights cannot be limited, and `MigrationError` when the schema is not installed, or rights are missing.
+    """
+    for name in (writer, reader):
+        _check(name)
+    if writer == reader:
+        raise ConfigError(f"the writer and the reader are both {quoted(writer)}: give two names")
+    names = {"writer": writer, "reader": reader}
+    async with open_session(target, **options) as session:
+        await session.load()
+        session.demand_aggregates()
+        found = await session.find(keep=False)
+        flavour, warnings, notes = session.judge(found)
+        await session.use(found.extension_schema)
+        sql = None
+        if dry_run:
+            missing = await _missing(session, names)
+            sql = _script(session, found.extension_schema, names, missing)
+        else:
+            async with held(session.connection, session.schema, session.deadline, session.tell):
+                missing = await _apply(session, names)
+                warnings += await _too_much(session, names)
+        return RolesReport(
+            flavour=flavour,
+            database=found.text,
+            schema=session.schema,
+            roles=(
+                Role(name=writer, purpose="writer", is_new=writer in missing),
+                Role(name=reader, purpose="reader", is_new=reader in missing),
+            ),
+            warnings=warnings,
+            notes=notes,
+            sql=sql,
+        )
+
+
+def _check(name: str) -> None:
+    if not checked(name, "role").isprintable():
+        raise ConfigError(f"{name!r} is no name of a role that people could read: leave out control characters")
+    if name in ("public", "none") or name.startswith("pg_"):
+        raise ConfigError(f"{name!r} is a name that PostgreSQL keeps for itself: use another for the role")
+
+
+async def _missing(session: Session, names: dict[str, str]) -> list[str]:
+    """Return the roles to be made; raises where that, or to grant them anything, is impossible."""
+    facts = await session.connection.fetchrow(OWNER)
+    if not facts["acts_for_it"]:
+        raise MigrationError(
+            f"the role {quoted(facts['me'])} may not grant rights on the tables of {quoted(facts['owner'])}: "
+            "run this as their owner or as a superuser"
+        )
+    known = {row["name"]: row["is_owner"] for row in await session.connection.fetch(FOUND, list(names.values()))}
+    for name, is_owner in known.items():
+        if is_owner:
+            raise ConfigError(
+                f"the role {quoted(name)} owns the tables, is a member of their owner, or is a superuser, whose rights "
+                "cannot be limited: give another name"
+            )
+    missing = [name for name in names.values() if name not in known]
+    if missing and not facts["may_create"]:
+        wanted = " and ".join(f"CREATE ROLE {quoted(name)} NOLOGIN" for name in missing)
+        raise MigrationError(
+            f"the role {quoted(facts['me'])} may not make roles: as a superuser run {wanted}, then this again"
+        )
+    return missing
+
+
+async def _apply(session: Session, names: dict[str, str]) -> list[str]:
+    """Make and grant all, or nothing; return the roles that were made."""
+    for left in reversed(range(ATTEMPTS)):
+        missing = await _missing(session, names)
+        try:
+            async with session.connection.transaction():
+                for name in missing:
+                    await session.connection.execute(CREATE.format(role=quoted(name)))
+                for statement in split(_grants(session, names)):
+                    await session.connection.execute(statement.text)
+                await _demand_usage(session, names)
+            return missing
+        except asyncpg.UndefinedColumnError as error:
+            if "_compressed_hypertable_" not in str(error):
+                raise
+            raise MigrationError(
+                "this release of TimescaleDB cannot grant single columns of a table that has a columnstore, as the "
+                "writer needs: upgrade the extension (2.29 can), or let applications write as the owner of the tables"
+            ) from error
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
+            # A run in another database of the server made the role meanwhile; or a writer made a chunk, and PostgreSQL
+            # says "tuple concurrently updated": rights and chunks are noted in one row of the table.
+            if not left:
+                raise
+        await asyncio.sleep(0.1)
+    raise AssertionError  # the last attempt has returned, or raised
+
+
+async def _demand_usage(session: Session, names: dict[str, str]) -> None:
+    """Raise unless the roles got USAGE on the schema: PostgreSQL only warns when somebody else owns that."""
+    for name in names.values():
+        if not await session.connection.fetchval(USAGE, name, session.schema):
+            raise MigrationError(
+                f"the schema {session.schema} belongs to somebody else: as its owner or a superuser run "
+                f"GRANT USAGE ON SCHEMA {quoted(session.schema)} TO {quoted(name)}, then this again"
+            )
+
+
+async def _too_much(session: Session, names: dict[str, str]) -> tuple[str, ...]:
+    """Return a warning for each table that a role can do more with than it should."""
+    return tuple(
+        [
+            f"the {purpose} {quoted(name)} also has {row['rights']} on {row['relation']}, from PUBLIC or from a role "
+            "that it is a member of: revoke it there"
+            for purpose, name in names.items()
+            for row in await session.connection.fetch(TOO_MUCH, name, FORBIDDEN[purpose])
+        ]
+    )
+
+
+def _grants(session: Session, names: dict[str, str]) -> str:
+    """Return the SQL of the rights."""
+    text = resources.files(__package__ or "asgi_analytics.migrate").joinpath("roles.sql").read_text("utf-8")
+    return text.format(schema=quoted(session.schema), **{purpose: quoted(name) for purpose, name in names.items()})
+
+
+def _script(session: Session, extension_schema: str | None, names: dict[str, str], missing: list[str]) -> str:
+    """Return what `_apply` would do, for psql."""
+    lines = [f"SET search_path TO {session.search_path(extension_schema)};", "BEGIN;"]
+    lines += [f"{CREATE.format(role=quoted(name))};" for name in missing]
+    return "\n".join([*lines, _grants(session, names) + "COMMIT;"]) + "\n"

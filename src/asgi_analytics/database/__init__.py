@@ -1,0 +1,1 @@
+"""What every reader and writer needs of PostgreSQL: URLs, names, connections, and which flavour a server is."""

@@ -1,0 +1,1 @@
+"""One request of an ASGI application, from its scope to its record."""

@@ -1,0 +1,1 @@
+"""Between the client and the worker: the queue, the ledger, and getting events out in time."""

@@ -1,0 +1,3 @@
+"""The worker, on a loop of the application's or in a thread of its own."""
+
+from asgi_analytics.worker.worker import AnalyticsWorker as AnalyticsWorker
