@@ -75,8 +75,8 @@ def track() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def clear() -> None:
         assert not client.stats().dropped.total()
-        batch = client._queue.take(EVENTS + 1, 1 << 40)
-        client._queue.settle(batch, duplicates=0, rejected=[])
+        batch = client._ledger.take(EVENTS + 1, 1 << 40)
+        client._ledger.settle(batch, duplicates=0, rejected=[])
 
     return one, clear
 

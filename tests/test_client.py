@@ -44,7 +44,7 @@ def test_the_newest_event_is_dropped_when_the_queue_is_full() -> None:
     assert drops(client) == {"queue_full": 2}
     client = AnalyticsClient(service="shop", queue_size=1, strict=True)
     client.track(TASK)
-    with pytest.raises(EventNotAccepted, match="1 event waits; queue_size is 1"):
+    with pytest.raises(EventNotAccepted, match="the queue is full: waiting=1, queue_size=1"):
         client.track(TASK)
 
 
@@ -58,16 +58,16 @@ def test_the_queue_is_bound_in_bytes() -> None:
 
 def test_captured_events_leave_room_for_explicit_ones() -> None:
     client = AnalyticsClient(service="shop", queue_size=10)
-    assert sum(client.track_captured(TASK) for _ in range(20)) == 8
+    assert sum(client.intake.event(TASK) for _ in range(20)) == 8
     assert sum(client.track(TASK) for _ in range(20)) == 2
     assert drops(client) == {"queue_full": 30}
 
 
 def test_captured_events_never_raise() -> None:
     client = AnalyticsClient(service="shop", queue_size=1, strict=True)
-    assert client.track_captured(TASK)
-    assert not client.track_captured(TASK)
-    assert not client.track_captured(Letter(text=object()))
+    assert client.intake.event(TASK)
+    assert not client.intake.event(TASK)
+    assert not client.intake.event(Letter(text=object()))
     assert drops(client) == {"queue_full": 1, "invalid": 1}
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_accepted_after_close() -> None:
     client = AnalyticsClient(service="shop")
     client.close()
     assert not client.track(TASK)
-    assert not client.track_captured(TASK)
+    assert not client.intake.event(TASK)
     assert drops(client) == {"closed": 2}
 
 
@@ -99,7 +99,7 @@ def test_a_client_that_is_not_enabled_counts_nothing() -> None:
     client = AnalyticsClient.from_url("memory://", service="shop", enabled=False, before_track=lambda e: 1 / 0)
     assert client.track(TASK) is False
     assert client.track("nonsense") is False  # type: ignore[arg-type]
-    assert client.track_captured(TASK) is False
+    assert client.intake.event(TASK) is False
     stats = client.stats()
     assert (stats.accepted, stats.dropped.total()) == (0, 0)
     assert client.flush()
@@ -146,7 +146,7 @@ def test_before_track_may_return_another_event() -> None:
 
     with capture_events(before_track=redact, strict=True) as captured:
         captured.client.track(Letter(text="secret"))
-        captured.client.track_captured(Letter(text="secret"))
+        captured.client.intake.event(Letter(text="secret"))
         captured.client.track(TASK)
     assert [event.data.get("text") for event in captured.of(Letter)] == ["redacted", "redacted"]
     assert len(captured.of("task_started")) == 1

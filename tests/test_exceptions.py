@@ -60,7 +60,7 @@ def test_frames_are_innermost_first_and_ours_before_the_libraries() -> None:
     functions = [frame["function"] for frame in event.stack]
     assert functions[:2] == ["decode", "raised"]
     assert functions[2:] == ["raw_decode", "decode", "loads"]
-    assert files[:2] == ["tests/test_tracebacks.py"] * 2
+    assert files[:2] == ["tests/test_exceptions.py"] * 2
     assert files[2:] == ["json/decoder.py", "json/decoder.py", "json/__init__.py"]
     assert all(set(frame) == {"file", "line", "function"} for frame in event.stack)
     assert event.stack[0]["line"] == decode.__code__.co_firstlineno + 1
@@ -197,7 +197,7 @@ def test_an_exception_is_reported_once_for_each_client(analytics: CapturedEvents
 
     assert client.track_error(error, context={"order": 7})
     assert not client.track_error(error)
-    assert not client.track_unhandled(error)
+    assert not client.intake.error(error)
     assert AnalyticsClient(service="other").track_error(error)
     [event] = analytics.events
     assert event.data["handled"] is True
@@ -209,7 +209,7 @@ def test_one_object_in_two_requests_is_two_events(analytics: CapturedEvents) -> 
 
     def in_a_request() -> bool:
         current.set(RequestContext())
-        return analytics.client.track_unhandled(error) and not analytics.client.track_unhandled(error)
+        return analytics.client.intake.error(error) and not analytics.client.intake.error(error)
 
     assert contextvars.copy_context().run(in_a_request)
     assert contextvars.copy_context().run(in_a_request)
@@ -219,10 +219,10 @@ def test_one_object_in_two_requests_is_two_events(analytics: CapturedEvents) -> 
 def test_a_group_of_what_was_reported_is_not_reported_again(analytics: CapturedEvents) -> None:
     errors = [raised(lambda: 1 / 0), raised(lambda: int("a"))]
     for error in errors:
-        assert analytics.client.track_unhandled(error)
+        assert analytics.client.intake.error(error)
 
-    assert not analytics.client.track_unhandled(BaseExceptionGroup("both", errors))
-    assert not analytics.client.track_unhandled(BaseExceptionGroup("one", errors[:1]))
+    assert not analytics.client.intake.error(BaseExceptionGroup("both", errors))
+    assert not analytics.client.intake.error(BaseExceptionGroup("one", errors[:1]))
 
 
 def test_an_excluded_request_has_no_errors(analytics: CapturedEvents) -> None:

@@ -31,7 +31,7 @@ def test_everything_tracked_is_there_in_its_order_at_once() -> None:
         captured.client.track(TASK)
         assert [event.event_type for event in captured.events] == ["task_started"]
         captured.client.track(DONE)
-        captured.client.track_captured(TASK)
+        captured.client.intake.event(TASK)
         assert [event.event_type for event in captured.events] == ["task_started", "task_completed", "task_started"]
     [done] = captured.of(events.TaskCompleted)
     assert isinstance(done, EnrichedEvent)

@@ -68,8 +68,8 @@ def test_events_are_taken_from_a_signal_handler_that_interrupts_track_and_stats(
             handled.append(client.track(TASK))
             refused.append(client.track(Postcard(text=object())))
             client.stats()
-            batch = client._queue.take(50, 1 << 20)
-            client._queue.settle(batch, duplicates=0, rejected=[])
+            batch = client._ledger.take(50, 1 << 20)
+            client._ledger.settle(batch, duplicates=0, rejected=[])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -117,7 +117,7 @@ def test_events_are_taken_from_a_log_handler_of_our_own_log() -> None:
     finally:
         logging.getLogger("asgi_analytics").removeHandler(handler)
         client.close(5)
-    assert "1 event dropped (invalid)" in client.sink.events[0].data["text"]
+    assert "dropped (invalid): 1" in client.sink.events[0].data["text"]
 
 
 # -- what surrounds an event

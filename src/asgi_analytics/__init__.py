@@ -34,5 +34,6 @@ __all__ = [
     "set_user",
 ]
 
+# The composition root: lower floors do not import what is set here, so that they can be read and tested without it.
 AnalyticsClient.host_for_url = ThreadHost
 AnalyticsMiddleware.known_frameworks = known_frameworks()

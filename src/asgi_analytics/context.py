@@ -1,4 +1,4 @@
-"""What is going on around an event: the request it belongs to, its trace, and whether capture is muted."""
+"""What is known of the request that runs: who asks, its trace, its queries; and whether capture is muted."""
 
 from __future__ import annotations
 
@@ -6,56 +6,76 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-import opentelemetry.context
-import opentelemetry.trace.propagation
-from opentelemetry.trace import SpanContext, get_current_span
-
-from asgi_analytics.pipeline.fields import UNSAID, RequestFields
+from opentelemetry.trace import get_current_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from uuid import UUID
 
     from opentelemetry.context import Context
 
-
 Span = tuple[int, int]
 """The ids of a trace and of a span in it."""
 
+NOT_SET: Any = object()
+"""Marks a value that was never set; None means "explicitly nobody"."""
 
-class RequestContext(RequestFields):
-    """The mutable facts of one request.
+MOST_SEEN_ERRORS = 9
+"""How many reported exceptions a request remembers."""
+
+
+class Queries:
+    """The database queries of one request, however many of them become events."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.duration_ms = 0.0
+        self.by_fingerprint: dict[str, int] = {}
+
+    @property
+    def repeats(self) -> int:
+        """The most repeats of one statement fingerprint: N+1 shows here."""
+        return max(self.by_fingerprint.values(), default=0)
+
+    def add(self, other: Queries) -> None:
+        """Add other queries of the same request."""
+        self.count += other.count
+        self.duration_ms += other.duration_ms
+        for fingerprint, count in other.by_fingerprint.items():
+            self.by_fingerprint[fingerprint] = self.by_fingerprint.get(fingerprint, 0) + count
+
+
+class RequestContext:
+    """What is known of one request, or of one job outside of any request.
 
     One object stands in the context of the request. Threads and sub-tasks get a copy of the context but the same
-    object, so what a dependency or a threadpool handler says reaches the request's own event.
+    object, so what a dependency or a threadpool handler sets reaches the request's own event.
+
+    Tasks that a request has started may outlive it. When it has ended, ``is_running`` is False: only user and session
+    are left, queries are not counted and errors not remembered any more.
     """
 
-    __slots__ = ()
+    # The values of most requests stand here once; a request that differs sets its own.
+    is_running = True
+    # An excluded request makes no captured event; its explicit events are the application's own business.
+    excluded = False
+    # For events that are tracked when the request's span has ended already.
+    span: Span | None = None
+    queries: Queries | None = None
+    _user_id: Any = NOT_SET
+    _session_id: Any = NOT_SET
+    _request_id: str | None = None
+    _endpoint: str | None = None
+    # The exceptions that were reported, so that nested layers report each of them once.
+    _seen_errors: tuple[BaseException, ...] = ()
 
     def __init__(self, method: str | None = None) -> None:
-        # False as soon as there is anything that an event has to say, or the end to forget, beyond what every request
-        # has. One look at it in place of a dozen: whoever sets what most requests do not have sets this too.
-        self.ordinary: bool = True
-        # An excluded request makes no captured event; its explicit ones are the application's own business.
-        self.excluded: bool = False
         self.method = method
-        # For events that are tracked when the request's span has ended already.
-        self.span: Span | None = None
-        self._user_id: Any = UNSAID
-        self._session_id: Any = UNSAID
-        self._request_id: str | None = None
-        self._endpoint: str | None = None
-        self.db_queries: int = 0
-        self.db_duration_ms: float = 0.0
-        # Repeats of each statement fingerprint, made at the first query: most requests of most applications have none.
-        self.fingerprints: dict[str, int] | None = None
-        # The exception objects that were reported, so that nested layers report each once.
-        self.seen_errors: list[BaseException] | None = None
 
     @property
     def user_id(self) -> UUID | str | int | None:
-        """Who asks; None for nobody in particular."""
-        return None if self._user_id is UNSAID else self._user_id
+        """Who asks; None if nobody in particular."""
+        return None if self._user_id is NOT_SET else self._user_id
 
     @user_id.setter
     def user_id(self, value: UUID | str | int | None) -> None:
@@ -64,7 +84,10 @@ class RequestContext(RequestFields):
     @property
     def session_id(self) -> str | None:
         """The session, if any is known."""
-        return None if self._session_id is UNSAID else self._session_id
+        session_id = self._session_id
+        if session_id is NOT_SET or session_id is None:
+            return None
+        return session_id if type(session_id) is str else str(session_id)
 
     @session_id.setter
     def session_id(self, value: str | None) -> None:
@@ -81,60 +104,62 @@ class RequestContext(RequestFields):
 
     @property
     def endpoint(self) -> str | None:
-        """Known before the response where a decorator names it or a router has matched; else None."""
+        """The endpoint, if a decorator has named it or a router has matched already."""
         return self._endpoint
 
     @endpoint.setter
     def endpoint(self, value: str | None) -> None:
         self._endpoint = value
 
-    def db_repeats(self) -> int | None:
-        """Return the most repeats of one statement fingerprint (N+1 shows here); None without a query."""
-        return max(self.fingerprints.values()) if self.fingerprints else None
+    def count_query(self, fingerprint: str) -> None:
+        """Count a query that begins, whatever the sampling."""
+        if not self.is_running:
+            return
+        queries = self.queries
+        if queries is None:
+            queries = self.queries = Queries()
+        queries.count += 1
+        repeats = queries.by_fingerprint
+        repeats[fingerprint] = repeats.get(fingerprint, 0) + 1
 
-    def add_queries(self, inner: RequestContext) -> None:
-        """Take over the database totals that were counted in the same request for another client."""
-        self.ordinary = False
-        self.db_queries += inner.db_queries
-        self.db_duration_ms += inner.db_duration_ms
-        if inner.fingerprints:
-            mine = self.fingerprints = dict(self.fingerprints or {})
-            for fingerprint, number in inner.fingerprints.items():
-                mine[fingerprint] = mine.get(fingerprint, 0) + number
+    def add_query_time(self, duration_ms: float) -> None:
+        """Add the time of a query that was counted."""
+        if self.queries is not None:
+            self.queries.duration_ms += duration_ms
+
+    def add_queries(self, queries: Queries) -> None:
+        """Add queries that were counted in the same request for another client."""
+        if self.queries is None:
+            self.queries = Queries()
+        self.queries.add(queries)
+
+    def is_first_report(self, exc: BaseException) -> bool:
+        """Remember an exception that is reported; False if it was reported in this request before."""
+        if any(seen is exc for seen in self._seen_errors):
+            return False
+        self._seen_errors = (*self._seen_errors[1 - MOST_SEEN_ERRORS :], exc)
+        return True
+
+    def end(self) -> None:
+        """End the request: what it leaves running is no part of it."""
+        self.is_running = False
+        self.excluded = False
+        self.span = self.queries = self._request_id = self._endpoint = None
+        self._seen_errors = ()
 
 
 current: ContextVar[RequestContext | None] = ContextVar("asgi_analytics_request", default=None)
 suppressed: ContextVar[bool] = ContextVar("asgi_analytics_suppressed", default=False)
 
 
-def _context_reader() -> Callable[[], Context]:
-    """Return what `opentelemetry.context.get_current` asks in the end, where it is what the API ships: two calls less.
-
-    Every event asks once, and every request twice.
-    """
-    runtime = getattr(opentelemetry.context, "_RUNTIME_CONTEXT", None)
-    variable = getattr(runtime, "_current_context", None)
-    is_shipped = type(runtime).__module__ == "opentelemetry.context.contextvars_context"
-    return variable.get if is_shipped and isinstance(variable, ContextVar) else opentelemetry.context.get_current
-
-
-otel_context = _context_reader()
-"""Returns OpenTelemetry's current context; empty without a trace."""
-
-
-# Where a context holds its span; `get_current_span` finds it by three calls more.
-_SPAN_KEY: str = getattr(opentelemetry.trace.propagation, "_SPAN_KEY", "")
-
-
-def span_of(trace: Context) -> Span | None:
-    """Return which span is current in a context; None where there is none, or one without valid ids."""
-    try:
-        span = trace[_SPAN_KEY].get_span_context()  # type: ignore[attr-defined]  # any object may stand there
-    except (KeyError, AttributeError):  # no span, or an API that keeps it elsewhere
-        span = get_current_span(trace).get_span_context()
-    if type(span) is SpanContext:  # a tuple, whose properties cost a call each
-        return span[:2] if span[5] else None
-    return (span.trace_id, span.span_id) if span.is_valid else None
+def span_of(trace: Context | None) -> Span | None:
+    """Return the span that is current in an OpenTelemetry context (None: the current one), if it has valid ids."""
+    span = get_current_span(trace).get_span_context()
+    trace_id, span_id = span.trace_id, span.span_id
+    # A span of a test, a mock for instance, may have ids that are not integers.
+    if type(trace_id) is int and type(span_id) is int and trace_id > 0 and span_id > 0:
+        return trace_id, span_id
+    return None
 
 
 @contextmanager
@@ -148,20 +173,21 @@ def suppress() -> Iterator[None]:
 
 
 def _ambient() -> RequestContext:
-    request = current.get()
-    if request is None:
-        # Outside a request (a job, a command): the facts hold for the rest of this context.
-        request = RequestContext()
-        current.set(request)
-    return request
+    context = current.get()
+    if context is None:
+        # Outside a request (a job, a command): what is set holds for the rest of this context.
+        context = RequestContext()
+        context.is_running = False
+        current.set(context)
+    return context
 
 
 def set_user(user_id: UUID | str | int | None) -> None:
     """Name the user of the current request; its event, its errors and its domain events carry it.
 
     Works from a dependency, a threadpool handler, or below ``BaseHTTPMiddleware``. Outside a request it holds for the
-    rest of the current context (task or thread). An id that is no UUID is mapped as `user_uuid` documents. None
-    takes the name away.
+    rest of the current context (task or thread), and so it does in a task that outlives the request which started it.
+    An id that is not a UUID is mapped as `user_uuid` documents. None takes the name away.
     """
     _ambient().user_id = user_id
 

@@ -1,4 +1,4 @@
-"""From an exception to an `ApplicationError`: what it was and where it came from, and nothing that keeps it alive."""
+"""What is said of an exception: what it was and where it came from, once, and nothing that keeps it alive."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from asgi_analytics.events.captured import ApplicationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asgi_analytics.context import RequestContext
+
 MAX_MESSAGE = 1_000
 """Characters of a message that are kept; its end says what a long one is about as little as its middle."""
 
@@ -23,10 +25,12 @@ MAX_FRAMES = 100
 MAX_RELATED = 10
 """Causes and group members that are described beside the exception itself."""
 
-# Our own files: as they stand, and as compiled modules name them.
-_OWN = (os.path.dirname(os.path.abspath(__file__)) + os.sep, "asgi_analytics/")
+_OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # this package's files
 _LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STDLIB = tuple({os.path.join(path, "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_path(name))})
+
+
+_MARK = "__asgi_analytics__"
 
 
 class _Frame(NamedTuple):
@@ -51,6 +55,24 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
             yield from leaves(member)
     else:
         yield exc
+
+
+def is_first_report(exc: BaseException, reporter: object, request: RequestContext | None) -> bool:
+    """Remember an exception that is reported; False if it, or all that it groups, was reported before.
+
+    A request remembers what was reported in it: an exception object that a module raises again and again is reported
+    once per request. Outside of a running request the exception itself bears the mark of the reporter.
+    """
+    is_first = False
+    for one in {id(one): one for one in (exc, *leaves(exc))}.values():
+        if request is not None and request.is_running:
+            is_unknown = request.is_first_report(one)
+        else:
+            marks: set[int] = one.__dict__.setdefault(_MARK, set())
+            is_unknown = id(reporter) not in marks
+            marks.add(id(reporter))
+        is_first = is_first or (is_unknown and not isinstance(one, BaseExceptionGroup))
+    return is_first
 
 
 def error_type(exc: BaseException) -> str:

@@ -22,6 +22,7 @@ from uuid import UUID
 from asgi_analytics.client import AnalyticsClient
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import EnrichedEvent, Event, event_type_of
+from asgi_analytics.pipeline.ledger import Ledger
 from asgi_analytics.pipeline.queue import EventQueue, Item
 
 if TYPE_CHECKING:
@@ -29,21 +30,20 @@ if TYPE_CHECKING:
 
 
 class _KeepingQueue(EventQueue):
-    """Settles each event as it comes, and keeps it."""
+    """Settles each event as it comes, and keeps its line."""
+
+    ledger: Ledger
 
     def reset(self) -> None:
         super().reset()
         self.kept: list[bytes] = []
 
-    def _calm(self) -> None:
-        self.calm_length = self.calm_bytes = -1  # no compiled producer may append by itself: all go through `put`
-
     def put(self, item: Item, weight: int, captured: bool = False) -> bool:
         if self.closed or len(self.kept) >= (self.captured_size if captured else self.size):
             return False
-        self.kept += self.lines_of([item])
-        with self.lock:
-            self.stored += 1
+        self.kept.append(item if isinstance(item, bytes) else item.line())
+        with self.ledger.lock:
+            self.ledger.stored += 1
         return True
 
 
@@ -102,8 +102,8 @@ def capture_events(
     """
     client = AnalyticsClient(service=service, **({"queue_size": 1_000_000} | settings))
     queue = _KeepingQueue(size=client.settings.queue_size, max_bytes=client.settings.queue_bytes, wake_at=1)
-    client._queue = queue
-    client._set_encoder(_clock(clock), _ids(ids))
+    client._assemble(queue, _clock(clock), _ids(ids))
+    queue.ledger = client._ledger
     try:
         yield CapturedEvents(client, queue)
     finally:

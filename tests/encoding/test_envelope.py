@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from asgi_analytics import EnrichedEvent, events
-from asgi_analytics.encoding.encoder import EventEncoder, Facts
+from asgi_analytics.encoding.encoder import EventEncoder
+from asgi_analytics.encoding.envelope import Surroundings
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 USER = UUID("0198c1a2-0000-7000-8000-000000000002")
@@ -26,8 +27,8 @@ TASK = events.TaskCreated(task_id=ID, user_id=USER, command="build")
 
 
 def test_an_event_is_encoded_as_the_contract_writes_it() -> None:
-    facts = Facts(session_id="s1", trace_id="t" * 32, span_id="p" * 16, request_id="r1")
-    assert json.loads(encoder().encode(TASK, facts)) == {
+    surroundings = Surroundings(session_id="s1", trace_id="t" * 32, span_id="p" * 16, request_id="r1")
+    assert json.loads(encoder().encode(TASK, surroundings)) == {
         "event_id": str(ID),
         "event_type": "task_created",
         "timestamp": "2026-11-20T12:00:00.123456Z",
@@ -55,7 +56,7 @@ def test_what_is_unknown_is_null() -> None:
 
 def test_the_quick_and_the_thorough_way_write_the_same_bytes() -> None:
     quick = encoder().encode(TASK)
-    thorough = encoder()._thorough(TASK, Facts())
+    thorough = encoder()._thorough(TASK, Surroundings())
     assert quick == thorough
 
 

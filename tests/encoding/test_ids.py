@@ -21,13 +21,17 @@ ID = UUID("0198c1a2-0000-7000-8000-000000000001")
 TASK = events.TaskStarted(task_id=ID, user_id=ID)
 
 
+def mint(clock: list[int]) -> UUID:
+    return event_ids.mint(clock[0] * 1_000_000)
+
+
 def millisecond(event_id: UUID) -> int:
     return event_id.int >> 80
 
 
 def test_an_id_is_a_uuid_of_version_7_and_tells_the_time() -> None:
     before = time.time_ns() // 1_000_000
-    event_id = UUID(int=event_ids.mint().int)
+    event_id = UUID(int=event_ids.mint(time.time_ns()).int)
     assert (event_id.version, event_id.variant) == (7, UUID(int=ID.int).variant)
     assert before <= millisecond(event_id) <= time.time_ns() // 1_000_000
 
@@ -46,29 +50,26 @@ def test_ids_rise_within_a_process_whichever_way_events_take() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def clock() -> Iterator[list[int]]:
     """Give the time in milliseconds, to be set; ids start anew before and after."""
     now = [1_800_000_000_000]
-    monkeypatch.setattr(event_ids, "time_ns", lambda: now[0] * 1_000_000)
     event_ids._seed()
     yield now
     event_ids._seed()
 
 
 def test_ids_do_not_go_back_when_the_clock_does(clock: list[int]) -> None:
-    mint = event_ids.mint
-    first = mint()
+    first = mint(clock)
     clock[0] -= 3_600_000
-    second = mint()
+    second = mint(clock)
     clock[0] += 3_600_001
-    third = mint()
+    third = mint(clock)
     assert first < second < third
     assert [millisecond(i) - clock[0] for i in (first, second, third)] == [-1, -1, 0]
 
 
 def test_ids_rise_within_a_millisecond(clock: list[int]) -> None:
-    mint = event_ids.mint
-    ids = [mint() for _ in range(10_000)]
+    ids = [mint(clock) for _ in range(10_000)]
     assert all(earlier < later for earlier, later in pairwise(ids))
     assert {millisecond(i) for i in ids} == {clock[0]}
 
@@ -86,11 +87,11 @@ def restless() -> Iterator[None]:
 def test_ids_rise_in_each_thread_and_no_two_are_alike_across_threads() -> None:
     minted: list[list[UUID]] = [[] for _ in range(8)]
 
-    def mint(mine: list[UUID]) -> None:
+    def mint_many(mine: list[UUID]) -> None:
         for _ in range(5_000):
-            mine.append(event_ids.mint())
+            mine.append(event_ids.mint(time.time_ns()))
 
-    threads = [threading.Thread(target=mint, args=(mine,)) for mine in minted]
+    threads = [threading.Thread(target=mint_many, args=(mine,)) for mine in minted]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -103,16 +104,16 @@ def test_ids_rise_in_each_thread_and_no_two_are_alike_across_threads() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # other tests may have left threads
 def test_a_forked_child_mints_ids_of_its_own(clock: list[int]) -> None:
-    def mint() -> set[int]:
-        return {event_ids.mint().int for _ in range(1_000)}  # in one millisecond here and there
+    def mint_many() -> set[int]:
+        return {mint(clock).int for _ in range(1_000)}  # in one millisecond here and there
 
-    event_ids.mint()
+    mint(clock)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, b"".join(i.to_bytes(16, "big") for i in mint()))
+        os.write(writer, b"".join(i.to_bytes(16, "big") for i in mint_many()))
         os._exit(0)
-    own = mint()
+    own = mint_many()
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         raw = pipe.read()

@@ -117,7 +117,7 @@ async def test_others_get_a_turn_while_records_are_written(client: AnalyticsClie
 
     async def others() -> None:
         while True:
-            turns.append(sum(isinstance(item, bytes) for item in client._queue.in_flight))
+            turns.append(sum(isinstance(item, bytes) for item in client._ledger.in_flight))
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
@@ -131,7 +131,7 @@ async def test_a_close_while_records_are_written_abandons_them(client: Analytics
     sink = MemorySink()
 
     async def close() -> None:
-        while not any(isinstance(item, bytes) for item in client._queue.in_flight):
+        while not any(isinstance(item, bytes) for item in client._ledger.in_flight):
             await asyncio.sleep(0)
         client._abandon()  # what a close does whose time is over
 

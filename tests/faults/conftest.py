@@ -53,7 +53,7 @@ class Application:
         for _ in range(number):
             self._id = uuid4()
             request = events.ApiRequest(method="GET", status_code=200, duration_ms=1.0, outcome="ok")
-            if self.client.track_captured(request):
+            if self.client.intake.event(request):
                 self.accepted.append(self._id)
             else:
                 self.refused += 1

@@ -64,7 +64,7 @@ async def test_twenty_threads_and_twenty_tasks_flush_at_once(
     assert answers == [True] * 400
     await assert_stored(client, database, accepted_ids(tmp_path))
     assert client.stats().stored == 4_000
-    assert not client._queue.flushing
+    assert not client._ledger.is_flushing
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -85,7 +85,7 @@ async def test_flushes_from_everywhere_keep_their_time_with_the_database_away_an
         await asyncio.to_thread(thread.join)
     assert time.monotonic() - begun < 0.3 + SLACK
     assert answers == [False] * 40
-    assert not client._queue.flushing
+    assert not client._ledger.is_flushing
     proxy.accept()
     assert await client.aflush(30)
     await assert_stored(client, database, accepted_ids(tmp_path))
@@ -131,12 +131,12 @@ async def test_a_signal_handler_that_closes_in_the_middle_of_a_call_leaves_the_r
     for _ in range(2_000):
         assert client.track(TASK)
     begun = time.monotonic()
-    with client._queue.lock:  # as in the middle of stats()
+    with client._ledger.lock:  # as in the middle of stats()
         assert client.flush(60) is False
         assert client.close(60) is False
     assert time.monotonic() - begun < SLACK
-    assert client._host is not None
-    await eventually(client._host.stopped)
+    assert client._delivery.host is not None
+    await eventually(client._delivery.host.stopped)
     assert client.track(TASK) is False
     assert client.stats().abandoned == 0
     await assert_stored(client, database, accepted_ids(tmp_path))

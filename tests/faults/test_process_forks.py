@@ -27,8 +27,8 @@ handler = logging.getLogger().handlers[0]
 def every_lock():
     # What the library holds, and what it stands on. logging has one more lock, which fork() itself waits for.
     return [
-        client._queue.lock,
-        client._host._starting,
+        client._ledger.lock,
+        client._delivery.host._starting,
         handler.lock,
         threading._active_limbo_lock,
         threading._shutdown_locks_lock if hasattr(threading, "_shutdown_locks_lock") else threading.Lock(),
@@ -65,7 +65,7 @@ for number in range(TIMES):
     while client.track(Said(what="parent", number=index)):
         index += 1
     if holder is None:
-        client._queue.lock.acquire()  # held by the very thread that forks
+        client._ledger.lock.acquire()  # held by the very thread that forks
         while client.track(Said(what="parent", number=index)):  # what the worker took meanwhile
             index += 1
     assert client.stats().queued >= 500 if holder is None else len(client._queue.items) >= 500
@@ -74,7 +74,7 @@ for number in range(TIMES):
         live(number)
         os._exit(0)
     if holder is None:
-        client._queue.lock.release()
+        client._ledger.lock.release()
     release.set()
     if holder is not None:
         holder.join()
@@ -243,7 +243,7 @@ async def test_a_fork_finds_the_worker_between_two_steps_of_its_loop(database: D
                     self.busy = False
                     await asyncio.sleep(0)
                 return await super().write(batch)
-        sink = client._host.sink = Busy(DSN)
+        sink = client._delivery.host.sink = Busy(DSN)
         children = []
         for number in range(40):
             client.track(Said(what="parent", number=number))

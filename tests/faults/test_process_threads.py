@@ -90,7 +90,7 @@ client.track(Said(what="first"))
 assert client.flush(30)
 take_all_descriptors()
 # Its connection is lost, and a new one needs a descriptor.
-loop = client._host._loop
+loop = client._delivery.host._loop
 async def lose():
     await client.sink.aclose()
     held.append(os.open("/dev/null", os.O_RDONLY))
@@ -121,16 +121,16 @@ for round in range(5):
     for number in range(100):
         assert client.track(Said(what=f"round {round}", number=number))
     if round < 4:
-        while client._queue.worker_thread is None:
+        while client._delivery.worker_thread is None:
             time.sleep(0.001)
         # An exception that no code of the thread expects, wherever it happens to be.
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(client._queue.worker_thread), ctypes.py_object(SystemExit)
+            ctypes.c_ulong(client._delivery.worker_thread), ctypes.py_object(SystemExit)
         )
-        loop = client._host._loop
+        loop = client._delivery.host._loop
         client.track(Said(what="wake up"))
         deadline = time.monotonic() + 30
-        while client._host._loop is loop is not None:
+        while client._delivery.host._loop is loop is not None:
             client.flush(0)
             assert time.monotonic() < deadline
             time.sleep(0.001)

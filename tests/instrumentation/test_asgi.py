@@ -590,7 +590,7 @@ async def test_the_flush_follows_the_applications_return(
         happened.append("application")
 
     monkeypatch.setattr(analytics.client, "aflush", aflush)
-    monkeypatch.setattr(analytics.client._queue, "has_worker", lambda: True)
+    monkeypatch.setattr(analytics.client._delivery, "has_worker", lambda: True)
     await wrapped(app, analytics)({"type": "lifespan"}, Server().receive, Server().send)
 
     assert happened == ["application", "flush"]

@@ -476,8 +476,8 @@ async def test_a_call_is_a_query(captured: CapturedEvents, request_context: Requ
             "outcome": "ok",
             "endpoint": "/things/{id}",
         }
-    assert (request_context.db_queries, request_context.db_repeats()) == (4, 1)
-    assert request_context.db_duration_ms > 0
+    assert (request_context.queries.count, request_context.queries.repeats) == (4, 1)
+    assert request_context.queries.duration_ms > 0
 
 
 async def test_a_call_that_raises_is_a_failed_query(captured: CapturedEvents) -> None:
@@ -546,7 +546,7 @@ def test_an_excluded_request_and_suppression_make_nothing(
     request_context.excluded = True
     query(1)
     assert captured.events == []
-    assert request_context.db_queries == 0
+    assert request_context.queries is None
 
 
 # -- capture_errors

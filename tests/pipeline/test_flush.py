@@ -28,8 +28,8 @@ def hosted() -> Iterator[Callable[..., AnalyticsClient]]:
 
     def make(sink: Any, **settings: Any) -> AnalyticsClient:
         client = AnalyticsClient.from_url("memory://", service="shop", **settings)
-        assert isinstance(client._host, ThreadHost)
-        client._host.sink = sink
+        assert isinstance(client._delivery.host, ThreadHost)
+        client._delivery.host.sink = sink
         made.append(client)
         return client
 
@@ -60,9 +60,9 @@ def test_closing_a_client_that_never_tracked_starts_no_thread(
     client = hosted(MemorySink())
     assert client.close(1)
     assert not started
-    assert isinstance(client._host, ThreadHost)
-    assert client._host.stopped()
-    assert client._host._loop is None
+    assert isinstance(client._delivery.host, ThreadHost)
+    assert client._delivery.host.stopped()
+    assert client._delivery.host._loop is None
 
 
 def test_a_flush_without_a_worker_waits_its_time_and_says_so() -> None:
@@ -74,7 +74,7 @@ def test_a_flush_without_a_worker_waits_its_time_and_says_so() -> None:
         assert client.flush(-1) is False
         assert asyncio.run(client.aflush(0.05)) is False
     assert client.stats().queued == 1
-    assert not client._queue.flushing
+    assert not client._ledger.is_flushing
     client.close(0)
 
 
@@ -232,8 +232,8 @@ def test_a_close_writes_what_is_left_ends_the_thread_and_the_sink(
     assert client.close(10) if ends == "close" else asyncio.run(client.aclose(10))
     assert len(sink.events) == 1
     assert sink.closed == 1
-    assert isinstance(client._host, ThreadHost)
-    assert client._host.stopped()
+    assert isinstance(client._delivery.host, ThreadHost)
+    assert client._delivery.host.stopped()
     assert not client.track(TASK)
 
 
@@ -270,11 +270,11 @@ def test_a_flush_whose_loop_was_closed_meanwhile_hurts_nobody(hosted: Callable[.
 
     async def leave() -> None:
         flushing = asyncio.ensure_future(client.aflush(60))
-        await eventually(lambda: client._queue.flushing)
+        await eventually(lambda: client._ledger.is_flushing)
         flushing.cancel()
 
     asyncio.run(leave())
-    assert not client._queue.flushing
+    assert not client._ledger.is_flushing
     go.set()
     assert client.flush(10)
 
@@ -284,7 +284,7 @@ def test_figures_do_not_wait_while_a_flush_does(hosted: Callable[..., AnalyticsC
     client.track(TASK)
     thread = threading.Thread(target=client.flush, args=(0.5,))
     thread.start()
-    until(lambda: client._queue.flushing)
+    until(lambda: client._ledger.is_flushing)
     with within(0):
         assert client.stats().oldest_seconds > 0
     thread.join()

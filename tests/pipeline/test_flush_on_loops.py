@@ -20,7 +20,7 @@ TASK = events.TaskStarted(task_id=ID, user_id=ID)
 async def client() -> AsyncIterator[AnalyticsClient]:
     client = AnalyticsClient(service="shop")
     yield client
-    client._queue.end()
+    client._delivery._abandon()
 
 
 async def test_a_worker_on_the_loop_is_flushed_and_closed(client: AnalyticsClient) -> None:

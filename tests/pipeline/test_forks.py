@@ -168,7 +168,7 @@ def test_a_fork_leaves_the_loop_and_the_connections_of_the_parent_alone(tmp_path
 client = AnalyticsClient.from_url(f"file://{sys.argv[1]}", service="shop")
 client.track(said("before"))
 assert client.flush(10)
-loop, sink = client._host._loop, client.sink
+loop, sink = client._delivery.host._loop, client.sink
 child = os.fork()
 if not child:
     assert client.sink is not sink
@@ -176,12 +176,12 @@ if not child:
     gc.collect()
     client.track(said("child"))
     assert client.flush(10)
-    assert client._host._loop is not loop
+    assert client._delivery.host._loop is not loop
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 client.track(said("after"))
 assert client.flush(10)  # the parent's loop is still woken by its own selector
-assert (client.sink, client._host._loop) == (sink, loop)
+assert (client.sink, client._delivery.host._loop) == (sink, loop)
 """,
         tmp_path / "events",
     )

@@ -15,7 +15,8 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, TimescaleSink, set_session
 from asgi_analytics.context import current
-from asgi_analytics.encoding.encoder import EventEncoder, Facts
+from asgi_analytics.encoding.encoder import EventEncoder
+from asgi_analytics.encoding.envelope import Surroundings
 from asgi_analytics.encoding.users import USER_NAMESPACE
 from asgi_analytics.errors import ConfigError, OperatorError, TransientError
 from asgi_analytics.events.base import decode_envelope
@@ -52,8 +53,8 @@ async def test_every_column_holds_what_was_tracked(database: Database, rows: Row
     now = datetime(2026, 11, 20, 3, 59, 59, 999999, tzinfo=timezone(timedelta(hours=2)))
     encoder = EventEncoder(service="shöp", environment="test", hostname="h1", clock=lambda: now, new_id=lambda: ID)
     what = {"text": 'q"\\ 😀 \u2028', "number": 1.5e-7, "big": 2**70, "list": [None, True, {}], "": "empty"}
-    facts = Facts(session_id="s1", trace_id="t" * 32, request_id="r1")
-    await sink.write([encoder.encode(EverythingStored(what=what, user_id="ada"), facts)])
+    surroundings = Surroundings(session_id="s1", trace_id="t" * 32, request_id="r1")
+    await sink.write([encoder.encode(EverythingStored(what=what, user_id="ada"), surroundings)])
     await sink.aclose()
     [row] = await rows()
     assert row.pop("timestamp") == now.astimezone(UTC)

@@ -35,10 +35,10 @@ def hosted() -> Iterator[Callable[..., tuple[AnalyticsClient, ThreadHost]]]:
 
     def make(sink: Any, **settings: Any) -> tuple[AnalyticsClient, ThreadHost]:
         client = AnalyticsClient.from_url("memory://", service="shop", **{"batch_size": 1, **settings})
-        assert isinstance(client._host, ThreadHost)
-        client._host.sink = sink
+        assert isinstance(client._delivery.host, ThreadHost)
+        client._delivery.host.sink = sink
         made.append(client)
-        return client, client._host
+        return client, client._delivery.host
 
     yield make
     for client in made:
@@ -89,7 +89,7 @@ def test_a_dropped_event_starts_the_thread_that_logs_it(hosted: Hosted, caplog: 
     client, _ = hosted(MemorySink(), flush_interval=0.01)
     client.track("nonsense")  # type: ignore[arg-type]
     until(lambda: caplog.messages)
-    assert "1 event dropped (invalid)" in caplog.messages[0]
+    assert "dropped (invalid): 1" in caplog.messages[0]
 
 
 def test_the_first_event_may_come_while_the_interpreters_lock_of_threads_is_held(hosted: Hosted) -> None:
@@ -128,7 +128,7 @@ def test_a_worker_that_died_is_started_again_and_nothing_is_lost(
     client, _ = hosted(sink)
     client.track(TASK)
     until(lambda: len(sink.events) == 1)  # no second event, and no flush
-    assert "the worker ended by SystemExit (test_hosting.py" in caplog.text
+    assert "the worker ended by SystemExit (test_thread.py" in caplog.text
     client.track(TASK)
     assert client.flush(10)
     assert len(sink.events) == 2
@@ -151,7 +151,7 @@ def test_no_worker_is_started_again_for_a_client_that_is_closed_or_gone(monkeypa
     for leave in (lambda client: client.close(0), lambda _: None):
         sink = FakeSink(*[die] * 1000)
         client = AnalyticsClient.from_url("memory://", service="shop", batch_size=1)
-        host = client._host
+        host = client._delivery.host
         assert isinstance(host, ThreadHost)
         host.sink = sink
         client.track(TASK)

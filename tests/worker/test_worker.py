@@ -220,7 +220,7 @@ async def test_drops_are_logged_by_the_worker(
         assert await client.aflush(10)
         await eventually(lambda: caplog.messages)
     assert len(caplog.messages) == 1
-    assert "3 events dropped (oversize), the last one: " in caplog.text
+    assert "dropped (oversize): 3; last: " in caplog.text
 
 
 @pytest.mark.parametrize("sink", [None, object(), "postgresql://db/shop"])

@@ -30,7 +30,7 @@ class _Oversize(InvalidEvent):
         self.reason = "oversize"
 
 
-class Room:
+class ByteBudget:
     """How much of an event's bytes is left to its values.
 
     A value that is met again and again is written each time: thirty lists that hold each other twice are a billion
@@ -43,17 +43,17 @@ class Room:
         self.max_bytes = self.left = max_bytes
 
     def take(self, size: int) -> None:
-        """Count so many bytes; raises `InvalidEvent` with the reason ``oversize`` where there is no room for them."""
+        """Count so many bytes; raises `InvalidEvent` with the reason ``oversize`` where there is no budget for them."""
         self.left -= size
         if self.left < 0:
             raise _Oversize(self.max_bytes)
 
 
-def clean(value: Any, where: str, room: Room, depth: int = 0) -> Any:
+def clean(value: Any, where: str, budget: ByteBudget, depth: int = 0) -> Any:
     """Return a value that JSON and PostgreSQL can hold: text cleaned, structures made of dict and list."""
     kind = type(value)
     if depth:  # a field's own text is not counted here: where it is personal, its hash is stored
-        room.take(len(value) if kind is str else 1)
+        budget.take(len(value) if kind is str else 1)
     if kind is str:
         return clean_text(value)
     if value is None or kind in (bool, int, float) or isinstance(value, UUID):
@@ -65,11 +65,11 @@ def clean(value: Any, where: str, room: Room, depth: int = 0) -> Any:
     if depth >= MAX_DEPTH:
         raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        return {_clean_key(key, where, room): clean(item, where, room, depth + 1) for key, item in value.items()}
+        return {_clean_key(key, where, budget): clean(item, where, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [clean(item, where, room, depth + 1) for item in value]
+        return [clean(item, where, budget, depth + 1) for item in value]
     if isinstance(value, Enum):
-        return clean(value.value, where, room, depth + 1)
+        return clean(value.value, where, budget, depth + 1)
     # Text, numbers and dates with a class of their own (numpy's, markupsafe's, freezegun's) are what they are.
     if isinstance(value, str):
         return clean_text(str.__str__(value))
@@ -80,17 +80,17 @@ def clean(value: Any, where: str, room: Room, depth: int = 0) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     # Decimals, bytes, times, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
-    _measure(value, where, Room(room.left), depth)
+    _measure(value, where, ByteBudget(budget.left), depth)
     try:
         converted = msgspec.to_builtins(value, builtin_types=_kept, str_keys=True)
     except (TypeError, ValueError) as error:
-        raise InvalidEvent(f"{where}: {said(error)}") from None
-    return clean(converted, where, room, depth + 1)
+        raise InvalidEvent(f"{where}: {reason_of(error)}") from None
+    return clean(converted, where, budget, depth + 1)
 
 
-def _measure(value: Any, where: str, room: Room, depth: int) -> None:
+def _measure(value: Any, where: str, budget: ByteBudget, depth: int) -> None:
     """Refuse a structure that msgspec, which converts all of it in one go, would not come to an end with."""
-    room.take(1)
+    budget.take(1)
     if depth > MAX_DEPTH:
         raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
     kind = type(value)
@@ -104,12 +104,12 @@ def _measure(value: Any, where: str, room: Room, depth: int) -> None:
     elif attributes := getattr(kind, "__attrs_attrs__", None):
         parts = (getattr(value, attribute.name, None) for attribute in attributes)
     for part in parts:
-        _measure(part, where, room, depth + 1)
+        _measure(part, where, budget, depth + 1)
 
 
-def _clean_key(key: Any, where: str, room: Room) -> str:
+def _clean_key(key: Any, where: str, budget: ByteBudget) -> str:
     if isinstance(key, str):
-        room.take(len(key))
+        budget.take(len(key))
     if isinstance(key, str) and not isinstance(key, Enum):
         return clean_text(str.__str__(key))
     plain = msgspec.to_builtins({key: None}, str_keys=True)
@@ -121,7 +121,7 @@ def exact_datetime(value: datetime) -> datetime:
     return _combine(value.date(), value.timetz())
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the message of a refusal, without the values that some of them quote."""
     if isinstance(error, UnicodeError):
         return "text that cannot be encoded"

@@ -6,13 +6,11 @@ import sys
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics.instrumentation.requests.framework import Framework, Template, captured_request
-from asgi_analytics.instrumentation.requests.request import REQUEST_KEY, CapturedRequest
+from asgi_analytics.instrumentation.requests.framework import Framework, Template
+from asgi_analytics.instrumentation.requests.request import REQUEST_KEY, CapturedRequest, captured_request
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
-    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.types import Scope
 
 
 class Django(Framework):
@@ -22,34 +20,34 @@ class Django(Framework):
     knows_users = True
 
     @classmethod
-    def connect(cls) -> None:
+    def install_hooks(cls) -> None:
         """Take note of each request that Django makes from a scope, and listen to its signal."""
         handler = sys.modules["django.core.handlers.asgi"].ASGIHandler
         create_request = handler.create_request
 
         @wraps(create_request)
-        def create(self: Any, scope: MutableMapping[str, Any], body_file: Any) -> Any:
+        def create(self: Any, scope: Scope, body_file: Any) -> Any:
             made = create_request(self, scope, body_file)
             captured = scope.get(REQUEST_KEY)
             if isinstance(captured, CapturedRequest):
-                captured.leave(made[0])
+                captured.framework_state = made[0]
             return made
 
         handler.create_request = create
         signals = sys.modules["django.core.signals"]
         signals.got_request_exception.connect(_got_request_exception, weak=False, dispatch_uid="asgi_analytics")
 
-    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
+    def template(self, scope: Scope, state: Any) -> Template | None:
         """Return the route that Django has resolved, with the slash that Django leaves out.
 
         A regular expression loses its first ``^``, as all do that Django includes under another route.
         """
-        match = getattr(request.native, "resolver_match", None)
+        match = getattr(state, "resolver_match", None)
         return None if match is None else Template("/" + match.route.removeprefix("^"))
 
-    def user(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> object:
+    def user(self, scope: Scope, state: Any) -> object:
         """Return the user where the application has asked for it; asking would be a query."""
-        known = getattr(request.native, "__dict__", {})
+        known = getattr(state, "__dict__", {})
         return known.get("_cached_user") or known.get("_acached_user")
 
 

@@ -8,17 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
-from asgi_analytics.instrumentation.requests.framework import (
-    Framework,
-    Template,
-    as_coroutine_function,
-    captured_request,
-)
+from asgi_analytics.instrumentation.requests.framework import Framework, Template
+from asgi_analytics.instrumentation.requests.request import captured_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable
 
-    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.types import Scope
 
 _NOT_ALLOWED = object()
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -33,27 +29,27 @@ class Litestar(Framework):
     module = "litestar.app"
 
     @classmethod
-    def connect(cls) -> None:
+    def install_hooks(cls) -> None:
         """Make each Litestar application ask for its middleware, and tell of its exceptions."""
         application = sys.modules["litestar.app"].Litestar
         run_application = application.__call__
 
-        def run(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        async def run(self: Any, scope: Any, receive: Any, send: Any) -> Any:
             hook = next((hook for hook in self.after_exception if isinstance(hook, _AfterException)), None)
             if hook is None:
                 hook = _AfterException(_outermost(self, run_application))
                 self.after_exception.append(hook)
             if hook.middleware is None:
-                return run_application(self, scope, receive, send)  # type: ignore[no-any-return]
-            return hook.middleware(scope, receive, send)
+                return await run_application(self, scope, receive, send)
+            return await hook.middleware(scope, receive, send)
 
-        application.__call__ = as_coroutine_function(run)
+        application.__call__ = run
 
-    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
+    def template(self, scope: Scope, state: Any) -> Template | None:
         """Return the route that Litestar has matched."""
         handler = scope.get("route_handler")
         if handler is None:
-            return _other_method(scope) if request.native is _NOT_ALLOWED else None
+            return _other_method(scope) if state is _NOT_ALLOWED else None
         if not getattr(handler, "is_mount", False):
             text = _plain_route(scope) or scope.get("path_template")
             return Template(text) if text else None
@@ -63,7 +59,7 @@ class Litestar(Framework):
                 return Template(prefix + "/{path}", prefix)
         return None
 
-    def original(self, exc: BaseException) -> BaseException:
+    def unwrap(self, exc: BaseException) -> BaseException:
         """Return what Litestar has dressed up because the response had begun."""
         dressed = type(exc).__name__ == "LitestarException" and "after response started" in str(exc)
         return exc.__cause__ if dressed and exc.__cause__ is not None else exc
@@ -75,12 +71,12 @@ class _AfterException:
     def __init__(self, middleware: AnalyticsMiddleware | None) -> None:
         self.middleware = middleware
 
-    async def __call__(self, exc: BaseException, scope: MutableMapping[str, Any]) -> None:
+    async def __call__(self, exc: BaseException, scope: Scope) -> None:
         request = captured_request()
         if request is None:
             return
         if getattr(exc, "status_code", None) == 405 and "route_handler" not in scope:
-            request.leave(_NOT_ALLOWED)
+            request.framework_state = _NOT_ALLOWED
         if not _is_handled(exc, scope):
             request.failed(exc)
 
@@ -95,17 +91,17 @@ def _outermost(app: Any, run: Callable[..., Awaitable[None]]) -> AnalyticsMiddle
     return None
 
 
-def _app_of(scope: MutableMapping[str, Any]) -> Any:
+def _app_of(scope: Scope) -> Any:
     return scope.get("litestar_app") or scope["app"]  # older releases have only the latter
 
 
-def _plain_route(scope: MutableMapping[str, Any]) -> str | None:
+def _plain_route(scope: Scope) -> str | None:
     """Return the path where it is a route without parameters: older releases give those the template of the root."""
     path: str = scope["path"]
     return path if path in getattr(_app_of(scope).asgi_router, "_plain_routes", ()) else None
 
 
-def _other_method(scope: MutableMapping[str, Any]) -> Template | None:
+def _other_method(scope: Scope) -> Template | None:
     """Return the route that the path would have taken with another method."""
     path = scope["path"]
     if root_path := scope.get("root_path", ""):
@@ -119,7 +115,7 @@ def _other_method(scope: MutableMapping[str, Any]) -> Template | None:
     return None
 
 
-def _is_handled(exc: BaseException, scope: MutableMapping[str, Any]) -> bool:
+def _is_handled(exc: BaseException, scope: Scope) -> bool:
     """Tell whether the application has an answer for this exception, not only for whatever goes wrong."""
     exceptions = sys.modules["litestar.exceptions"]
     answers = (exceptions.HTTPException, exceptions.WebSocketException)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics.instrumentation.requests.framework import Framework, Template, captured_request
+from asgi_analytics.instrumentation.requests.framework import Framework, Template
+from asgi_analytics.instrumentation.requests.request import captured_request
 from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
-    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.types import Scope
 
 
 class Quart(Framework):
@@ -20,7 +19,7 @@ class Quart(Framework):
     module = "quart.app"
 
     @classmethod
-    def connect(cls) -> None:
+    def install_hooks(cls) -> None:
         """Listen to Quart's signals. The functions are coroutines: others would run in a thread."""
         signals = sys.modules["quart.signals"]
         signals.request_started.connect(_request_started, weak=False)
@@ -29,9 +28,9 @@ class Quart(Framework):
         signals.got_websocket_exception.connect(_got_exception, weak=False)
         signals.got_background_exception.connect(_got_background_exception, weak=False)
 
-    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
+    def template(self, scope: Scope, state: Any) -> Template | None:
         """Return the rule that Quart has matched."""
-        return Template(str(request.native)) if isinstance(request.native, _Rule) else None
+        return Template(str(state)) if isinstance(state, _Rule) else None
 
 
 class _Rule(str):
@@ -60,7 +59,7 @@ def _take_rule(name: str) -> None:
     captured = captured_request()
     if captured is not None:
         try:
-            captured.leave(_rule_of(getattr(sys.modules["quart"], name)))
+            captured.framework_state = _rule_of(getattr(sys.modules["quart"], name))
         except Exception as error:  # it would become the application's
             log_problem("quart", "the rule of a request is not known: %s", failure(error))
 
@@ -73,6 +72,6 @@ async def _got_exception(sender: Any, *, exception: BaseException, **_: Any) -> 
 
 async def _got_background_exception(sender: Any, *, exception: BaseException, **_: Any) -> None:
     captured = captured_request()
-    if captured is not None and captured.settings.capture_errors:
+    if captured is not None and captured.plan.capture_errors:
         # It may come before the response has gone out, and is none of its business.
-        captured.settings.client.track_unhandled(exception)
+        captured.plan.intake.error(exception)

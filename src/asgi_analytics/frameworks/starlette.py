@@ -7,21 +7,17 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asgi_analytics.encoding.records import LONGEST_NAME
 from asgi_analytics.frameworks.starlette_routes import RouteTable
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
-from asgi_analytics.instrumentation.requests.framework import Framework, Template, as_coroutine_function
+from asgi_analytics.instrumentation.requests.framework import Framework, Template
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
+    from asgi_analytics.instrumentation.types import Scope
 
 _MOST_TABLES = 32
-_MOST_ALONE = 10_000
 _MOST_LAYERS = 100
-_MOUNTED = frozenset({"app_root_path", "fastapi"})
-"""What stands in the scope where a route's template may have a prefix."""
 
 
 class Starlette(Framework):
@@ -34,17 +30,16 @@ class Starlette(Framework):
     module = "starlette.routing"
 
     def __init__(self) -> None:
-        super().__init__()
         self._tables: dict[int, RouteTable] = {}
 
     @classmethod
-    def is_inside(cls, app: object) -> bool:
+    def needs_hooks(cls, app: object) -> bool:
         """Tell whether no application of Starlette's is below: with the middleware around it nothing is hidden."""
         applications = sys.modules.get("starlette.applications")
         return applications is None or not any(isinstance(one, applications.Starlette) for one in _layers_of(app))
 
     @classmethod
-    def connect(cls) -> None:
+    def install_hooks(cls) -> None:
         """Make Starlette's outermost layer ask for the middleware inside of it."""
         errors = sys.modules.get("starlette.middleware.errors")
         if errors is None:
@@ -52,19 +47,18 @@ class Starlette(Framework):
         layer = errors.ServerErrorMiddleware
         run_layer = layer.__call__
 
-        # No coroutine of its own: for an application without the middleware nothing is different.
-        def run(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        async def run(self: Any, scope: Any, receive: Any, send: Any) -> Any:
             try:
                 middleware = self.asgi_analytics
             except AttributeError:  # its first request
                 middleware = self.asgi_analytics = _outermost(self, run_layer)
             if middleware is None or scope["type"] == "lifespan":
-                return run_layer(self, scope, receive, send)  # type: ignore[no-any-return]
-            return middleware(scope, receive, send)  # type: ignore[no-any-return]
+                return await run_layer(self, scope, receive, send)
+            return await middleware(scope, receive, send)
 
-        layer.__call__ = as_coroutine_function(run)
+        layer.__call__ = run
 
-    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
+    def template(self, scope: Scope, state: Any) -> Template | None:
         """Return the route that the outermost router and those below it have matched."""
         root = scope.get("router")
         if root is None:
@@ -75,15 +69,8 @@ class Starlette(Framework):
                 return None
             if len(self._tables) >= _MOST_TABLES:  # an application makes routers as it goes
                 self._tables.clear()
-                self.alone.clear()
             table = self._tables[id(root)] = RouteTable(root)
-        found = table.find(scope)
-        route = scope.get("route")
-        if id(route) in table.alone and not _MOUNTED.intersection(scope) and found and len(found.text) <= LONGEST_NAME:
-            if len(self.alone) >= _MOST_ALONE:  # it adds routes, and takes them away
-                self.alone.clear()
-            self.alone[id(route)] = (route, found.text)
-        return found
+        return table.find(scope)
 
 
 def _outermost(layer: Any, run_layer: Callable[..., Awaitable[None]]) -> AnalyticsMiddleware | None:

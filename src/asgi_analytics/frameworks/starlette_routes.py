@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from asgi_analytics.instrumentation.requests.framework import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, MutableMapping
+    from collections.abc import Iterable, Iterator
 
-    Scope = MutableMapping[str, Any]
+    from asgi_analytics.instrumentation.types import Scope
 
 _MOUNT_TAIL = "/{path}"
 _MOUNT_REGEX_TAIL = "/(?P<path>.*)$"
@@ -55,7 +55,10 @@ class RouteTable:
         self._build()
 
     def find(self, scope: Scope) -> Template | None:
-        """Return the template of the route that a request took; None when it took none."""
+        """Return the template of the route that a request took; None if it took none."""
+        lone = self._lone.get(id(scope.get("route")))
+        if lone is not None and "app_root_path" not in scope and "fastapi" not in scope:
+            return lone
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return None
@@ -100,9 +103,9 @@ class RouteTable:
     def _build(self) -> None:
         self._leaves, self._lists, self._open_mounts = {}, [], []
         self._visit_all(self.root.routes, "", "", 0)
-        # Routes that are at one place only, below no mount: none of them has another template while it lives.
-        self.alone = {
-            id(leaf.route)
+        # Routes that are in one place only, not below a mount: none of them has another template while it lives.
+        self._lone = {
+            id(leaf.route): leaf.template
             for route, [leaf, *others] in self._leaves.values()
             if not others and leaf.route is route and leaf.mounts is None and hasattr(route, "endpoint")
         }

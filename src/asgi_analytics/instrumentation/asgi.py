@@ -1,4 +1,4 @@
-"""AnalyticsMiddleware: one ``ApiRequest`` for each request, and nothing changed for the application or the client."""
+"""AnalyticsMiddleware: one ``ApiRequest`` per request, and nothing changed for the application or the client."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from asgi_analytics.client import checked_client
 from asgi_analytics.context import current, suppressed
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.instrumentation.requests.http import http_request
-from asgi_analytics.instrumentation.requests.plan import CaptureSettings
-from asgi_analytics.instrumentation.requests.request import REQUEST_KEY
-from asgi_analytics.instrumentation.requests.websocket import websocket_connection
-from asgi_analytics.log import failure, log, log_problem, number_of_events, one_line
+from asgi_analytics.instrumentation.requests.http import HTTP
+from asgi_analytics.instrumentation.requests.plan import CapturePlan
+from asgi_analytics.instrumentation.requests.request import REQUEST_KEY, CapturedRequest
+from asgi_analytics.instrumentation.requests.websocket import WEBSOCKET
+from asgi_analytics.instrumentation.types import METHODS
+from asgi_analytics.log import failure, log, log_problem, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Callable
     from uuid import UUID
 
     from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.instrumentation.requests.framework import Framework
-    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
-    from asgi_analytics.instrumentation.requests.request import CapturedRequest
-
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    from asgi_analytics.instrumentation.types import ASGIApp, Receive, Scope, Send
 
 
 class AnalyticsMiddleware:
@@ -38,7 +33,7 @@ class AnalyticsMiddleware:
     leaves errors out, ``capture_websockets=False`` WebSocket connections. Raises `ConfigError` for a wrong option.
     """
 
-    # Set by the package: what is known of single frameworks. The middleware itself knows plain ASGI.
+    # Set by the package, its composition root. The middleware itself knows plain ASGI.
     known_frameworks: ClassVar[Iterable[type[Framework]]] = ()
 
     def __init__(
@@ -56,9 +51,10 @@ class AnalyticsMiddleware:
         checked_client(client)
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
-                raise ConfigError(f"{name} is no function: use a function of the scope")
+                raise ConfigError(f"{name} must be a callable that takes the ASGI scope")
+        self.app: ASGIApp = app
         self.client = client
-        self.settings = CaptureSettings(
+        self.plan = CapturePlan(
             client,
             exclude=exclude,
             user_id=user_id,
@@ -67,43 +63,22 @@ class AnalyticsMiddleware:
             capture_errors=capture_errors,
         )
         self.capture_websockets = capture_websockets
-        self._enabled = client.settings.enabled
-        self.app = app
         self._find_frameworks()
+        self._is_ready = False
 
     def _find_frameworks(self) -> None:
-        """Look which frameworks the application uses: at construction, and once more at the first request."""
-        found = [framework for known in self.known_frameworks if (framework := known.found(self._app)) is not None]
-        self.settings.know(tuple(found))
+        """Find out which frameworks the application uses: at construction, and once more at the first request."""
+        found = [framework for known in self.known_frameworks if (framework := known.detect(self.app)) is not None]
+        self.plan.set_frameworks(tuple(found))
 
-    @property
-    def app(self) -> Callable[..., Awaitable[None]]:
-        """The application; another one may take its place."""
-        return self._app
-
-    @app.setter
-    def app(self, app: Callable[..., Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Run the application; whatever it raises goes on unchanged."""
-        request: CapturedRequest | None
-        # Most of them: what _request() would find out, without its call.
-        if scope["type"] == "http" and self.settings.is_warm and REQUEST_KEY not in scope and not suppressed.get():
-            request = http_request(self.settings, scope, receive, send)
-        else:
-            request = self._request(scope, receive, send)
-            if request is None:
-                try:
-                    await self._app(scope, receive, send)
-                finally:
-                    if scope["type"] == "lifespan":
-                        await self._flush()
-                return
-            receive = request.receiver()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Run the application; what it returns or raises goes on unchanged."""
+        request = self._begin(scope, receive, send)
+        if request is None:
+            return await self._pass_on(scope, receive, send)
         token = current.set(request)
         try:
-            await self._app(scope, receive, request.send)
+            return await self.app(scope, request.receive, request.send)
         except BaseException as exc:
             request.failed(exc)
             raise
@@ -111,40 +86,49 @@ class AnalyticsMiddleware:
             request.finish()
             try:
                 current.reset(token)
-            except ValueError:  # somebody runs the application in one context and ends it in another
+            except ValueError:  # the application is begun in one context and ended in another
                 current.set(None)
 
-    def _request(self, scope: Scope, receive: Receive, send: Send) -> CapturedRequest | None:
-        """Return the request to capture; None for what is no request, or not captured by this middleware."""
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> CapturedRequest | None:
+        """Return the request to capture; None for what is not a request, or not captured by this middleware."""
         kind = scope["type"]
-        if kind != "http" and not (kind == "websocket" and self.capture_websockets):
+        if kind == "http":
+            method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+            exchange = HTTP
+        elif kind == "websocket" and self.capture_websockets:
+            method, exchange = "WEBSOCKET", WEBSOCKET
+        else:
             return None
-        outer: IdentifiedRequest | None = scope.get(REQUEST_KEY)
-        if not self._captures(outer):
+        if suppressed.get() or not self.client.settings.enabled:
             return None
-        make = http_request if kind == "http" else websocket_connection
-        request: CapturedRequest = make(self.settings, scope, receive, send)
+        outer: CapturedRequest | None = scope.get(REQUEST_KEY)
+        if outer is not None and self._is_captured(outer):
+            return None
+        if not self._is_ready:  # the application is complete now
+            self._is_ready = True
+            self._find_frameworks()
+        request = scope[REQUEST_KEY] = CapturedRequest(self.plan, scope, receive, send, method, exchange)
         if outer is not None:
             request.outer = outer
-            request.ordinary = False
+        if self.plan.has_excluded and self.plan.excludes(scope):
+            request.excluded = True
         return request
 
-    def _captures(self, outer: IdentifiedRequest | None) -> bool:
-        """Tell whether this middleware captures a request: not when one of the same client does already."""
-        if not self._enabled or suppressed.get():
-            return False
+    def _is_captured(self, outer: CapturedRequest | None) -> bool:
+        """Tell whether a middleware of the same client captures the request already."""
         while outer is not None:
-            if outer.settings.client is self.client:
-                return False
+            if outer.plan.client is self.client:
+                return True
             outer = outer.outer
-        return self._is_warm()
+        return False
 
-    def _is_warm(self) -> bool:
-        """Look at the application at its first request, when it is complete; False where nothing is captured."""
-        if self._enabled and not self.settings.is_warm:
-            self.settings.is_warm = True
-            self._find_frameworks()
-        return self._enabled
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Run the application without capturing; the flush follows the end of its lifespan."""
+        try:
+            return await self.app(scope, receive, send)
+        finally:
+            if scope["type"] == "lifespan":
+                await self._flush()
 
     async def _flush(self) -> None:
         """Wait, within ``close_timeout``, until what was tracked is settled."""
@@ -153,18 +137,16 @@ class AnalyticsMiddleware:
             if client.sink is not None:
                 # The worker has a thread of its own, and this blocks the loop on purpose: uvicorn raises the signal
                 # that ended it, which kills the process, as soon as the loop turns after the application's shutdown.
-                settled = client.flush()
+                is_settled = client.flush()
             else:
-                settled = not client._queue.has_worker() or await client.aflush()
-            if not settled:  # said here: where a signal kills the process next, no exit hook will say it
+                is_settled = not client._delivery.has_worker() or await client.aflush()
+            if not is_settled:  # said here: if a signal kills the process next, no exit hook will say it
                 stats = client.stats()
-                left = stats.queued + stats.in_flight
                 log.warning(
-                    "%s of %s %s not stored at the shutdown of the application; last error: %s",
-                    number_of_events(left),
+                    "the application has shut down before all was stored; service: %s; last error: %s; left: %d",
                     one_line(client.settings.service),
-                    "is" if left == 1 else "are",
                     one_line(stats.last_error),
+                    stats.queued + stats.in_flight,
                 )
         except Exception as error:
             log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))

@@ -19,15 +19,14 @@ from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest, DatabaseQuery
 from asgi_analytics.exceptions import error_type
 from asgi_analytics.instrumentation.observed import Call, observed
-from asgi_analytics.instrumentation.queries.recorder import count, outcome_of, sqlstate_of
+from asgi_analytics.instrumentation.outcomes import query_outcome, request_outcome, sqlstate_of
 from asgi_analytics.instrumentation.queries.statement import fingerprint_of
+from asgi_analytics.instrumentation.types import METHODS
 
 if TYPE_CHECKING:
     from asgi_analytics.client import AnalyticsClient
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"])
 
 
 def capture_request(client: AnalyticsClient, endpoint: str | None = None) -> Callable[[F], F]:
@@ -84,7 +83,7 @@ class _RequestCall(Call):
         cls, client: AnalyticsClient, endpoint: str | None, function: Any, args: Any, kwargs: Any
     ) -> _RequestCall | None:
         request = current.get()
-        if request is not None and request.method is not None:
+        if request is not None and request.is_running:
             if endpoint is not None:
                 request.endpoint = endpoint
             return None
@@ -97,15 +96,16 @@ class _RequestCall(Call):
         self._track(status, "ok", None)
 
     def raised(self, error: BaseException) -> None:
-        if outcome_of(error) == "cancelled":
-            self._track(499, "cancelled", None)
-        else:
+        outcome = request_outcome(error)
+        if outcome == "error":
             self._track(500, "error", error_type(error))
+        else:
+            self._track(499, outcome, None)
 
     def _track(self, status: int, outcome: str, error_type: str | None) -> None:
         request = self.request
-        queries = request.db_queries
-        self._client.track_captured(
+        queries = request.queries
+        self._client.intake.event(
             ApiRequest(
                 method=request.method or "_OTHER",
                 endpoint=request.endpoint,
@@ -113,9 +113,9 @@ class _RequestCall(Call):
                 duration_ms=(perf_counter_ns() - self._started) // 1000 / 1000,
                 outcome=outcome,
                 error_type=error_type,
-                db_queries=queries or None,
-                db_duration_ms=round(request.db_duration_ms, 3) if queries else None,
-                db_repeats=request.db_repeats(),
+                db_queries=None if queries is None else queries.count,
+                db_duration_ms=None if queries is None else round(queries.duration_ms, 3),
+                db_repeats=None if queries is None else queries.repeats,
             )
         )
 
@@ -134,7 +134,7 @@ def _method_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if isinstance(scope, dict) and scope.get("type") == "websocket":
             return "WEBSOCKET"
         method = scope.get("method") if isinstance(scope, dict) else getattr(argument, "method", None)
-        if isinstance(method, str) and method.upper() in _METHODS:
+        if isinstance(method, str) and method.upper() in METHODS:
             return method.upper()
     return "_OTHER"
 
@@ -155,7 +155,7 @@ class _QueryCall(Call):
             return None
         fingerprint = fingerprint_of(f"{query_type} {table or ''} {_name_of(function)}")
         if request is not None:
-            count(request, fingerprint)
+            request.count_query(fingerprint)
         return cls(client, query_type, table, fingerprint)
 
     def entered(self) -> None:
@@ -166,20 +166,20 @@ class _QueryCall(Call):
         self._duration += duration
         request = current.get()
         if request is not None:
-            request.db_duration_ms += duration / 1000
+            request.add_query_time(duration / 1000)
 
     def returned(self, result: Any) -> None:
         rows = getattr(result, "rowcount", None)
         self._track("ok", rows=rows if type(rows) is int and rows >= 0 else None)
 
     def raised(self, error: BaseException) -> None:
-        self._track(outcome_of(error), error_type=error_type(error), sqlstate=sqlstate_of(error))
+        self._track(query_outcome(error), error_type=error_type(error), sqlstate=sqlstate_of(error))
 
     def _track(
         self, outcome: str, *, rows: int | None = None, error_type: str | None = None, sqlstate: str | None = None
     ) -> None:
         request = current.get()
-        self._client.track_captured(
+        self._client.intake.event(
             DatabaseQuery(
                 query_type=self._query_type,
                 table=self._table,
@@ -200,4 +200,4 @@ class _ErrorCall(Call):
 
     def raised(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
-            self._client.track_unhandled(error)
+            self._client.intake.error(error)

@@ -1,4 +1,4 @@
-"""How a request ended: by an exception that nobody handles, a cancellation, or a client that left."""
+"""How a request or a query ended: one table of errors, cancellations, timeouts and clients that left."""
 
 from __future__ import annotations
 
@@ -15,31 +15,57 @@ _CANCELLATIONS = frozenset({"CancelledError", "Cancelled", "GeneratorExit", "Key
 _DISCONNECTS = frozenset(
     {"ClientDisconnect", "WebSocketDisconnect", "ClientDisconnected", "ClientDisconnectedError", "RequestAborted"}
 )
-_LONGEST_CHAIN = 5
+_MOST_CAUSES = 5
+_QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "57014", "55P03"
 
 
-def outcome_of(exc: BaseException, send_error: OSError | None) -> str:
+def request_outcome(exc: BaseException, send_error: OSError | None = None) -> str:
     """Return error, disconnected or cancelled for what an application raised; of a group, the gravest.
 
     ``send_error`` is what the server's ``send`` raised: the client has left.
     """
-    kinds = {_outcome_of_one(one, send_error) for one in leaves(exc)}
-    return "error" if "error" in kinds else "disconnected" if "disconnected" in kinds else "cancelled"
+    outcomes = {_outcome_of_one(one, send_error) for one in leaves(exc)}
+    return "error" if "error" in outcomes else "disconnected" if "disconnected" in outcomes else "cancelled"
+
+
+def query_outcome(error: BaseException) -> str:
+    """Return cancelled, timeout or error; what the server cancelled is a timeout if its message says so."""
+    if _is_cancellation(error):
+        return "cancelled"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    sqlstate = sqlstate_of(error)
+    if sqlstate in (_QUERY_CANCELED, _LOCK_NOT_AVAILABLE) and "timeout" in str(error):
+        return "timeout"
+    return "cancelled" if sqlstate == _QUERY_CANCELED else "error"
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the five characters that the server gave the error, as asyncpg and psycopg keep them."""
+    sqlstate = getattr(error, "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) else None
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    return isinstance(exc, asyncio.CancelledError) or not _CANCELLATIONS.isdisjoint(_names(exc))
 
 
 def _outcome_of_one(exc: BaseException, send_error: OSError | None) -> str:
-    if isinstance(exc, asyncio.CancelledError):
-        return "cancelled"
-    names = {cls.__name__ for cls in type(exc).__mro__}
-    if names & _DISCONNECTS or (send_error is not None and any(one is send_error for one in _with_causes(exc))):
+    if not _DISCONNECTS.isdisjoint(_names(exc)):
         return "disconnected"
-    return "cancelled" if names & _CANCELLATIONS else "error"
+    if send_error is not None and any(one is send_error for one in _with_causes(exc)):
+        return "disconnected"
+    return "cancelled" if _is_cancellation(exc) else "error"
+
+
+def _names(exc: BaseException) -> list[str]:
+    return [cls.__name__ for cls in type(exc).__mro__]
 
 
 def _with_causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it was raised from: frameworks dress up a server's OSError."""
+    """Yield an exception and what it was raised from: frameworks wrap a server's OSError."""
     one: BaseException | None = exc
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(_MOST_CAUSES):
         if one is None:
             return
         yield one

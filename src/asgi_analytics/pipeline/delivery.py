@@ -1,4 +1,4 @@
-"""Getting events out in time: the ``flush`` and ``close`` of a client, also at the end of the process."""
+"""Getting events out in time: who writes them, and the flush and close of a client, also at the end of the process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asgi_analytics.log import log, number_of_events, one_line
+from asgi_analytics.errors import ConfigError
+from asgi_analytics.log import log, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asgi_analytics.config import Settings
+    from asgi_analytics.pipeline.ledger import Ledger
     from asgi_analytics.pipeline.queue import EventQueue
 
 
@@ -26,7 +28,7 @@ class Host(Protocol):
     sink: Any
 
     def start(self) -> bool:
-        """Start the worker unless it runs; never raises. False where no thread can be started (any more)."""
+        """Start the worker unless it runs; never raises. False if no thread can be started (any more)."""
 
     def finish(self, timeout: float) -> None:
         """Write what is left within ``timeout`` seconds, in the calling thread."""
@@ -42,34 +44,90 @@ class Host(Protocol):
 
 
 class Delivery:
-    """What a client owes to the events in its queue: that they get out in the time it is given, or are abandoned.
+    """What a client owes to its accepted events: they get out in the time it is given, or are abandoned."""
 
-    The base of `AnalyticsClient`, which puts them there.
-    """
+    def __init__(self, settings: Settings, queue: EventQueue, ledger: Ledger) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._ledger = ledger
+        self.host: Host | None = None
+        """Runs the worker of a client made from a URL; None if the application owns the worker."""
+        self._forget_worker()
+        _deliveries.add(self)
 
-    settings: Settings
-    _queue: EventQueue
-    _host: Host | None
-    """Runs the worker of a client made from a URL; None where the application owns the worker."""
+    # -- who writes
+
+    def _forget_worker(self) -> None:
+        self.owner: Callable[[], object] | None = None
+        self.worker_thread: int | None = None
+        self._is_alive: Callable[[], bool] = bool
+
+    def use_host(self, host: Host) -> None:
+        """Let a host start the worker at the first event."""
+        self.host = host
+        self._queue.idle(host.start, wake_at=1)
+
+    def start_worker(self) -> None:
+        """Let the host, if any, start its worker."""
+        if self.host is not None:
+            self.host.start()
+
+    def attach(self, waker: Callable[[], object], is_alive: Callable[[], bool]) -> None:
+        """Make the owner of ``waker`` the worker, in the calling thread; `ConfigError` while there is another one.
+
+        ``is_alive`` tells whether the worker's loop still runs: one whose loop has died is replaced, and what it had in
+        flight waits again.
+        """
+        with self._ledger.lock:
+            if self.is_attached():
+                raise ConfigError("this client has a worker already: one client, one worker")
+            self._ledger.put_back()
+            self.owner, self._is_alive = waker, is_alive
+            self.worker_thread = threading.get_ident()
+            self._queue.waker = waker
+            self._queue.busy()
+
+    def detach(self, waker: Callable[[], object]) -> None:
+        """End a worker's time, unless another one has replaced it; what is in flight waits again."""
+        with self._ledger.lock:
+            if self.owner is not waker:
+                return
+            self._ledger.put_back()
+            self._forget_worker()
+            if not self._queue.ended:
+                self._queue.waker = None
+            self._queue.busy()
+
+    def is_attached(self) -> bool:
+        """Tell whether a worker writes, on a loop that runs."""
+        return self.owner is not None and self._is_alive()
+
+    def has_worker(self) -> bool:
+        """Tell whether a worker writes, or would if woken."""
+        return self._queue.waker is not None and (self.owner is None or self._is_alive())
+
+    def needs_this_thread(self) -> bool:
+        """Tell whether the worker cannot go on while the calling thread waits.
+
+        It is the worker's own thread, or holds the lock: then a signal handler calls, from the middle of another call.
+        """
+        return self.worker_thread == threading.get_ident() or self._ledger.lock._is_owned()  # type: ignore[attr-defined]
+
+    # -- flush
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything accepted before the call is settled, at most ``timeout`` seconds (``close_timeout``).
-
-        Interrupts a backoff. False when something is left. At zero it asks for a write and does not wait. In the
-        worker's own thread it does not wait either, nor in a signal handler that interrupts a call of this client which
-        holds its lock: nothing could happen meanwhile.
-        """
-        # No threading.Event: its set() takes a lock, which a signal handler may find held by the wait it interrupts.
+        """See `AnalyticsClient.flush`."""
+        # Not a threading.Event: its set() takes a lock, which a signal handler may find held by the wait it interrupts.
         done = threading.Lock()
         done.acquire()
         if self._ask(done.release):
             return True
-        settled = not self._queue.needs_this_thread() and done.acquire(timeout=self._seconds(timeout))
-        self._queue.forget(done.release)
+        settled = not self.needs_this_thread() and done.acquire(timeout=self._seconds(timeout))
+        self._ledger.forget(done.release)
         return settled or done.acquire(blocking=False)
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """Do what `flush` does without blocking the loop."""
+        """See `AnalyticsClient.aflush`."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 
@@ -84,100 +142,107 @@ class Delivery:
         except TimeoutError:
             return False
         finally:
-            self._queue.forget(call)
+            self._ledger.forget(call)
         return True
 
-    def close(self, timeout: float | None = None) -> bool:
-        """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
+    def _ask(self, call: Callable[[], None]) -> bool:
+        """Ask the worker to write all that is accepted now, and to call back then; True if there is nothing."""
+        if not self._ledger.is_settled():
+            self.start_worker()
+        return self._ledger.when_settled(self._ledger.ticket(), call)
 
-        What is left then is counted as abandoned; False says so. Where `flush` cannot wait, the worker writes what is
-        left after this call, and ends. A call after the end does nothing and returns True.
-        """
+    def _seconds(self, timeout: float | None) -> float:
+        seconds = self._settings.close_timeout if timeout is None else timeout
+        return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+
+    # -- close
+
+    def close(self, timeout: float | None = None) -> bool:
+        """See `AnalyticsClient.close`."""
         queue = self._queue
         if queue.ended:
             return True
         queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
-        if seconds > 0 and queue.needs_this_thread() and queue.has_worker():
+        if seconds > 0 and self.needs_this_thread() and self.has_worker():
             queue.wake()
-            return queue.is_settled()
-        if self._host is not None and not queue.is_settled() and not self._host.start():
-            self._host.finish(seconds)
-        elif queue.has_worker():
+            return self._ledger.is_settled()
+        if self.host is not None and not self._ledger.is_settled() and not self.host.start():
+            self.host.finish(seconds)
+        elif self.has_worker():
             self.flush(seconds)
         left = self._abandon()
-        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:
+        while self._is_ending(deadline):
             time.sleep(0.002)
         return not left
 
     async def aclose(self, timeout: float | None = None) -> bool:
-        """Do what `close` does without blocking the loop, and wait for a worker on this loop too."""
+        """See `AnalyticsClient.aclose`."""
         queue = self._queue
         if queue.ended:
             return True
         queue.close()
-        seconds = self._seconds(timeout)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + self._seconds(timeout)
         await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
-        if queue.has_worker():
+        if self.has_worker():
             await self.aflush(deadline - time.monotonic())
         left = self._abandon()
-        while self._host is not None and not self._host.stopped() and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.002)  # a look now and then: the thread must not need this loop in order to end
+        while self._is_ending(deadline):  # noqa: ASYNC110  # the thread must not need this loop in order to end
+            await asyncio.sleep(0.002)
         return not left
 
-    def _seconds(self, timeout: float | None) -> float:
-        seconds = self.settings.close_timeout if timeout is None else timeout
-        return min(max(0.0, seconds), threading.TIMEOUT_MAX)
-
-    def _ask(self, call: Callable[[], None]) -> bool:
-        """Ask the worker to write all that is accepted now, and to call back then; True when there is nothing."""
-        if self._host is not None and not self._queue.is_settled():
-            self._host.start()
-        return self._queue.when_settled(self._queue.ticket(), call)
+    def _is_ending(self, deadline: float) -> bool:
+        return self.host is not None and not self.host.stopped() and time.monotonic() < deadline
 
     def _abandon(self) -> int:
-        had_worker = self._host is not None or self._queue.has_worker()
-        left = self._queue.end()
-        if self._host is not None:
-            self._host.stop()
-        self._queue.wake()  # a worker of the application's own returns now
-        self._queue.report_drops()
+        had_worker = self.host is not None or self.has_worker()
+        wake = self.owner
+        self._queue.end(self._ledger.abandon)
+        left = self._ledger.abandon()
+        if self.host is not None:
+            self.host.stop()
+        if wake is not None:
+            wake()  # a worker of the application's own returns now
+        self._ledger.report_drops()
         if left:
-            of = (number_of_events(left), one_line(self.settings.service))
+            service = one_line(self._settings.service)
             if had_worker:
-                stored = "it was" if left == 1 else "they were"
-                last_error = one_line(self._queue.last_error)
+                last_error = one_line(self._ledger.last_error)
                 log.warning(
-                    "%s of %s abandoned: the time of the close ended before %s stored; last error: %s",
-                    *of,
-                    stored,
+                    "the time of the close ended before all was stored; service: %s; last error: %s; abandoned: %d",
+                    service,
                     last_error,
+                    left,
                 )
             else:
-                log.warning("%s of %s abandoned: no worker runs; use from_url(), or an AnalyticsWorker", *of)
+                log.warning(
+                    "no worker runs: use from_url(), or an AnalyticsWorker; service: %s; abandoned: %d", service, left
+                )
         return left
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork: its parent delivers what was accepted there."""
         self._queue.reset()
-        if self._host is not None:
-            self._host.after_fork()
-            self._queue.idle(self._host.start, wake_at=1)
+        self._ledger.reset()
+        self._forget_worker()
+        if self.host is not None:
+            self.host.after_fork()
+            self.use_host(self.host)
 
 
-clients: weakref.WeakSet[Delivery] = weakref.WeakSet()
+_deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
 """All that are to be closed at the end of the process."""
 
 
 def _close_all() -> None:
-    for client in list(clients):
-        client.close()
+    for delivery in list(_deliveries):
+        delivery.close()
 
 
 def _after_fork_in_child() -> None:
-    for client in list(clients):
-        client._after_fork()
+    for delivery in list(_deliveries):
+        delivery.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

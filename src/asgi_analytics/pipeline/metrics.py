@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from asgi_analytics.config import Settings
-    from asgi_analytics.pipeline.queue import EventQueue
+    from asgi_analytics.pipeline.ledger import Ledger
     from asgi_analytics.pipeline.stats import Stats
 
 
@@ -22,7 +22,7 @@ class Observed(Protocol):
     """What is asked for figures."""
 
     settings: Settings
-    _queue: EventQueue
+    _ledger: Ledger
 
     def stats(self) -> Stats:
         """Return the figures of this moment."""
@@ -61,9 +61,9 @@ def observe(client: Observed) -> None:
         _published = True
         _publish()
     _add_collected()
-    service, queue = client.settings.service, client._queue
-    # Nobody else has the queue by then, so its lock is free.
-    finalize(client, lambda: _collected.append((service, queue.read(0.0)))).atexit = False
+    service, ledger = client.settings.service, client._ledger
+    # No other code has the ledger by then, so its lock is free.
+    finalize(client, lambda: _collected.append((service, ledger.read(0.0)))).atexit = False
 
 
 def _forget_collected() -> None:

@@ -112,7 +112,7 @@ class ThreadHost:
             # Not expected: what the sink raises is the worker's to handle.
             log_problem((self._problem, "ended"), "the worker ended by %s, and is started again", failure(error))
             client = self._client()
-            return self._stop or client is None or client._queue.is_attached()
+            return self._stop or client is None or client._delivery.is_attached()
         finally:
             self._loop = self._task = None
         return True
@@ -122,7 +122,7 @@ class ThreadHost:
         self._running = False
         client = self._client()
         # Also where no thread could be started.
-        if client is not None and not self._stop and not client._queue.is_attached():
+        if client is not None and not self._stop and not client._delivery.is_attached():
             client._queue.idle(self.start, wake_at=1)
 
     async def _serve(self) -> None:

@@ -66,7 +66,7 @@ class AnalyticsWorker:
             raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
         self.client = checked_client(client)
         self.sink = sink
-        self._queue = client._queue
+        self._queue, self._ledger, self._delivery = client._queue, client._ledger, client._delivery
         self._wakened = asyncio.Event()
         self._stopping = False
         self._running = False
@@ -94,7 +94,7 @@ class AnalyticsWorker:
 
         At zero it ends at once. The client stays open: what is left, and what comes later, waits for the next worker.
         """
-        settled = await self.client.aflush(timeout) if self._running else self._queue.is_settled()
+        settled = await self.client.aflush(timeout) if self._running else self._ledger.is_settled()
         self._stopping = True
         self._wakened.set()
         if self._task is not None:
@@ -117,20 +117,19 @@ class AnalyticsWorker:
             with contextlib.suppress(RuntimeError):  # the loop was closed under us
                 loop.call_soon_threadsafe(wakened.set)
 
-        queue = self._queue
-        queue.attach(wake, loop.is_running)
+        self._delivery.attach(wake, loop.is_running)
         self._stopping, self._running = False, True
         muted = suppressed.set(True)  # what the sink does is no query of the application
         chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
         try:
             await self._serve(wake)
         except asyncio.CancelledError:
-            if not self._stopping and not queue.is_settled():
+            if not self._stopping and not self._ledger.is_settled():
                 await self._last_flush()
             raise
         finally:
-            queue.detach(wake)
-            queue.report_drops()
+            self._delivery.detach(wake)
+            self._ledger.report_drops()
             self._running = False
             if loop.is_running():  # else the coroutine is being thrown away: nothing can be awaited, or reset
                 chores.cancel()
@@ -142,7 +141,7 @@ class AnalyticsWorker:
         due = time.monotonic() + interval
         paused_until = -math.inf
         # A worker whose loop stood still may have been replaced meanwhile.
-        while queue.owner is wake and not self._stopping:
+        while self._delivery.owner is wake and not self._stopping:
             pause = paused_until - time.monotonic()
             enough = min(WRITE_EVENTS, queue.half()) if pause > 0 else None
             if not self._is_ready(enough):
@@ -150,7 +149,7 @@ class AnalyticsWorker:
                 if not self._is_ready(enough):  # nobody could wake us for what came before we said how
                     until = due - time.monotonic()
                     await self._sleep(min(pause, until) if pause > 0 else until)
-                if queue.owner is not wake:
+                if self._delivery.owner is not wake:
                     return
                 queue.busy()
             if self._is_ready(enough) or time.monotonic() >= due:
@@ -162,17 +161,17 @@ class AnalyticsWorker:
                     await asyncio.sleep(0)  # a sink that never waits must not starve the loop
                 elif queue.closed:
                     return
-                queue.report_drops()
+                self._ledger.report_drops()
 
     def _is_ready(self, enough: int | None) -> bool:
         queue = self._queue
-        return queue.is_worth_a_write(enough) or queue.flushing or queue.closed or self._stopping
+        return queue.is_worth_a_write(enough) or self._ledger.is_flushing or queue.closed or self._stopping
 
     async def _last_flush(self) -> None:
-        self._queue.put_back()
+        self._ledger.put_back()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.client.settings.close_timeout):
-                while not self._queue.is_settled():
+                while not self._ledger.is_settled():
                     await self._write_one()
 
     async def _sleep(self, seconds: float) -> bool:
@@ -188,13 +187,13 @@ class AnalyticsWorker:
 
     async def _write_one(self) -> None:
         """Write one batch, in parts where time runs out, until it is settled or abandoned."""
-        queue = self._queue
-        batch: list[Any] = queue.take(WRITE_EVENTS, WRITE_BYTES)
-        place = len(batch) if set(map(type, batch)) == {bytes} else queue.write_lines(batch, 0, LINES_AT_ONCE)
-        while place < len(batch) and queue.in_flight is batch:
+        ledger = self._ledger
+        batch: list[Any] = ledger.take(WRITE_EVENTS, WRITE_BYTES)
+        place = ledger.write_lines(batch, 0, LINES_AT_ONCE)
+        while place < len(batch) and ledger.in_flight is batch:
             await asyncio.sleep(0)  # whoever waits for this loop, or for the interpreter, gets a turn
-            place = queue.write_lines(batch, place, LINES_AT_ONCE)
-        if queue.in_flight is not batch or not batch:
+            place = ledger.write_lines(batch, place, LINES_AT_ONCE)
+        if ledger.in_flight is not batch or not batch:
             return  # a close gave it up meanwhile, or nothing could be written
         attempt = 0
         while batch:
@@ -211,7 +210,7 @@ class AnalyticsWorker:
                     self._most = max(1, len(part) // 2)
                 delay = random.uniform(0, min(LAST_BACKOFF, FIRST_BACKOFF * 2**attempt))  # noqa: S311  # jitter
                 delay += min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
-                queue.failed(str(error))
+                ledger.failed(str(error))
                 self._log_problem("away", "events wait, the sink is away: %s", error)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
@@ -219,11 +218,11 @@ class AnalyticsWorker:
                 longest = min(LAST_OPERATOR_BACKOFF, OPERATOR_BACKOFF * 2**attempt)
                 delay = random.uniform(longest / 2, longest)  # noqa: S311  # jitter
                 said = failure(error)
-                queue.failed(said)
+                ledger.failed(said)
                 self._log_problem(said, "events wait until somebody acts: %s", said, level=logging.ERROR)
-            if queue.in_flight is not batch or self._stopping:
+            if ledger.in_flight is not batch or self._stopping:
                 return  # a close gave it up meanwhile, or it waits for the next worker
-            queue.report_drops()
+            self._ledger.report_drops()
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
 
     def _settle(self, batch: list[Any], written: int, receipt: Receipt) -> list[Any]:
@@ -232,7 +231,7 @@ class AnalyticsWorker:
         if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > written:
             raise SinkError(f"{type(self.sink).__name__} answered for more events than it was given")
         reasons = [one.reason for one in rejected]
-        rest = self._queue.settle(batch, duplicates=receipt.duplicates, rejected=reasons, written=written)
+        rest = self._ledger.settle(batch, duplicates=receipt.duplicates, rejected=reasons, written=written)
         if self._problems:
             log.info("events are stored again")
             for key in self._problems:

@@ -78,8 +78,8 @@ class DriverContract:
             await queries.driver.run(f"SELECT {number} FROM things")
         await queries.driver.run("SELECT count(*) FROM things")
         assert queries.events == []
-        assert (request_context.db_queries, request_context.db_repeats()) == (4, 3)
-        assert request_context.db_duration_ms > 0
+        assert (request_context.queries.count, request_context.queries.repeats) == (4, 3)
+        assert request_context.queries.duration_ms > 0
 
     async def test_slow_queries_are_kept_whatever_the_sampling(self, queries: Queries) -> None:
         queries.instrument(sample_rate=0.0, slow_ms=20)

@@ -173,7 +173,7 @@ def _query(
             tags.pop(id(self), None)
             recorder.failed(statement, started, error)
             raise
-        recorder.succeeded(statement, started, rows_of, result, tags.pop(id(self), None) if tag else None)
+        recorder.succeeded(statement, started, rows_of(result, statement, tags.pop(id(self), None) if tag else None))
         return result
 
     return wrapper
@@ -264,7 +264,7 @@ async def _observe(
     except BaseException as error:
         recorder.failed(statement, started, error)
         raise
-    recorder.succeeded(statement, started, rows_of, result, owner)
+    recorder.succeeded(statement, started, rows_of(result, statement, owner))
     return result
 
 

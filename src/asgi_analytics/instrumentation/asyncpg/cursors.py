@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg.cursor
 
-from asgi_analytics.context import RequestContext, current
-from asgi_analytics.instrumentation.queries.recorder import QueryRecorder, count, not_captured
+from asgi_analytics.instrumentation.queries.recorder import QueryRecorder, not_captured
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -21,31 +20,25 @@ if TYPE_CHECKING:
 class _OpenCursor:
     """What is known of a cursor that is not at its end; asyncpg's own objects have no room for it."""
 
-    __slots__ = ("context", "duration", "recorder", "request", "rows", "started", "statement")
+    __slots__ = ("context", "duration", "recorder", "rows", "started", "statement")
 
     def __init__(self, recorder: QueryRecorder, statement: Statement) -> None:
         self.recorder = recorder
         self.statement = statement
-        self.request: RequestContext | None = current.get()
         # The event belongs to the request that opened the cursor, wherever the garbage collector ends it.
         self.context: Context = copy_context()
         self.started = perf_counter_ns()
         self.duration = 0
         self.rows = 0
-        if self.request is not None:
-            count(self.request, statement.fingerprint)
+        self.context.run(recorder.begin, statement)
 
     def spend(self, started: int) -> None:
         duration = (perf_counter_ns() - started) // 1000
         self.duration += duration
-        if self.request is not None:
-            self.request.db_duration_ms += duration / 1000
+        self.context.run(self.recorder.spend, duration)
 
     def end(self, error: BaseException | None) -> None:
-        if error is None:
-            self.context.run(self.recorder.ended, self.statement, self.duration, self.rows)
-        else:
-            self.context.run(self.recorder.keep_failed, self.statement, self.duration, self.rows, error)
+        self.context.run(self.recorder.end, self.statement, self.duration, self.rows, error)
 
 
 class CursorTap:

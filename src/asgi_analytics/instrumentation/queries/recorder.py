@@ -1,36 +1,55 @@
-"""Makes the events of queries, and counts them in the request that they belong to."""
+"""What a driver calls, in which order: the seam between a database driver and the events of its queries.
+
+For each query that the application runs::
+
+    statement = recorder.watch(query)          # None: not a query of the application, so only pass it on
+    started = perf_counter_ns()
+    try:
+        result = run the query
+    except BaseException as error:
+        recorder.failed(statement, started, error)
+        raise
+    recorder.succeeded(statement, started, rows)
+
+A query that takes several steps, a cursor for instance, is counted when it begins, and recorded when it ends::
+
+    recorder.begin(statement)
+    recorder.spend(duration)                   # for each step, in microseconds
+    recorder.end(statement, duration, rows)    # or recorder.end(statement, duration, rows, error)
+
+Nothing here raises.
+"""
 
 from __future__ import annotations
 
 import math
-from asyncio import CancelledError
 from random import random
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
+from opentelemetry.context import get_current
+
 from asgi_analytics.client import checked_client
-from asgi_analytics.context import current, suppressed
-from asgi_analytics.encoding.query_record import QueryLines
+from asgi_analytics.context import current, span_of, suppressed
+from asgi_analytics.encoding.ids import next_number
+from asgi_analytics.encoding.query_record import QueryRecord
+from asgi_analytics.encoding.records import RECORD_BYTES
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.events.captured import DatabaseQuery
 from asgi_analytics.exceptions import error_type
-from asgi_analytics.instrumentation.queries.statement import Statement, normalise, remembered
+from asgi_analytics.instrumentation.outcomes import query_outcome, sqlstate_of
+from asgi_analytics.instrumentation.queries.statement import Statement, normalise
 from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from asgi_analytics.client import AnalyticsClient
-    from asgi_analytics.context import RequestContext
-
-_QUERY_CANCELED = "57014"
-_LOCK_NOT_AVAILABLE = "55P03"
-
-_current, _suppressed = current.get, suppressed.get
 
 
 class QueryRecorder:
-    """Counts each query in its request, and tracks those that are kept: failed, slow, or in the sample."""
+    """Counts each query in its request, and tracks those that are kept: failed, slow, or in the sample.
+
+    ``slow_ms`` is in milliseconds (None: no query is slow), ``sample_rate`` from 0.0 to 1.0. Raises `ConfigError` for a
+    setting out of its range.
+    """
 
     def __init__(
         self, client: AnalyticsClient, *, slow_ms: float | None, sample_rate: float, capture_statement: bool
@@ -41,129 +60,92 @@ class QueryRecorder:
             raise ConfigError(f"sample_rate is {sample_rate!r}: use a share from 0.0 to 1.0")
         self._slow = math.inf if slow_ms is None else slow_ms * 1000
         self._sample_rate = sample_rate
-        self._keeps_all = sample_rate == 1
         self._capture_statement = capture_statement
-        self._track = checked_client(client).track_captured
-        self._client = client
-        self._lines = client.lines(QueryLines)
+        self._intake = checked_client(client).intake
 
     def watch(self, query: object) -> Statement | None:
-        """Return what is known of a statement that is about to run; None for one that is none of our business."""
-        if _suppressed() or ((request := _current()) is not None and request.excluded):
+        """Return what is known of a statement that is about to run; None for a query that is not to be captured."""
+        if suppressed.get() or ((request := current.get()) is not None and request.excluded):
+            return None
+        if not isinstance(query, str):
             return None
         try:
-            statement = remembered(query) or normalise(query)  # type: ignore[call-overload, arg-type]  # the driver tells what is no text
+            statement = normalise(query)
         except Exception as error:
-            if isinstance(query, str):
-                not_captured(error)
+            not_captured(error)
             return None
         return None if statement.is_control else statement
 
-    def succeeded(
-        self, statement: Statement, started: int, rows_of: Callable[..., int | None], result: object, tag: object
-    ) -> None:
-        """Record a query that went well; ``started`` is the `perf_counter_ns` before it.
-
-        ``rows_of(result, statement, tag)`` returns its rows; ``tag`` is what brought the server's command tag.
-        """
-        duration = (perf_counter_ns() - started) // 1000
-        try:
-            request = _current()
-            if request is not None:
-                count(request, statement.fingerprint)
-                request.db_duration_ms += duration / 1000
-            if self._keeps_all or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
-                self._keep(statement, duration, rows_of(result, statement, tag), request)
-        except Exception as error:
-            not_captured(error)
-
-    def ended(self, statement: Statement, duration: int, rows: int) -> None:
-        """Record a cursor that came to its end after ``duration`` microseconds; it was counted when it was opened."""
-        if self._keeps_all or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
-            self._keep(statement, duration, rows, _current())
-
-    def _keep(self, statement: Statement, duration: int, rows: int | None, request: RequestContext | None) -> None:
-        if self._lines is not None:
-            data = statement.data if self._capture_statement else statement.data_without_text
-            record = self._lines.record(data, duration, rows, request)
-            if record is not None:
-                self._client.track_captured_record(record)
-                return
-        self._track(self._event(statement, duration, rows, "ok"))
+    def succeeded(self, statement: Statement, started: int, rows: int | None) -> None:
+        """Record a query that went well; ``started`` is the `perf_counter_ns` before it."""
+        self._record(statement, started, rows, None)
 
     def failed(self, statement: Statement, started: int, error: BaseException) -> None:
         """Record a query that raised."""
+        self._record(statement, started, None, error)
+
+    def _record(self, statement: Statement, started: int, rows: int | None, error: BaseException | None) -> None:
         duration = (perf_counter_ns() - started) // 1000
+        self.begin(statement)
+        self.spend(duration)
+        self.end(statement, duration, rows, error)
+
+    def begin(self, statement: Statement) -> None:
+        """Count a query in its request, whatever the sampling."""
+        if (request := current.get()) is not None:
+            request.count_query(statement.fingerprint)
+
+    def spend(self, duration: int) -> None:
+        """Add to the time of the queries of the request, in microseconds."""
+        if (request := current.get()) is not None:
+            request.add_query_time(duration / 1000)
+
+    def end(self, statement: Statement, duration: int, rows: int | None, error: BaseException | None = None) -> None:
+        """Track a query that was counted before, if it is kept; ``duration`` is in microseconds."""
         try:
-            request = _current()
-            if request is not None:
-                count(request, statement.fingerprint)
-                request.db_duration_ms += duration / 1000
-            self.keep_failed(statement, duration, None, error)
+            if error is not None or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
+                self._intake.record(self._make_record(statement, duration, rows, error))
         except Exception as inner:
             not_captured(inner)
 
-    def keep_failed(self, statement: Statement, duration: int, rows: int | None, error: BaseException) -> None:
-        """Track a query that raised after ``duration`` microseconds; all of them are kept."""
-        self._track(
-            self._event(
-                statement,
-                duration,
-                rows,
-                outcome_of(error),
-                error_type=error_type(error),
-                sqlstate=sqlstate_of(error),
-            )
-        )
-
-    def _event(
-        self, statement: Statement, duration: int, rows: int | None, outcome: str, **failure: str | None
-    ) -> DatabaseQuery:
-        request = _current()
-        return DatabaseQuery(
-            query_type=statement.query_type,
-            table=statement.table,
-            statement=statement.text if self._capture_statement else None,
-            fingerprint=statement.fingerprint,
-            duration_ms=duration / 1000,
-            rows_affected=rows,
-            outcome=outcome,
-            endpoint=None if request is None else request.endpoint,
-            **failure,
+    def _make_record(
+        self, statement: Statement, duration: int, rows: int | None, error: BaseException | None
+    ) -> QueryRecord:
+        user_id = session_id = request_id = endpoint = span = None
+        if (request := current.get()) is not None:
+            user_id, session_id = request.user_id, request.session_id
+            request_id, endpoint = request.request_id, request.endpoint
+            span = request.span
+        if trace := get_current():
+            span = span_of(trace) or span
+        text = statement.text if self._capture_statement else None
+        weight = RECORD_BYTES + len(text or "") + len(session_id or "") + len(endpoint or "")
+        if type(user_id) is str:
+            weight += len(user_id)
+        return QueryRecord(
+            self._intake.source,
+            weight,
+            time_ns(),
+            next_number(),
+            user_id,
+            session_id,
+            request_id,
+            span,
+            statement.query_type,
+            statement.table,
+            text,
+            statement.fingerprint,
+            duration,
+            rows,
+            "ok" if error is None else query_outcome(error),
+            None if error is None else error_type(error),
+            None if error is None else sqlstate_of(error),
+            endpoint,
         )
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def count(request: RequestContext, fingerprint: str) -> None:
-    """Count a query in its request, whatever the sampling."""
-    request.db_queries += 1
-    request.ordinary = False
-    repeats = request.fingerprints
-    if repeats is None:
-        request.fingerprints = {fingerprint: 1}
-    else:
-        repeats[fingerprint] = repeats.get(fingerprint, 0) + 1
-
-
-def outcome_of(error: BaseException) -> str:
-    """Return cancelled, timeout or error; what the server cancelled is a timeout when its message says so."""
-    if isinstance(error, CancelledError | GeneratorExit):
-        return "cancelled"
-    if isinstance(error, TimeoutError):
-        return "timeout"
-    sqlstate = sqlstate_of(error)
-    if sqlstate in (_QUERY_CANCELED, _LOCK_NOT_AVAILABLE) and "timeout" in str(error):
-        return "timeout"
-    return "cancelled" if sqlstate == _QUERY_CANCELED else "error"
-
-
-def sqlstate_of(error: BaseException) -> str | None:
-    """Return the five characters that the server gave the error, as asyncpg and psycopg keep them."""
-    sqlstate = getattr(error, "sqlstate", None)
-    return sqlstate if isinstance(sqlstate, str) else None
 
 
 def not_captured(error: Exception) -> None:

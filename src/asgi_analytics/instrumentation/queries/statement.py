@@ -10,8 +10,6 @@ import re
 from hashlib import blake2b
 from typing import NamedTuple
 
-from msgspec import json
-
 from asgi_analytics.instrumentation.queries.kinds import classify
 
 MAX_TEXT = 2_000
@@ -40,9 +38,6 @@ class Statement(NamedTuple):
     """Whether it only begins, ends or describes a transaction or a session, or is empty."""
     is_read: bool
     """Whether the rows that come back are all there is to count."""
-    data: str
-    """The members of the event's data that are the same for each run, as JSON without the braces."""
-    data_without_text: str
 
 
 # Identifiers hold any character beyond ASCII, also what Python calls a space.
@@ -81,8 +76,6 @@ _ABOUT_THE_SESSION = frozenset(  # asked by SQLAlchemy and asyncpg when they con
     ]
 )
 _memo: dict[str, Statement] = {}
-remembered = _memo.get
-"""Returns what `normalise` remembers of a statement; None where it has to look."""
 _long_memo: dict[tuple[int, int], Statement] = {}
 
 
@@ -118,14 +111,7 @@ def _read(statement: str) -> Statement:
     is_control = is_control or text in _ABOUT_THE_SESSION
     is_read = query_type in ("SELECT", "VALUES", "TABLE", "SHOW") and "into" not in words
     fingerprint = fingerprint_of(" ".join(_collapse(words)))
-    members = {"query_type": query_type, "table": table, "statement": text, "fingerprint": fingerprint}
-    data, data_without_text = (
-        json.encode({name: value for name, value in members.items() if value is not None and name != left_out})[1:-1]
-        for left_out in ("", "statement")
-    )
-    return Statement(
-        text, fingerprint, query_type, table, is_control, is_read, data.decode(), data_without_text.decode()
-    )
+    return Statement(text, fingerprint, query_type, table, is_control, is_read)
 
 
 def _cut(sql: str) -> tuple[str, list[str]]:

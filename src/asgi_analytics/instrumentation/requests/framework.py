@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from asgi_analytics.context import current
 from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    from asgi_analytics.instrumentation.requests.identified import IdentifiedRequest
-    from asgi_analytics.instrumentation.requests.request import CapturedRequest
+    from asgi_analytics.instrumentation.types import Scope
 
 
 class Template(NamedTuple):
@@ -22,7 +17,7 @@ class Template(NamedTuple):
     text: str
     """The template, ``/tasks/{id}``."""
     prefix: str | None = None
-    """Where the route is a mount of an application that routes by itself: what stands before that one's templates."""
+    """If the route is a mount of an application that routes by itself: what stands before that one's templates."""
 
     def below(self, mount: Template) -> Template:
         """Return the whole of a template that was found below a mount."""
@@ -35,74 +30,52 @@ class Framework:
 
     ``module`` names what the application must have imported for this framework to be there; its own file imports
     nothing of it before. Each middleware has an instance of its own, for what it remembers of its application.
+
+    A hook that the framework calls during a request gets at it by `request.captured_request`, and may leave on its
+    ``framework_state`` what `template` and `user` need.
     """
 
     module: ClassVar[str]
     knows_users: ClassVar[bool] = False
     """Whether `user` may know what ``scope["user"]`` does not."""
-    _connected: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self.alone: dict[int, tuple[object, str]] = {}
-        """What needs no asking: the templates of routes that have one only unless they are mounted, by the id of what
-        stands in ``scope["route"]``. That object stands beside, so that no other can have its id."""
+    _is_hooked: ClassVar[bool] = False
 
     @classmethod
-    def found(cls, app: object) -> Self | None:
-        """Return an instance where the application uses this framework; its hooks are set the first time.
+    def detect(cls, app: object) -> Self | None:
+        """Return an instance if the application uses this framework; its hooks are installed the first time.
 
-        ``app`` is what the middleware stands around.
+        ``app`` is what the middleware wraps.
         """
         if cls.module not in sys.modules:
             return None
-        if not cls._connected:
+        if not cls._is_hooked:
             try:
-                if cls.is_inside(app):
-                    cls._connected = True
-                    cls.connect()
-            except Exception as error:  # a release we do not know: requests are captured all the same
-                log_problem((cls, "connect"), "%s has other insides than expected: %s", cls.module, failure(error))
+                if cls.needs_hooks(app):
+                    cls._is_hooked = True
+                    cls.install_hooks()
+            except Exception as error:  # a release that is not known here: requests are captured all the same
+                log_problem(
+                    (cls, "hooks"), "unsupported version of %s: hooks not installed (%s)", cls.module, failure(error)
+                )
         return cls()
 
     @classmethod
-    def is_inside(cls, app: object) -> bool:
-        """Tell whether the middleware around ``app`` may stand inside of the framework, and so needs its hooks."""
+    def needs_hooks(cls, app: object) -> bool:
+        """Tell whether the middleware around ``app`` may stand inside of the framework."""
         return True
 
     @classmethod
-    def connect(cls) -> None:
-        """Set the hooks that the framework needs; called once a process."""
+    def install_hooks(cls) -> None:
+        """Install the hooks that the framework needs; called once per process."""
 
-    def template(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> Template | None:
-        """Return the route that was matched; None when this framework has matched none."""
+    def template(self, scope: Scope, state: Any) -> Template | None:
+        """Return the route that was matched; None if this framework has matched none."""
         return None
 
-    def original(self, exc: BaseException) -> BaseException:
-        """Return the application's exception, where the framework has put one of its own around it."""
+    def unwrap(self, exc: BaseException) -> BaseException:
+        """Return the application's exception, if the framework has wrapped it in one of its own."""
         return exc
 
-    def user(self, scope: MutableMapping[str, Any], request: IdentifiedRequest) -> object:
-        """Return who asks, where the framework keeps that outside of ``scope["user"]``; costs no I/O."""
+    def user(self, scope: Scope, state: Any) -> object:
+        """Return who asks, if the framework keeps that outside of ``scope["user"]``; costs no I/O."""
         return None
-
-
-def captured_request() -> CapturedRequest | None:
-    """Return the request that is being captured here, for a hook; None outside of one."""
-    from asgi_analytics.instrumentation.requests.request import CapturedRequest
-
-    request = current.get()
-    return request if isinstance(request, CapturedRequest) else None
-
-
-def as_coroutine_function(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return a method that returns coroutines as one that servers take for ``async def``, and so for ASGI 3.
-
-    A call with anything but a scope, receive and send raises at once: so uvicorn tells applications from factories.
-    """
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
-
-    async def run(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        await function(self, scope, receive, send)
-
-    return run
