@@ -134,7 +134,7 @@ def bytes_per_queued_event(make: Callable[[int], Event]) -> tuple[float, float]:
     gc.collect()
     used = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    return used / EVENTS, len(client._queue.lines_of([client._queue.items[-1]])[0])
+    return used / EVENTS, len(client._queue.items[-1])
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def test_a_problem_is_logged_once_and_again_when_it_lasts(clock: list[float], ca
     log_problem("away", "the sink is away: %s", "reset", level=logging.ERROR)
     assert [(r.levelname, r.getMessage(), r.name) for r in caplog.records] == [
         ("WARNING", "the sink is away: refused", "asgi_analytics"),
-        ("ERROR", "the sink is away: reset (and 2 times more before)", "asgi_analytics"),
+        ("ERROR", "the sink is away: reset (repeated meanwhile: 2)", "asgi_analytics"),
     ]
 
 

@@ -161,10 +161,11 @@ class AnalyticsClient:
         if self.intake.is_plain and current.get() is None and not get_current():
             try:
                 line = self._encoder.encode(event)
-            except Exception:
-                return self.intake.accept(event)  # says what is wrong with it
+            except Exception as error:
+                return self.intake.refuse_invalid(error)
             if len(line) <= self._max_event_bytes and self._queue.put(line, len(line)):
                 return True
+            return self.intake.refuse(len(line))
         return self.intake.accept(event)
 
     def track_error(self, exc: BaseException, *, context: dict[str, Any] | None = None) -> bool:

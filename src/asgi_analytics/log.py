@@ -1,4 +1,4 @@
-"""One log line a problem, not one an event."""
+"""One log line per problem, not one per event."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _last: OrderedDict[object, tuple[float, int]] = OrderedDict()
 
 
 def log_problem(key: object, message: str, *args: object, level: int = logging.WARNING) -> None:
-    """Log a problem unless it was logged less than `QUIET_SECONDS` ago; the next line says how often it came back."""
+    """Log a problem unless it was logged less than `QUIET_SECONDS` ago; the next line says how often it recurred."""
     _, unsaid = _last.get(key, (0.0, 0))
     if is_due(key):
         args = tuple(arg if isinstance(arg, int | float) else one_line(arg) for arg in args)
         if unsaid:
-            message, args = message + " (and %d times more before)", (*args, unsaid)
+            message, args = message + " (repeated meanwhile: %d)", (*args, unsaid)
         # The log may be written later, elsewhere, and not know what to do with an error that cannot be shown.
         log.log(level, message, *(_shown(arg) if isinstance(arg, BaseException) else arg for arg in args))
 
@@ -38,7 +38,7 @@ def _shown(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
-        return f"a {type(error).__name__} that cannot be shown"
+        return f"<{type(error).__name__}, which cannot be shown>"
 
 
 def is_due(key: object) -> bool:
@@ -58,16 +58,11 @@ def solved(key: object) -> None:
 
 
 def one_line(text: object) -> str:
-    """Return a text as it may stand in a log line or on a terminal, whoever wrote it: it begins no line of its own."""
+    """Return a text on one line, as it may stand in a log or on a terminal, wherever it comes from."""
     said = " ".join(str(text).split())
     if not said.isprintable():  # what would move the cursor or change colours is written out: \\x1b
         said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
     return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
-
-
-def number_of_events(number: int, one: str = "", more: str = "") -> str:
-    """Return how many events, as one says it, with the verb that follows: ``1 event was``, ``2 events were``."""
-    return f"{number} {'event' if number == 1 else 'events'} {one if number == 1 else more}".rstrip()
 
 
 def failure(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from asgi_analytics import EnrichedEvent, events
 from asgi_analytics.encoding.encoder import EventEncoder
@@ -54,10 +55,14 @@ def test_what_is_unknown_is_null() -> None:
     assert set(line["context"].values()) == {None}
 
 
-def test_the_quick_and_the_thorough_way_write_the_same_bytes() -> None:
-    quick = encoder().encode(TASK)
-    thorough = encoder()._thorough(TASK, Surroundings())
-    assert quick == thorough
+def test_exact_and_converted_values_are_written_as_the_same_bytes() -> None:
+    class Text(str):
+        """Not exactly the declared type."""
+
+    exact, converted = (
+        encoder().encode(structs.replace(TASK, command=command)) for command in (TASK.command, Text(TASK.command))
+    )
+    assert exact == converted
 
 
 def test_an_event_goes_there_and_back_again() -> None:

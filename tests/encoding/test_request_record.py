@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from asgi_analytics import AnalyticsMiddleware, EnrichedEvent
 from asgi_analytics.context import current
-from asgi_analytics.instrumentation.requests.http import HttpRequest
+from asgi_analytics.instrumentation.requests.http import HTTP
+from asgi_analytics.instrumentation.requests.request import CapturedRequest
 from asgi_analytics.testing import capture_events
 from tests.instrumentation.asgi_app import hello, http_scope
 
@@ -59,19 +60,18 @@ def test_both_ways_say_the_same(
     found: list[EnrichedEvent] = []
     for before_track in (None, lambda event: event):
         with capture_events(service=service, environment=environment, before_track=before_track) as captured:
-            middleware = AnalyticsMiddleware(hello, client=captured.client)
-            assert (middleware.settings.lines is None) is (before_track is not None)
-            request = HttpRequest(middleware.settings, http_scope(headers=[]), None, None, 1_000, "GET")  # type: ignore[arg-type]
-            request.ended = 1_000 + duration
-            request.status, request.outcome, request.ttfb, request.response_bytes = status, outcome, ttfb, size
-            request.error_type, request.close_code = error_type, close_code
-            request.ordinary = error_type is None and close_code is None and not queries
+            plan = AnalyticsMiddleware(hello, client=captured.client).plan
+            request = CapturedRequest(plan, http_scope(headers=[]), None, None, "GET", HTTP)  # type: ignore[arg-type]
+            request.ended = request.started + duration
+            request.status, request.ttfb, request.response_bytes = status, ttfb, size
+            request.outcome, request.error_type, request.close_code = outcome, error_type, close_code
             for name, value in (("endpoint", endpoint), ("user_id", user), ("session_id", session)):
                 if value is not None:
                     setattr(request, name, value)
             request._request_id = "r-1"
-            if queries:
-                request.db_queries, request.db_duration_ms, request.fingerprints = queries, 0.125, {"f": queries}
+            for _ in range(queries):
+                request.count_query("f")
+                request.add_query_time(0.125)
             if trace:
                 request.span = (1, 2)
             context = contextvars.copy_context()
@@ -94,9 +94,9 @@ def test_ids_and_times_rise_with_those_of_other_events() -> None:
     from asgi_analytics.events.cocoons import CocoonConnected
 
     with capture_events() as captured:
-        middleware = AnalyticsMiddleware(hello, client=captured.client)
+        plan = AnalyticsMiddleware(hello, client=captured.client).plan
         for _ in range(500):
-            HttpRequest(middleware.settings, http_scope(), None, None, 0, "GET").finish()  # type: ignore[arg-type]
+            CapturedRequest(plan, http_scope(), None, None, "GET", HTTP).finish()  # type: ignore[arg-type]
             captured.client.track(CocoonConnected(cocoon_id=UUID(int=1)))
 
     ids = [event.event_id for event in captured.events]
@@ -112,4 +112,4 @@ def test_ids_and_times_rise_with_those_of_other_events() -> None:
 @pytest.mark.parametrize("options", [{"clock": lambda: None}, {"ids": [UUID(int=1)]}, {"enabled": False}])
 def test_a_fixed_identity_needs_the_event(options: dict[str, Any]) -> None:
     with capture_events(**options) as captured:
-        assert AnalyticsMiddleware(hello, client=captured.client).settings.lines is None
+        assert not captured.client.intake._takes_records

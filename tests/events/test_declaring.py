@@ -143,7 +143,7 @@ def test_a_module_that_is_reloaded_defines_its_events_again(tmp_path: Path, monk
 def test_event_itself_is_nothing_that_happened() -> None:
     with (
         capture_events(strict=True) as captured,
-        pytest.raises(InvalidEvent, match="is no event: track an instance"),
+        pytest.raises(InvalidEvent, match="is not an event: track an instance"),
     ):
         captured.client.track(Event())
 

@@ -11,6 +11,7 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsMiddleware
 from asgi_analytics.context import current, suppress
+from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest
 from asgi_analytics.testing import CapturedEvents, capture_events
@@ -241,7 +242,7 @@ async def test_what_goes_wrong_inside_never_reaches_the_client(
         raise RuntimeError("ours")
 
     app = wrapped(hello, analytics)
-    monkeypatch.setattr(type(app.settings.lines), "line", broken)
+    monkeypatch.setattr(RequestRecord, "line", broken)
     assert await get(app) == [start(), body()]
 
     odd: list[Message] = [start() | {"status": "200"}, {"type": "http.response.body", "body": None}, body()]

@@ -87,7 +87,7 @@ def test_an_exit_with_the_sink_away_takes_close_timeout_and_says_what_is_lost(tm
         tmp_path / "events",
         timeout=20,
     )
-    assert "1 event of shop abandoned: " in output
+    assert "abandoned: 1" in output
     assert "Traceback" not in output
 
 

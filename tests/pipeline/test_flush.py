@@ -88,14 +88,14 @@ def test_a_close_without_a_worker_abandons_at_once_and_says_how_many(caplog: pyt
         assert client.stats().abandoned == 2
         assert close(client, 60) is True
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "2 events of shop abandoned: no worker runs; use from_url(), or an AnalyticsWorker" in caplog.text
+    assert "no worker runs: use from_url(), or an AnalyticsWorker; service: shop; abandoned: 2" in caplog.text
 
 
 def test_one_event_that_a_close_abandons_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
     client = AnalyticsClient(service="shop")
     client.track(TASK)
     assert client.close(0) is False
-    assert "1 event of shop abandoned: " in caplog.text
+    assert "service: shop; abandoned: 1" in caplog.text
 
 
 # -- a worker in a thread

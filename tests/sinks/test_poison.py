@@ -125,7 +125,7 @@ async def test_a_worker_counts_poison_says_it_once_and_quotes_no_value(
     assert (stats.accepted, stats.stored) == (20, 15)
     assert stats.rejected == {"check_violation analytics_events_timestamp_range": 5}
     ours = [record.getMessage() for record in caplog.records if record.name == "asgi_analytics"]
-    assert ours == ["5 events were rejected by the sink: check_violation analytics_events_timestamp_range"]
+    assert ours == ["rejected by the sink (check_violation analytics_events_timestamp_range): 5"]
     assert SECRET not in caplog.text
     assert len(await rows("analytics_dead_letters")) == 5
 

@@ -143,8 +143,8 @@ async def test_what_the_sink_rejects_is_counted_by_reason_and_said_once(
     assert (stats.stored, stats.duplicates) == (1, 1)
     assert stats.rejected == {"check_violation": 3, "too_deep": 1}
     assert caplog.messages == [
-        "2 events were rejected by the sink: check_violation",
-        "1 event was rejected by the sink: too_deep",
+        "rejected by the sink (check_violation): 2",
+        "rejected by the sink (too_deep): 1",
     ]
 
 

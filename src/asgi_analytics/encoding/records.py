@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 import msgspec
 from opentelemetry.trace import format_span_id, format_trace_id
@@ -90,3 +91,14 @@ class Record(msgspec.Struct, gc=False):
                 ),
             )
         )
+
+
+def weight_with(user_id: object, *texts: str | None) -> int:
+    """Return what a record counts for in the queue, in bytes, with a user and texts of any length."""
+    weight = RECORD_BYTES
+    if user_id is not None and type(user_id) is not UUID:
+        weight += len(str(user_id))
+    for text in texts:
+        if text:
+            weight += len(text)
+    return weight

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 USER_NAMESPACE = UUID("6d2f5a5e-3f43-5d0c-9b5a-0d1c6b7f6a10")
 """Namespace of the UUIDv5 (RFC 9562, 5.5) that stands for a user id which is no UUID: ``uuid5(it, str(user_id))``."""
 
-_ID_TYPES = (UUID, str, int)
+MAX_BITS = 4_096
+"""Of a number that is a user's: Python does not write much longer ones as text."""
+
 _SPELLS_A_UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 
 
@@ -29,7 +31,9 @@ def _mapped(user_id: str) -> tuple[UUID, str | None]:
 
 def is_id(value: object) -> TypeGuard[UUID | str | int]:
     """Tell whether a value can be a ``user_id``."""
-    return isinstance(value, _ID_TYPES) and value is not True and value is not False
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() <= MAX_BITS
+    return isinstance(value, UUID | str)
 
 
 def user_uuid(user_id: object) -> tuple[UUID, str | None]:

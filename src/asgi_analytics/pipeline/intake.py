@@ -11,7 +11,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics.context import current, span_of
 from asgi_analytics.encoding.envelope import Surroundings
-from asgi_analytics.encoding.records import RECORD_BYTES, Source
+from asgi_analytics.encoding.records import Source
 from asgi_analytics.errors import EventNotAccepted, InvalidEvent
 from asgi_analytics.events.base import Event
 from asgi_analytics.exceptions import describe, is_first_report, unwrapped
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from asgi_analytics.pipeline.delivery import Delivery
     from asgi_analytics.pipeline.ledger import Ledger
     from asgi_analytics.pipeline.queue import EventQueue
+
+RECORDS_FROM_BYTES = 4096
+"""If ``max_event_bytes`` is less, captured events are encoded at once: only a line has an exact size."""
 
 MOST_NESTED = 2
 """``before_track`` may itself track events, which it then sees; so many calls deep at most."""
@@ -48,8 +51,8 @@ class Intake:
         """What records need to know of the client."""
         self.is_plain = settings.enabled and settings.before_track is None
         """Whether an event may go straight to its encoding."""
-        # A record cannot be seen by before_track, has no fixed identity, and is not measured before it is written.
-        self._takes_records = self.is_plain and encoder.mints and self._max_bytes > RECORD_BYTES
+        # before_track has to see the event; and a record cannot have a fixed time or id.
+        self._takes_records = self.is_plain and encoder.mints and self._max_bytes >= RECORDS_FROM_BYTES
 
     # -- captured
 
@@ -67,7 +70,7 @@ class Intake:
         if record.weight <= self._max_bytes and self._queue.put(record, record.weight, captured=True):
             return True
         try:
-            return self._refuse(record.weight)
+            return self.refuse(record.weight)
         except EventNotAccepted:
             return False
 
@@ -106,15 +109,19 @@ class Intake:
                     return False
                 event = filtered
             line = self._encoder.encode(event, surroundings)
-        except InvalidEvent as error:
-            return self._drop(error.reason, error.detail, error)
-        except EventNotAccepted:
-            raise
-        except Exception as error:  # whatever it is, the application must not see it
-            return self._drop("invalid", f"{type(error).__name__} while encoding", error)
+        except Exception as error:
+            return self.refuse_invalid(error)
         if len(line) <= self._max_bytes and self._queue.put(line, len(line), captured):
             return True
-        return self._refuse(len(line))
+        return self.refuse(len(line))
+
+    def refuse_invalid(self, error: Exception) -> bool:
+        """Drop an event that cannot be encoded. Raises `EventNotAccepted` in strict mode, whatever the error was."""
+        if isinstance(error, InvalidEvent):
+            return self._drop(error.reason, error.detail, error)
+        if isinstance(error, EventNotAccepted):  # dropped, and counted, already
+            raise error
+        return self._drop("invalid", f"{type(error).__name__} while encoding", error)
 
     def _filtered(self, event: Event, surroundings: Surroundings | None) -> Event | None:
         """Return what ``before_track`` makes of an event; the request's user is shown to it in the event's field."""
@@ -142,8 +149,8 @@ class Intake:
             self._ledger.drop("before_track", "")  # on purpose: nothing to log, and nothing for strict mode to raise
         return result
 
-    def _refuse(self, weight: int) -> bool:
-        """Drop an event that the queue did not take."""
+    def refuse(self, weight: int) -> bool:
+        """Drop an event, of so many bytes, that the queue did not take. Raises `EventNotAccepted` in strict mode."""
         queue = self._queue
         if weight > self._max_bytes:
             return self._drop("oversize", f"{weight} bytes encoded; max_event_bytes is {self._max_bytes}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from asgi_analytics.client import checked_client
 from asgi_analytics.context import suppressed
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
-from asgi_analytics.log import failure, log, log_problem, number_of_events, solved
+from asgi_analytics.log import failure, log, log_problem, solved
 from asgi_analytics.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -238,8 +238,7 @@ class AnalyticsWorker:
                 solved(key)
             self._problems.clear()
         for reason, number in Counter(one.reason for one in rejected).items():
-            text = f"{number_of_events(number, 'was', 'were')} rejected by the sink: %s"
-            log_problem((self._problem, "rejected", reason), text, reason)
+            log_problem((self._problem, "rejected", reason), "rejected by the sink (%s): %d", reason, number)
         return rest
 
     def _log_problem(self, problem: str, message: str, *args: object, level: int = logging.WARNING) -> None:

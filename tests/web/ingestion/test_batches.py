@@ -361,7 +361,7 @@ async def test_what_track_makes_is_stored_alike_by_the_worker_and_by_the_service
     ]
     for one in made:
         assert analytics.track(one)
-    lines = analytics._queue.lines_of(list(analytics._queue.items))
+    lines = [item if isinstance(item, bytes) else item.line() for item in analytics._queue.items]
     sink = TimescaleSink(database.dsn)
     async with AnalyticsWorker(analytics, sink):
         assert await analytics.aflush()

@@ -33,7 +33,7 @@ from asgi_analytics.client import checked_client
 from asgi_analytics.context import current, span_of, suppressed
 from asgi_analytics.encoding.ids import next_number
 from asgi_analytics.encoding.query_record import QueryRecord
-from asgi_analytics.encoding.records import RECORD_BYTES
+from asgi_analytics.encoding.records import weight_with
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.exceptions import error_type
 from asgi_analytics.instrumentation.outcomes import query_outcome, sqlstate_of
@@ -119,12 +119,9 @@ class QueryRecorder:
         if trace := get_current():
             span = span_of(trace) or span
         text = statement.text if self._capture_statement else None
-        weight = RECORD_BYTES + len(text or "") + len(session_id or "") + len(endpoint or "")
-        if type(user_id) is str:
-            weight += len(user_id)
         return QueryRecord(
             self._intake.source,
-            weight,
+            weight_with(user_id, session_id, endpoint, text),
             time_ns(),
             next_number(),
             user_id,

@@ -9,7 +9,7 @@ from opentelemetry.context import get_current
 
 from asgi_analytics.context import NOT_SET, RequestContext, current, span_of
 from asgi_analytics.encoding.ids import next_number, request_id_of
-from asgi_analytics.encoding.records import RECORD_BYTES
+from asgi_analytics.encoding.records import weight_with
 from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.exceptions import error_type, unwrapped
@@ -231,13 +231,10 @@ class CapturedRequest(RequestContext):
         # Events that are tracked later, in tasks that the request has started, still say who asked.
         user_id = self._user_id = self.user_id
         session_id = self._session_id = self.session_id
-        weight = RECORD_BYTES + len(endpoint or "") + len(session_id or "")
-        if type(user_id) is str:
-            weight += len(user_id)
         queries = self.queries
         return RequestRecord(
             self.plan.intake.source,
-            weight,
+            weight_with(user_id, session_id, endpoint),
             time_ns(),
             next_number() if self._number is None else self._number,
             user_id,
