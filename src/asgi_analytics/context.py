@@ -143,9 +143,19 @@ class RequestContext:
     def end(self) -> None:
         """End the request: what it leaves running is no part of it."""
         self.is_running = False
-        self.excluded = False
-        self.span = self.queries = self._request_id = self._endpoint = None
-        self._seen_errors = ()
+        # Only what was set: to set what was not would make room for it in each request.
+        if self.excluded:
+            self.excluded = False
+        if self.span is not None:
+            self.span = None
+        if self.queries is not None:
+            self.queries = None
+        if self._request_id is not None:
+            self._request_id = None
+        if self._endpoint is not None:
+            self._endpoint = None
+        if self._seen_errors:
+            self._seen_errors = ()
 
 
 current: ContextVar[RequestContext | None] = ContextVar("asgi_analytics_request", default=None)

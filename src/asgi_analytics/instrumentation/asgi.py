@@ -11,7 +11,7 @@ from asgi_analytics.errors import ConfigError
 from asgi_analytics.instrumentation.requests.http import HTTP
 from asgi_analytics.instrumentation.requests.plan import CapturePlan
 from asgi_analytics.instrumentation.requests.request import REQUEST_KEY, CapturedRequest
-from asgi_analytics.instrumentation.requests.websocket import WEBSOCKET
+from asgi_analytics.instrumentation.requests.websocket import WEBSOCKET, watched
 from asgi_analytics.instrumentation.types import METHODS
 from asgi_analytics.log import failure, log, log_problem, one_line
 
@@ -64,6 +64,7 @@ class AnalyticsMiddleware:
         )
         self.capture_websockets = capture_websockets
         self._find_frameworks()
+        self._is_enabled = client.settings.enabled
         self._is_ready = False
 
     def _find_frameworks(self) -> None:
@@ -92,14 +93,9 @@ class AnalyticsMiddleware:
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> CapturedRequest | None:
         """Return the request to capture; None for what is not a request, or not captured by this middleware."""
         kind = scope["type"]
-        if kind == "http":
-            method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-            exchange = HTTP
-        elif kind == "websocket" and self.capture_websockets:
-            method, exchange = "WEBSOCKET", WEBSOCKET
-        else:
+        if kind != "http" and not (kind == "websocket" and self.capture_websockets):
             return None
-        if suppressed.get() or not self.client.settings.enabled:
+        if not self._is_enabled or suppressed.get():
             return None
         outer: CapturedRequest | None = scope.get(REQUEST_KEY)
         if outer is not None and self._is_captured(outer):
@@ -107,7 +103,13 @@ class AnalyticsMiddleware:
         if not self._is_ready:  # the application is complete now
             self._is_ready = True
             self._find_frameworks()
-        request = scope[REQUEST_KEY] = CapturedRequest(self.plan, scope, receive, send, method, exchange)
+        if kind == "http":
+            method = scope["method"]
+            request = CapturedRequest(self.plan, scope, receive, send, method if method in METHODS else "_OTHER", HTTP)
+        else:
+            request = CapturedRequest(self.plan, scope, receive, send, "WEBSOCKET", WEBSOCKET)
+            request.receive = watched(request, receive)
+        scope[REQUEST_KEY] = request
         if outer is not None:
             request.outer = outer
         if self.plan.has_excluded and self.plan.excludes(scope):

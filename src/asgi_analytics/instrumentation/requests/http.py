@@ -83,11 +83,11 @@ def _unanswered(request: CapturedRequest) -> int:
         return 500
     if request.outcome == "ok":
         # The application returned. uvicorn knows whether the client has left, or waits: then it sends a 500.
-        if getattr(getattr(request.server_receive, "__self__", None), "disconnected", None) is False:
+        if getattr(getattr(request.receive, "__self__", None), "disconnected", None) is False:
             request.outcome = "error"
             return 500
         request.outcome = "disconnected"
     return 499
 
 
-HTTP = Exchange(note=_note, answered=_answered, receive=lambda request: request.server_receive)
+HTTP = Exchange(note=_note, answered=_answered)

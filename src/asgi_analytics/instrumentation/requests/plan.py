@@ -43,6 +43,8 @@ class CapturePlan:
         """Take note of the frameworks that the application uses."""
         self.frameworks = frameworks
         self.frameworks_know_users = any(framework.knows_users for framework in frameworks)
+        self.knows_users = self.user_id is not None or self.frameworks_know_users
+        self.knows_endpoints = self.endpoint is not None or bool(frameworks)
 
     def excludes(self, scope: Scope) -> bool:
         """Tell whether a request's path, without ``root_path``, is among the excluded ones."""

@@ -9,7 +9,7 @@ from opentelemetry.context import get_current
 
 from asgi_analytics.context import NOT_SET, RequestContext, current, span_of
 from asgi_analytics.encoding.ids import next_number, request_id_of
-from asgi_analytics.encoding.records import weight_with
+from asgi_analytics.encoding.records import RECORD_BYTES, weight_with
 from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.exceptions import error_type, unwrapped
@@ -37,8 +37,6 @@ class Exchange(NamedTuple):
     """Take note of a message that was sent; must not raise."""
     answered: Callable[[CapturedRequest], int]
     """Return the status that the client got, and settle the outcome."""
-    receive: Callable[[CapturedRequest], Receive]
-    """Return what the application receives by."""
 
 
 class CapturedRequest(RequestContext):
@@ -75,10 +73,9 @@ class CapturedRequest(RequestContext):
         self.method = method
         self.plan = plan
         self.scope: Scope | None = scope
-        self.server_receive = receive
+        self.receive = receive
         self._send = send
         self._exchange = exchange
-        self._note = exchange.note
         self.status: int | None = None
         self.response_bytes: int | None = 0
         # From the start to the response's; and the clock when all was sent.
@@ -93,7 +90,7 @@ class CapturedRequest(RequestContext):
         """Who asks: what ``set_user`` said, else what can be looked up."""
         user_id, scope = self._user_id, self.scope
         if user_id is NOT_SET:
-            if scope is None or not (self.plan.user_id or "user" in scope or self.plan.frameworks_know_users):
+            if scope is None or not (self.plan.knows_users or "user" in scope):
                 return None
             self._user_id = None  # meanwhile: a callable may track events itself
             try:
@@ -144,7 +141,7 @@ class CapturedRequest(RequestContext):
     @property
     def endpoint(self) -> str | None:
         """The route template, as far as it is known now; a decorator's name for it wins."""
-        if self._endpoint is not None or self.scope is None:
+        if self._endpoint is not None or self.scope is None or not self.plan.knows_endpoints:
             return self._endpoint
         return endpoint_of(self.plan, self.scope, self.framework_state)
 
@@ -156,11 +153,6 @@ class CapturedRequest(RequestContext):
 
     # -- what the application and the server say to each other
 
-    @property
-    def receive(self) -> Receive:
-        """What the application receives by."""
-        return self._exchange.receive(self)
-
     async def send(self, message: Message) -> None:
         """Pass a message on, and take note of it when it is sent."""
         try:
@@ -170,9 +162,9 @@ class CapturedRequest(RequestContext):
                 self.send_error = error
             raise
         except BaseException:  # cancelled: the server has been handed the message
-            self._note(self, message)
+            self._exchange.note(self, message)
             raise
-        self._note(self, message)
+        self._exchange.note(self, message)
 
     def failed(self, exc: BaseException) -> None:
         """Take note of an exception that leaves the application, or that a framework answers; never raises.
@@ -217,8 +209,17 @@ class CapturedRequest(RequestContext):
                 scope[REQUEST_KEY] = outer
                 if self.queries is not None:
                     outer.add_queries(self.queries)
-            self.scope = self.outer = self.framework_state = self.trace = self.answering = self.send_error = None
+            self.scope = None
             self.end()
+            # The rest of what most requests do not have.
+            if self.framework_state is not None:
+                self.framework_state = None
+            if self.trace is not None:
+                self.trace = None
+            if self.answering is not None or self.send_error is not None:
+                self.answering = self.send_error = None
+            if outer is not None:
+                self.outer = None
 
     def _record(self, scope: Scope) -> RequestRecord:
         ended = self.ended or perf_counter_ns()
@@ -227,14 +228,19 @@ class CapturedRequest(RequestContext):
         if trace or self.trace:
             # The span that is current now, else the one in which the response began.
             self.span = span_of(trace) or (span_of(self.trace) if self.trace else None)
-        endpoint = self._endpoint = self.endpoint
+        endpoint, user_id, session_id = self.endpoint, self.user_id, self.session_id
         # Events that are tracked later, in tasks that the request has started, still say who asked.
-        user_id = self._user_id = self.user_id
-        session_id = self._session_id = self.session_id
+        if user_id is not None:
+            self._user_id = user_id
+        if session_id is not None:
+            self._session_id = session_id
+        weight = RECORD_BYTES
+        if user_id is not None or session_id is not None or self.plan.endpoint is not None:
+            weight = weight_with(user_id, session_id, endpoint)
         queries = self.queries
         return RequestRecord(
             self.plan.intake.source,
-            weight_with(user_id, session_id, endpoint),
+            weight,
             time_ns(),
             next_number() if self._number is None else self._number,
             user_id,

@@ -17,10 +17,11 @@ _NORMAL_CLOSES = frozenset({1000, 1001, 1005})
 """A close by intent: done, going away (a closed tab), and a close frame without a code."""
 
 
-def _receive(request: CapturedRequest) -> Receive:
+def watched(request: CapturedRequest, server_receive: Receive) -> Receive:
+    """Return what the application is to receive by: what the client sends, with a note of its leaving."""
+
     async def receive() -> Message:
-        """Hand on what the client sends, and take note of its leaving."""
-        message = await request.server_receive()
+        message = await server_receive()
         try:
             if message["type"] == "websocket.disconnect" and request.ended is None:
                 request.ended = perf_counter_ns()
@@ -89,4 +90,4 @@ def _answered(request: CapturedRequest) -> int:
     return 500 if request.outcome == "error" else 499
 
 
-WEBSOCKET = Exchange(note=_note, answered=_answered, receive=_receive)
+WEBSOCKET = Exchange(note=_note, answered=_answered)
