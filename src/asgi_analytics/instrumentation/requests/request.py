@@ -138,6 +138,10 @@ class CapturedRequest(RequestContext):
                 self._request_id = request_id_of(self._number)
         return self._request_id
 
+    @request_id.setter
+    def request_id(self, value: str | None) -> None:
+        self._request_id = value
+
     @property
     def endpoint(self) -> str | None:
         """The route template, as far as it is known now; a decorator's name for it wins."""
