@@ -16,10 +16,11 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, TimescaleSink, events
 from asgi_analytics.admin import roles as module
+from asgi_analytics.admin.refresh import refresh_views
 from asgi_analytics.admin.roles import RolesReport, make_roles
 from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError, OperatorError
 from asgi_analytics.migrate.files import find_migrations
-from asgi_analytics.migrate.runner import dry_run, migrate, refresh_views, status
+from asgi_analytics.migrate.runner import dry_run, migrate, status
 from tests.faults.balance import assert_balanced, assert_stored
 from tests.kit.databases import Database
 from tests.kit.fakes import eventually

@@ -7,9 +7,9 @@ from random import Random
 import asyncpg
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
+from asgi_analytics.admin.refresh import refresh, refresh_views
 from asgi_analytics.migrate.files import find_migrations
-from asgi_analytics.migrate.runner import migrate, refresh_views
+from asgi_analytics.migrate.runner import migrate
 from tests.kit.databases import PASSWORD, Database
 from tests.schema.expected import assert_same, expected
 from tests.schema.happenings import DAY, all_rows, insert, keep_fresh, lose, midnight, now, some_events

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
 
 from asgi_analytics.errors import ConfigError, MigrationError
+from asgi_analytics.migrate.files import Flavour
+from asgi_analytics.migrate.session import open_session
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asgi_analytics.migrate.session import Options
 
 PATIENCE = 60.0
 """Seconds to wait for another refresh of the same range, for instance a policy's, before giving up."""
@@ -27,6 +34,45 @@ class Refreshed(msgspec.Struct, frozen=True):
     start: datetime | None
     end: datetime | None
     duration_ms: float
+
+
+class RefreshReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a refresh did."""
+
+    flavour: Flavour
+    database: str
+    schema: str
+    refreshed: tuple[Refreshed, ...]
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def refresh_views(
+    target: str | asyncpg.Connection,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    **options: Unpack[Options],
+) -> RefreshReport:
+    """Bring the aggregates up to date, over all that is pending or from ``since`` up to ``until`` (aware).
+
+    Raises `MigrationError` when the schema is not installed, and as `migrate` does.
+    """
+    async with open_session(target, **options) as session:
+        await session.load()
+        session.demand_aggregates()
+        found = await session.find(keep=False)
+        flavour, warnings, notes = session.judge(found)
+        await session.use(found.extension_schema)
+        refreshed = await refresh(session.connection, since, until)
+        return RefreshReport(
+            flavour=flavour,
+            database=found.text,
+            schema=session.schema,
+            warnings=warnings,
+            notes=notes,
+            refreshed=tuple(refreshed),
+        )
 
 
 async def refresh(connection: Any, since: datetime | None = None, until: datetime | None = None) -> list[Refreshed]:

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asgi_analytics._version import __version__
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
 from asgi_analytics.migrate.files import FLAVOURS, MigrationFile
 from asgi_analytics.migrate.lock import held
 from asgi_analytics.migrate.plan import Applied, PreFirst, pending
-from asgi_analytics.migrate.report import RefreshReport, Report, Step
+from asgi_analytics.migrate.report import Report, Step
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from typing import Unpack
 
     from asgi_analytics.migrate.plan import Wanted
@@ -131,34 +129,6 @@ async def dry_run(
             warnings=warnings,
             notes=notes,
             sql=script.write(session, found, flavour, steps, __version__),
-        )
-
-
-async def refresh_views(
-    target: str | asyncpg.Connection,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    **options: Unpack[Options],
-) -> RefreshReport:
-    """Bring the aggregates up to date, over all that is pending or from ``since`` up to ``until`` (aware).
-
-    Raises `MigrationError` when the schema is not installed, and as `migrate` does.
-    """
-    async with open_session(target, **options) as session:
-        await session.load()
-        session.demand_aggregates()
-        found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found)
-        await session.use(found.extension_schema)
-        refreshed = await refresh(session.connection, since, until)
-        return RefreshReport(
-            flavour=flavour,
-            database=found.text,
-            schema=session.schema,
-            warnings=warnings,
-            notes=notes,
-            refreshed=tuple(refreshed),
         )
 
 
