@@ -23,7 +23,8 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from asgi_analytics.migrate.runner import migrate, refresh_views
+from asgi_analytics.admin.refresh import refresh_views
+from asgi_analytics.migrate.runner import migrate
 from benchmarks.goals import at_least, at_most
 from tests.kit.servers import Servers
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from asgi_analytics import __version__
-from asgi_analytics.admin.refresh import Refreshed
+from asgi_analytics.admin.refresh import Refreshed, refresh_views
 from asgi_analytics.cli.migrate import COMMANDS, main, make_parser
 from asgi_analytics.migrate.lock import key
-from asgi_analytics.migrate.runner import refresh_views
 from tests.kit.databases import PASSWORD, Cluster, Database, free_port, query
 
 SECRET = "hunter2/h@x"
@@ -326,7 +325,7 @@ def test_a_refresh_takes_times_and_shows_what_it_did(
         asked.append((since, until, await connection.fetchval("SELECT current_schema()")))
         return [Refreshed("analytics_errors_hourly", since, until, 12.3)]
 
-    monkeypatch.setattr("asgi_analytics.migrate.runner.refresh", refresh)
+    monkeypatch.setattr("asgi_analytics.admin.refresh.refresh", refresh)
     on = ("--database-url", empty_database.dsn, "--schema", "s")
     assert "run analytics-migrate all first" in one_line(command("refresh", *on))
     assert command("all", *on).code == 0

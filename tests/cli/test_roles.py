@@ -88,8 +88,8 @@ def test_what_is_wrong_is_one_line_and_exit_2(database: Database, roles: Command
         for arguments, says in [
             ((), "permission denied for table analytics_migrations"),
             (("--schema", "elsewhere"), "has no aggregates yet: run analytics-migrate all first"),
-            (("--writer", "pg_x"), "is a name that PostgreSQL keeps for itself"),
-            (("--writer", "a\x1b[31m\nb"), "is no name of a role"),
+            (("--writer", "pg_x"), "PostgreSQL keeps the name"),
+            (("--writer", "a\x1b[31m\nb"), "the name of a role"),
             (("--schema", "a\x1b[31m\nb"), "has no aggregates yet: run analytics-migrate all first"),
         ]:
             ran = roles(*arguments, url=url)

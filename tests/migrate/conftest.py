@@ -1,4 +1,4 @@
-"""Small migrations of the tests' own: what is tested here is the runner, not the schema."""
+"""Small migrations of their own for these tests: their subject is the runner, not the schema."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ STEPS = {
     "002_post_view.sql": "-- Make a view\nCREATE VIEW seen AS SELECT count(*) AS n FROM things;\n",
     "003_pre_rows.sql": "-- Fill it\n-- transaction: no\nINSERT INTO things VALUES (1) ON CONFLICT DO NOTHING\n"
     "-- next\nINSERT INTO things VALUES (2) ON CONFLICT DO NOTHING;\n",
-    "004_post_hyper.sql": "-- Have a hypertable\n-- for: timescaledb\nCREATE TABLE h (t timestamptz NOT NULL);\n"
+    "004_post_hyper.sql": "-- Have a hypertable\n-- timescaledb\nCREATE TABLE h (t timestamptz NOT NULL);\n"
     "SELECT create_hypertable('h', 't');\n",
-    "005_post_plain.sql": "-- Have a table\n-- for: postgresql\nCREATE TABLE h (t timestamptz NOT NULL);\n",
+    "005_post_plain.sql": "-- Have a table\n-- postgresql\nCREATE TABLE h (t timestamptz NOT NULL);\n",
 }
 
 

@@ -13,8 +13,8 @@ from asgi_analytics.migrate.plan import Applied, ChangedFile, MissingFile, OutOf
 
 
 def step(version: int, phase: str, only: str = "", sql: str = "SELECT 1;") -> MigrationFile:
-    directive = f"-- for: {only}\n" if only else ""
-    return read(f"{version:03}_{phase}_a.sql", f"-- A\n{directive}{sql}".encode())
+    section = f"-- {only}\n" if only else ""
+    return read(f"{version:03}_{phase}_a.sql", f"-- A\n{section}{sql}".encode())
 
 
 def applied(*files: MigrationFile) -> list[Applied]:

@@ -53,6 +53,11 @@ def happened(
     return Happened(UUID(int=random.getrandbits(128), version=4), at, event_type, service, user_id, data)
 
 
+def tasks(random: Random, *at: datetime) -> list[Happened]:
+    """Return one `task_created` of one user per moment."""
+    return [happened(random, moment, "task_created", user=1) for moment in at]
+
+
 def some_data(random: Random, event_type: str) -> dict[str, Any]:
     """Return data as the event of this type has it; now and then as somebody with bad habits would write it."""
     wrong = random.random() < 0.05
@@ -146,6 +151,13 @@ async def keep_fresh(connection: asyncpg.Connection, database: Database) -> None
         return
     for (job,) in await connection.fetch("SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000"):
         await connection.execute(f"CALL run_job({job})")
+
+
+async def compress(connection: asyncpg.Connection, database: Database) -> None:
+    """Turn the chunks of complete days into columns, on TimescaleDB."""
+    if database.flavour == "timescaledb":
+        chunks = "SELECT compress_chunk(c) FROM show_chunks('analytics_events', older_than => now()) AS c"
+        assert await connection.fetch(chunks)
 
 
 async def lose(connection: asyncpg.Connection, database: Database, older_than: datetime) -> None:

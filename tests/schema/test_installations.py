@@ -7,9 +7,8 @@ from random import Random
 import asyncpg
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
-from asgi_analytics.migrate.files import find_migrations
-from asgi_analytics.migrate.runner import migrate, refresh_views
+from asgi_analytics.admin.refresh import refresh, refresh_views
+from asgi_analytics.migrate.runner import migrate
 from tests.kit.databases import PASSWORD, Database
 from tests.schema.expected import assert_same, expected
 from tests.schema.happenings import DAY, all_rows, insert, keep_fresh, lose, midnight, now, some_events
@@ -85,29 +84,6 @@ async def test_post_computes_the_events_that_were_there_before(empty_database: D
         await refresh(connection)
         assert await connection.fetchval("SELECT min(timestamp) FROM analytics_events") > now() - 92 * DAY
         assert_same(await all_rows(connection), expected(events))
-
-
-async def test_statements_without_a_transaction_may_run_again(empty_database: Database) -> None:
-    random = Random(4)
-    await migrate(empty_database.dsn, phase="pre")
-    connection = await empty_database.connect()
-    events = some_events(random, 300, midnight(89), now())
-    await insert(connection, events)
-    await migrate(empty_database.dsn)
-    statements = [
-        statement.text
-        for file in find_migrations()
-        if not file.transactional and empty_database.flavour in file.flavours
-        for statement in file.statements
-    ]
-    assert statements
-    for statement in statements * 2:
-        await connection.execute(statement)
-        assert_same(await all_rows(connection), expected(events))
-    await insert(connection, some_events(random, 10, midnight(20), midnight(10)))
-    for statement in statements:
-        await connection.execute(statement)
-    assert await connection.fetchval("SELECT count(*) FROM analytics_pending()") == 0
 
 
 async def test_nothing_is_left_to_do_after_the_first_run(empty_database: Database) -> None:

@@ -1,14 +1,14 @@
-"""Two roles to make login roles members of: a writer that can insert and nothing else, and a reader."""
+"""Two roles to grant to login roles: a writer that can insert and nothing else, and a reader."""
 
 from __future__ import annotations
 
 import asyncio
-from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
 import asyncpg
 import msgspec
 
+from asgi_analytics.database.blocks import load
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate.files import Flavour
@@ -23,32 +23,11 @@ if TYPE_CHECKING:
 
 WRITER, READER = "analytics_writer", "analytics_reader"
 
-OWNER = """
-SELECT current_user AS me, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
-       pg_catalog.pg_has_role(c.relowner, 'USAGE') AS acts_for_it,
-       r.rolcreaterole OR r.rolsuper AS may_create
-FROM pg_catalog.pg_class AS c, pg_catalog.pg_roles AS r
-WHERE c.oid = 'analytics_events'::regclass AND r.rolname = current_user
-"""
-# Of a superuser, or of whoever may act for the owner, nothing can be taken away.
-FOUND = """
-SELECT r.rolname AS name,
-       r.rolsuper OR pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER') AS is_owner
-FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c
-WHERE r.rolname = ANY ($1) AND c.oid = 'analytics_events'::regclass
-"""
-# What a role can do although it was not granted here: it has it from PUBLIC, or from a role that it is a member of.
-TOO_MUCH = """
-SELECT t.name AS relation, string_agg(p.privilege, ', ' ORDER BY p.privilege) AS rights
-FROM unnest($2::text[]) AS p (privilege), unnest(ARRAY['analytics_events', 'analytics_dead_letters']) AS t (name)
-WHERE pg_catalog.has_table_privilege($1::name, t.name::regclass, p.privilege)
-GROUP BY t.name ORDER BY t.name
-"""
+SQL = load("asgi_analytics.admin", "roles.sql")
 CHANGING = ("UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 FORBIDDEN = {"writer": ("SELECT", *CHANGING), "reader": ("INSERT", *CHANGING)}
-USAGE = "SELECT pg_catalog.has_schema_privilege($1::name, $2::text, 'USAGE')"
 ATTEMPTS = 10
-CREATE = "CREATE ROLE {role} NOLOGIN"
+"""How often the grants are tried while other sessions change the same tables."""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +36,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     purpose: Literal["writer", "reader"]
     is_new: bool
-    """Made by this run; otherwise it was there, and has the rights now."""
+    """Made by this run; otherwise it existed, and has the rights now."""
 
 
 class RolesReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,12 +60,13 @@ async def make_roles(
     dry_run: bool = False,
     **options: Unpack[Options],
 ) -> RolesReport:
-    """Make the roles where they are missing, NOLOGIN, and give each the rights it needs and no others.
+    """Make the roles that are missing, NOLOGIN, and give each the rights it needs and no others.
 
-    All or nothing, and safe to repeat: to be run again after an upgrade, which may bring tables and views. Roles belong
-    to the server, their rights to this schema: a further schema, or database, grants its own. The other arguments are
-    those of `migrate`. Raises `ConfigError` for a name that cannot be a role's, or is that of the owner or a superuser,
-    whose rights cannot be limited, and `MigrationError` when the schema is not installed, or rights are missing.
+    All or nothing, and safe to repeat: run it again after an upgrade, which may bring tables and views. Roles belong to
+    the server, their rights to this schema: another schema, or database, needs a run of its own. The other arguments
+    are those of `migrate`. Raises `ConfigError` for a name that is not valid for a role, or is that of the owner or a
+    superuser, whose rights cannot be limited, and `MigrationError` if the schema is not installed or rights are
+    missing.
     """
     for name in (writer, reader):
         _check(name)
@@ -102,7 +82,7 @@ async def make_roles(
         sql = None
         if dry_run:
             missing = await _missing(session, names)
-            sql = _script(session, found.extension_schema, names, missing)
+            sql = _script(session, found.extension_schema, names, missing, await _views(session))
         else:
             async with held(session.connection, session.schema, session.deadline, session.tell):
                 missing = await _apply(session, names)
@@ -123,29 +103,30 @@ async def make_roles(
 
 def _check(name: str) -> None:
     if not checked(name, "role").isprintable():
-        raise ConfigError(f"{name!r} is no name of a role that people could read: leave out control characters")
+        raise ConfigError(f"{name!r} cannot be read as the name of a role: leave out control characters")
     if name in ("public", "none") or name.startswith("pg_"):
-        raise ConfigError(f"{name!r} is a name that PostgreSQL keeps for itself: use another for the role")
+        raise ConfigError(f"PostgreSQL keeps the name {name!r} for itself: use another one for the role")
 
 
 async def _missing(session: Session, names: dict[str, str]) -> list[str]:
-    """Return the roles to be made; raises where that, or to grant them anything, is impossible."""
-    facts = await session.connection.fetchrow(OWNER)
+    """Return the roles to be made. Raises if they cannot be made, or cannot be granted anything."""
+    facts = await session.connection.fetchrow(SQL["owner"])
     if not facts["acts_for_it"]:
         raise MigrationError(
             f"the role {quoted(facts['me'])} may not grant rights on the tables of {quoted(facts['owner'])}: "
             "run this as their owner or as a superuser"
         )
-    known = {row["name"]: row["is_owner"] for row in await session.connection.fetch(FOUND, list(names.values()))}
+    existing = await session.connection.fetch(SQL["existing"], list(names.values()))
+    known = {row["name"]: row["is_owner"] for row in existing}
     for name, is_owner in known.items():
         if is_owner:
             raise ConfigError(
                 f"the role {quoted(name)} owns the tables, is a member of their owner, or is a superuser, whose rights "
-                "cannot be limited: give another name"
+                "cannot be limited: use another name"
             )
     missing = [name for name in names.values() if name not in known]
     if missing and not facts["may_create"]:
-        wanted = " and ".join(f"CREATE ROLE {quoted(name)} NOLOGIN" for name in missing)
+        wanted = " and ".join(_create(name) for name in missing)
         raise MigrationError(
             f"the role {quoted(facts['me'])} may not make roles: as a superuser run {wanted}, then this again"
         )
@@ -156,11 +137,12 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
     """Make and grant all, or nothing; return the roles that were made."""
     for left in reversed(range(ATTEMPTS)):
         missing = await _missing(session, names)
+        views = await _views(session)
         try:
             async with session.connection.transaction():
                 for name in missing:
-                    await session.connection.execute(CREATE.format(role=quoted(name)))
-                for statement in split(_grants(session, names)):
+                    await session.connection.execute(_create(name))
+                for statement in split(_grants(session, names, views)):
                     await session.connection.execute(statement.text)
                 await _demand_usage(session, names)
             return missing
@@ -172,8 +154,8 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
                 "writer needs: upgrade the extension (2.29 can), or let applications write as the owner of the tables"
             ) from error
         except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
-            # A run in another database of the server made the role meanwhile; or a writer made a chunk, and PostgreSQL
-            # says "tuple concurrently updated": rights and chunks are noted in one row of the table.
+            # A run in another database of the server has made the role; or a writer has made a chunk, and PostgreSQL
+            # says "tuple concurrently updated": rights and chunks are noted in one row of the catalogue.
             if not left:
                 raise
         await asyncio.sleep(0.1)
@@ -181,11 +163,11 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
 
 
 async def _demand_usage(session: Session, names: dict[str, str]) -> None:
-    """Raise unless the roles got USAGE on the schema: PostgreSQL only warns when somebody else owns that."""
+    """Raise unless the roles got USAGE on the schema: PostgreSQL only warns if another role owns it."""
     for name in names.values():
-        if not await session.connection.fetchval(USAGE, name, session.schema):
+        if not await session.connection.fetchval(SQL["has_usage"], name, session.schema):
             raise MigrationError(
-                f"the schema {session.schema} belongs to somebody else: as its owner or a superuser run "
+                f"the schema {session.schema} belongs to another role: as its owner or a superuser run "
                 f"GRANT USAGE ON SCHEMA {quoted(session.schema)} TO {quoted(name)}, then this again"
             )
 
@@ -197,19 +179,30 @@ async def _too_much(session: Session, names: dict[str, str]) -> tuple[str, ...]:
             f"the {purpose} {quoted(name)} also has {row['rights']} on {row['relation']}, from PUBLIC or from a role "
             "that it is a member of: revoke it there"
             for purpose, name in names.items()
-            for row in await session.connection.fetch(TOO_MUCH, name, FORBIDDEN[purpose])
+            for row in await session.connection.fetch(SQL["excess"], name, FORBIDDEN[purpose])
         ]
     )
 
 
-def _grants(session: Session, names: dict[str, str]) -> str:
-    """Return the SQL of the rights."""
-    text = resources.files(__package__ or "asgi_analytics.migrate").joinpath("roles.sql").read_text("utf-8")
-    return text.format(schema=quoted(session.schema), **{purpose: quoted(name) for purpose, name in names.items()})
+async def _views(session: Session) -> str:
+    """Return the names of all views of the analytics, quoted, as GRANT takes them."""
+    return str(await session.connection.fetchval(SQL["views"]))
 
 
-def _script(session: Session, extension_schema: str | None, names: dict[str, str], missing: list[str]) -> str:
+def _create(name: str) -> str:
+    return SQL["create_role"].format(role=quoted(name))
+
+
+def _grants(session: Session, names: dict[str, str], views: str) -> str:
+    """Return the statements that give the rights."""
+    roles = {purpose: quoted(name) for purpose, name in names.items()}
+    return SQL["rights"].format(schema=quoted(session.schema), views=views, **roles) + ";\n"
+
+
+def _script(
+    session: Session, extension_schema: str | None, names: dict[str, str], missing: list[str], views: str
+) -> str:
     """Return what `_apply` would do, for psql."""
     lines = [f"SET search_path TO {session.search_path(extension_schema)};", "BEGIN;"]
-    lines += [f"{CREATE.format(role=quoted(name))};" for name in missing]
-    return "\n".join([*lines, _grants(session, names) + "COMMIT;"]) + "\n"
+    lines += [f"{_create(name)};" for name in missing]
+    return "\n".join([*lines, _grants(session, names, views) + "COMMIT;"]) + "\n"

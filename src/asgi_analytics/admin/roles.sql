@@ -1,19 +1,56 @@
--- The writer may insert and nothing else. What it was granted before goes first: afterwards it has these rights only.
-REVOKE ALL ON analytics_events, analytics_dead_letters, analytics_migrations FROM {writer};
-GRANT USAGE ON SCHEMA {schema} TO {writer};
+-- The two roles, and what they may do. Names in braces are quoted identifiers.
+
+-- owner --
+-- Find who is connected, who owns the tables, and what the former may do.
+SELECT current_user AS me, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+       pg_catalog.pg_has_role(c.relowner, 'USAGE') AS acts_for_it,
+       r.rolcreaterole OR r.rolsuper AS may_create
+FROM pg_catalog.pg_class AS c, pg_catalog.pg_roles AS r
+WHERE c.oid = 'analytics_events'::regclass AND r.rolname = current_user;
+
+-- existing --
+-- Find the roles of $1 that exist. Nothing can be taken away from a superuser, nor from who may act for the owner.
+SELECT r.rolname AS name,
+       r.rolsuper OR pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER') AS is_owner
+FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c
+WHERE r.rolname = ANY ($1) AND c.oid = 'analytics_events'::regclass;
+
+-- excess --
+-- Find which of the privileges $2 the role $1 has although they were not granted here: from PUBLIC, or from a role that
+-- it is a member of.
+SELECT t.name AS relation, string_agg(p.privilege, ', ' ORDER BY p.privilege) AS rights
+FROM unnest($2::text[]) AS p (privilege), unnest(ARRAY['analytics_events', 'analytics_dead_letters']) AS t (name)
+WHERE pg_catalog.has_table_privilege($1::name, t.name::regclass, p.privilege)
+GROUP BY t.name ORDER BY t.name;
+
+-- has_usage --
+-- Tell whether the role $1 may use the schema $2.
+SELECT pg_catalog.has_schema_privilege($1::name, $2::text, 'USAGE');
+
+-- views --
+-- List every view of the analytics, quoted: also those of aggregates that came later.
+SELECT pg_catalog.string_agg(pg_catalog.quote_ident(v.relname), ', ' ORDER BY v.relname)
+FROM pg_catalog.pg_class AS v JOIN pg_catalog.pg_class AS e USING (relnamespace, relowner)
+WHERE e.oid = 'analytics_events'::regclass AND v.relkind = 'v' AND v.relname LIKE 'analytics\_%';
+
+-- create_role --
+-- Make a role.
+CREATE ROLE {role} NOLOGIN;
+
+-- rights --
+-- Give the roles their rights. What they were granted before goes first: afterwards they have these rights only.
+REVOKE ALL ON analytics_events, analytics_dead_letters, analytics_migrations FROM {writer}, {reader};
+GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
+
+-- The writer may insert and nothing else.
 GRANT INSERT ON analytics_events, analytics_dead_letters TO {writer};
 -- ON CONFLICT reads the key, to know what is there already; nothing else of a row.
 GRANT SELECT (timestamp, id) ON analytics_events TO {writer};
 GRANT SELECT (id) ON analytics_dead_letters TO {writer};
 -- The workers' hourly call, which runs with the rights of the owner. On TimescaleDB it does nothing.
 GRANT EXECUTE ON FUNCTION analytics_upkeep() TO {writer};
+
 -- The reader may read the events, the dead letters, the ledger and every view.
-REVOKE ALL ON analytics_events, analytics_dead_letters, analytics_migrations FROM {reader};
-GRANT USAGE ON SCHEMA {schema} TO {reader};
 GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_migrations TO {reader};
-GRANT SELECT ON analytics_daily_active_users, analytics_task_stats_daily, analytics_api_latency_hourly,
-    analytics_integration_health_daily, analytics_auth_events_daily, analytics_cocoon_activity_daily,
-    analytics_errors_hourly TO {reader};
--- What the first of the views and the percentiles are made of.
-GRANT SELECT ON analytics_user_days, analytics_latency_histogram TO {reader};
+GRANT SELECT ON {views} TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};

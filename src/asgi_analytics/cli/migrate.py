@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asgi_analytics import __version__
+from asgi_analytics.admin.refresh import refresh_views
 from asgi_analytics.admin.roles import READER, WRITER, make_roles
 from asgi_analytics.cli import table
 from asgi_analytics.cli.command_line import Parser, UsageError, database_url
@@ -25,8 +26,8 @@ from asgi_analytics.migrate.report import Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asgi_analytics.admin.refresh import RefreshReport
     from asgi_analytics.admin.roles import RolesReport
-    from asgi_analytics.migrate.report import RefreshReport
 
 DONE, PENDING, FAILED, INTERRUPTED, PIPE = 0, 1, 2, 130, 141
 
@@ -169,7 +170,7 @@ async def _run(options: argparse.Namespace, url: str) -> Report | RefreshReport 
             since, until = getattr(options, "since", None), getattr(options, "until", None)
             if since is not None and until is not None and since >= until:
                 raise ConfigError(f"--from {since.isoformat()} is not before --to {until.isoformat()}: swap them")
-            return await runner.refresh_views(url, since=since, until=until, **settings)
+            return await refresh_views(url, since=since, until=until, **settings)
         case "roles":
             names = {"writer": options.writer, "reader": options.reader}
             return await make_roles(url, **names, dry_run=options.dry_run, **settings)

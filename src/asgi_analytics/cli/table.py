@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_analytics.admin.refresh import RefreshReport
 from asgi_analytics.admin.roles import RolesReport
 from asgi_analytics.database.names import quoted
 from asgi_analytics.log import one_line
-from asgi_analytics.migrate.report import RefreshReport, Report
+from asgi_analytics.migrate.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which steps to run, from the files and the ledger alone: no database is asked here."""
+"""Which steps to run, decided from the files and the ledger alone; the database is not asked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OutOfOrder(DriftError):
 
 
 class PreFirst(MigrationError):
-    """``post`` was asked for while ``pre`` has something to do."""
+    """``post`` was asked for while a ``pre`` step is pending."""
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -58,8 +58,7 @@ def pending(
 ) -> list[MigrationFile]:
     """Return the steps to run, in order: every ``pre`` by number, then every ``post``.
 
-    That is one order whether they are asked for in one call or in two. Raises a `DriftError` whatever phase is wanted,
-    and `PreFirst`.
+    The order is the same in one run and in two. Raises a `DriftError` whatever phase is wanted, and `PreFirst`.
     """
     applied = {row.version: row for row in ledger}
     by_version = {file.version: file for file in files}
@@ -82,6 +81,18 @@ def pending(
         if wanted in ("all", phase):
             steps += todo
     return steps
+
+
+def leaves_history(files: Sequence[MigrationFile], ledger: Iterable[Applied], steps: Sequence[MigrationFile]) -> bool:
+    """Return whether the aggregates are to be brought up to date after these steps.
+
+    A step that needs the history is preceded by that. Once there is such a step, it follows every later ``post``, so
+    that a new aggregate holds its history.
+    """
+    if not steps or steps[-1].phase == "pre" or steps[-1].needs_history:
+        return False
+    applied = {row.version for row in ledger}
+    return any(file.needs_history and (file.version in applied or file in steps) for file in files)
 
 
 def _compare(row: Applied, file: MigrationFile | None) -> None:

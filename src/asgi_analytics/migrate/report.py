@@ -6,7 +6,6 @@ from datetime import datetime
 
 import msgspec
 
-from asgi_analytics.admin.refresh import Refreshed
 from asgi_analytics.migrate.files import Flavour, Phase
 
 
@@ -37,14 +36,3 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What is as it should be and yet worth knowing."""
     sql: str | None = None
     """Of `dry_run`: a script for psql that does what the run would do."""
-
-
-class RefreshReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a refresh did."""
-
-    flavour: Flavour
-    database: str
-    schema: str
-    refreshed: tuple[Refreshed, ...]
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()

@@ -1,33 +1,37 @@
-"""Bring the schema up to date: `migrate`; and `status` and `dry_run`, which change nothing."""
+"""Bring the schema up to date: `migrate`. `status` and `dry_run` look and change nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from asgi_analytics._version import __version__
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
+from asgi_analytics.migrate.aggregates import refresh_pending
 from asgi_analytics.migrate.files import FLAVOURS, MigrationFile
 from asgi_analytics.migrate.lock import held
-from asgi_analytics.migrate.plan import Applied, PreFirst, pending
-from asgi_analytics.migrate.report import RefreshReport, Report, Step
+from asgi_analytics.migrate.plan import Applied, PreFirst, leaves_history, pending
+from asgi_analytics.migrate.report import Report, Step
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Sequence
     from typing import Unpack
 
+    from asgi_analytics.migrate.files import Flavour
     from asgi_analytics.migrate.plan import Wanted
-    from asgi_analytics.migrate.session import Options
-    from asgi_analytics.migrate.statements import Statement
+    from asgi_analytics.migrate.session import Options, Session
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+CONNECTION_ENDED = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
 
 
 class StepFailed(MigrationError):
-    """A statement of a step failed; ``file`` names it, ``applied`` are the steps this run applied before."""
+    """A statement of a step failed; ``file`` names the step, ``applied`` are those that this run applied before."""
 
     def __init__(self, file: str, message: str) -> None:
         super().__init__(message)
@@ -44,14 +48,14 @@ async def migrate(
     """Apply the pending steps of a phase and return what was done.
 
     ``target`` is a database URL, or an open connection outside a transaction, which gets its settings back. ``schema``
-    is made when it is missing; without, it is the first of the connection's ``search_path``. ``wait`` is in seconds,
-    for the server to answer and for another run to end, together; 0 waits for neither; without it the server must
-    answer at once, and another run is waited for as long as it takes. ``folder`` holds other steps than the shipped
-    ones. ``tell`` gets a line when there is something to wait for.
+    is made if it is missing; without a name, it is the first of the connection's ``search_path``. ``wait`` is in
+    seconds, for the server to answer and for another run to end, together; 0 waits for neither; without it the server
+    must answer at once, and another run is waited for as long as it takes. ``folder`` holds other steps than the
+    shipped ones. ``tell`` gets a line when there is something to wait for.
 
-    Every step but those with ``-- transaction: no`` is applied whole or not at all, and those are safe to repeat: a run
-    that failed, or was killed, is simply run again. Raises `MigrationError` or `ConfigError`; no message holds a
-    password.
+    Every step is applied whole or not at all, or safe to repeat (``-- transaction: no``): a run that failed, or was
+    killed, is simply run again. Aggregates are filled with the events that were there before them. Raises
+    `MigrationError` or `ConfigError`; no message holds a password.
     """
     async with (
         open_session(target, **options) as session,
@@ -62,7 +66,7 @@ async def migrate(
             try:
                 for flavour in FLAVOURS:
                     pending(session.files, session.rows, flavour, phase)
-            except PreFirst:  # it names a file of one kind of database, and this may be the other
+            except PreFirst:  # it names a file of one flavour, and this database may be of the other
                 text = f"nothing is installed in the schema {session.schema} yet: run analytics-migrate pre first"
                 raise PreFirst(text) from None
         found = await session.find(keep=True)
@@ -71,14 +75,7 @@ async def migrate(
         session.demand(flavour, found, steps)
         if steps:
             await session.prepare(found, flavour)
-        applied: list[Step] = []
-        for file in steps:
-            try:
-                duration_ms = await _apply(session.connection, file)
-            except StepFailed as exc:
-                exc.applied = tuple(applied)
-                raise
-            applied.append(_step(file, duration_ms))
+        applied = await _run(session, flavour, steps)
         done = {step.version for step in applied}
         left = [file for file in pending(session.files, session.rows, flavour) if file.version not in done]
         return Report(
@@ -134,72 +131,73 @@ async def dry_run(
         )
 
 
-async def refresh_views(
-    target: str | asyncpg.Connection,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    **options: Unpack[Options],
-) -> RefreshReport:
-    """Bring the aggregates up to date, over all that is pending or from ``since`` up to ``until`` (aware).
-
-    Raises `MigrationError` when the schema is not installed, and as `migrate` does.
-    """
-    async with open_session(target, **options) as session:
-        await session.load()
-        session.demand_aggregates()
-        found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found)
-        await session.use(found.extension_schema)
-        refreshed = await refresh(session.connection, since, until)
-        return RefreshReport(
-            flavour=flavour,
-            database=found.text,
-            schema=session.schema,
-            warnings=warnings,
-            notes=notes,
-            refreshed=tuple(refreshed),
-        )
+async def _run(session: Session, flavour: Flavour, steps: Sequence[MigrationFile]) -> list[Step]:
+    """Apply the steps, and fill the aggregates with their history where that is due. Raises `StepFailed`."""
+    applied: list[Step] = []
+    try:
+        for file in steps:
+            if file.needs_history:
+                await _fill_history(session.connection, file)
+            applied.append(_step(file, await _apply(session.connection, file, flavour)))
+        if leaves_history(session.files, session.rows, steps):
+            await _fill_history(session.connection, steps[-1])
+    except StepFailed as exc:
+        exc.applied = tuple(applied)
+        raise
+    return applied
 
 
-async def _apply(connection: Any, file: MigrationFile) -> float:
+async def _apply(connection: Any, file: MigrationFile, flavour: Flavour) -> float:
     """Run a step and note it; return the milliseconds it took."""
     started = time.perf_counter()
-    statement = file.statements[0]
+    statements = file.statements[flavour]
+    statement = statements[0]
     try:
-        if file.transactional:
-            async with connection.transaction():
-                for statement in file.statements:
-                    await connection.execute(statement.text)
-                duration_ms = _since(started)
-                await ledger.record(connection, file, duration_ms, __version__)
-        else:
-            for statement in file.statements:
+        async with connection.transaction() if file.transactional else contextlib.nullcontext():
+            for statement in statements:
                 await connection.execute(statement.text)
-            duration_ms = _since(started)
+            duration_ms = round((time.perf_counter() - started) * 1000, 3)
             await ledger.record(connection, file, duration_ms, __version__)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
-        raise StepFailed(file.name, _failure(file, statement, exc)) from exc
+    except DRIVER_ERRORS as exc:
+        kept = "nothing of this file is kept" if file.transactional else "what ran before it in this file is kept"
+        where = f"{file.name}, line {statement.line}, {statement.first_line!r}"
+        raise StepFailed(file.name, f"{where}: {_reason(exc)}; {kept}: {_remedy(exc, file)}") from exc
     return duration_ms
 
 
-def _since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
+async def _fill_history(connection: Any, file: MigrationFile) -> None:
+    """Fill the aggregates with the events that were there before them."""
+    try:
+        await refresh_pending(connection)
+    except (MigrationError, *DRIVER_ERRORS) as exc:
+        cure = "run this again" if file.needs_history else "run analytics-migrate refresh"
+        raise StepFailed(
+            file.name, f"the history of the aggregates is not complete: {_reason(exc)}; remove the cause, then {cure}"
+        ) from exc
 
 
-def _failure(file: MigrationFile, statement: Statement, exc: BaseException) -> str:
-    what = " ".join(str(exc).split())
-    code = getattr(exc, "sqlstate", None)
-    kept = "nothing of this file is kept" if file.transactional else "what ran before it in this file is kept"
-    if code == "42501":
-        remedy = "as the owner or a superuser GRANT the missing right, then run this again"
-    elif file.transactional:
-        remedy = "remove the cause, then run this again"
-    else:
-        remedy = "remove the cause, then run this again: its statements are safe to repeat"
-    return f"{file.name}, line {statement.line}, {statement.first_line!r}: {what}" + (
-        f" ({code}); {kept}: {remedy}" if code else f"; {kept}: {remedy}"
-    )
+def _cause(exc: BaseException) -> BaseException:
+    """Return the error that ended a connection, instead of the ROLLBACK that could no longer be sent."""
+    while isinstance(exc.__context__, DRIVER_ERRORS):
+        exc = exc.__context__
+    return exc
+
+
+def _reason(exc: BaseException) -> str:
+    cause = _cause(exc)
+    text = " ".join(str(cause).split())
+    code = getattr(cause, "sqlstate", None)
+    return f"{text} ({code})" if code else text
+
+
+def _remedy(exc: BaseException, file: MigrationFile) -> str:
+    cause = _cause(exc)
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+        return "as the owner or a superuser GRANT the missing right, then run this again"
+    repeat = "run this again" if file.transactional else "run this again: its statements are safe to repeat"
+    if isinstance(cause, CONNECTION_ENDED) or exc is not cause:
+        return f"the connection ended; {repeat}"
+    return f"remove the cause, then {repeat}"
 
 
 def _step(file: MigrationFile, duration_ms: float | None = None) -> Step:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_analytics.database.names import quoted
-from asgi_analytics.migrate import ledger
+from asgi_analytics.migrate import aggregates, ledger
+from asgi_analytics.migrate.plan import leaves_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from asgi_analytics.migrate.files import Flavour, MigrationFile
     from asgi_analytics.migrate.session import Session
 
+HISTORY = "-- the history of the aggregates\n\n{sql}"
+
 
 def write(
     session: Session, found: Found, flavour: Flavour, steps: Sequence[MigrationFile], library_version: str
 ) -> str:
-    """Return the script; empty when there is nothing to do."""
+    """Return the script; empty if there is nothing to do."""
     if not steps:
         return ""
     parts: list[str] = []
@@ -28,13 +31,17 @@ def write(
         parts.append(f"{found.create_sql};")
     parts.append(f"SET search_path TO {session.search_path(found.extension_schema)};\nSET timezone TO 'UTC';")
     if not session.has_ledger or session.is_new:
-        parts.append(f"BEGIN;\n{ledger.create_sql().rstrip()}\n{ledger.MARKS[flavour]};\nCOMMIT;")
+        parts.append(f"BEGIN;\n{ledger.create_sql(flavour)}\nCOMMIT;")
     for file in steps:
-        body = [_ended(statement.text) for statement in file.statements]
+        if file.needs_history:
+            parts.append(HISTORY.format(sql=aggregates.script()))
+        body = [_ended(statement.text) for statement in file.statements[flavour]]
         body.append(_ended(ledger.record_sql(file, library_version)))
         if file.transactional:
             body = ["BEGIN;", *body, "COMMIT;"]
         parts.append("\n\n".join([f"-- {file.name}: {file.description}", *body]))
+    if leaves_history(session.files, session.rows, steps):
+        parts.append(HISTORY.format(sql=aggregates.script()))
     return "\n\n".join(parts) + "\n"
 
 

@@ -137,8 +137,9 @@ class Session:
         await self.connection.fetchval(SET, "search_path", self.search_path(extension_schema))
 
     def search_path(self, extension_schema: str | None) -> str:
-        """Return the path, quoted."""
-        return ", ".join(quoted(name) for name in dict.fromkeys([self.schema, extension_schema]) if name)
+        """Return the path, quoted. Functions keep it: last is pg_temp, which would else hide our tables from them."""
+        names = [quoted(name) for name in dict.fromkeys([self.schema, extension_schema]) if name]
+        return ", ".join([*names, "pg_temp"])
 
     async def second(self) -> Any:
         """Return another connection to the same database, or this one when it was handed in and no URL is known."""

@@ -1,14 +1,6 @@
--- Make partitions of events a day each: those of the retention, today's, and a week ahead
--- for: postgresql
+-- Make one partition of events per day: those of the retention, today's, and a week ahead
 
--- What runs with the owner's rights, for whoever may insert events, must not take a temporary table for one of ours:
--- pg_temp, else the first place where tables are looked for, is put last.
-SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true);
-
--- How long raw events are kept. Replace it to keep them longer or shorter; null keeps them for ever.
-CREATE FUNCTION analytics_raw_retention() RETURNS interval
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN INTERVAL '90 days';
+-- postgresql
 
 -- Every day that has a partition.
 CREATE FUNCTION analytics_partitions() RETURNS TABLE (day timestamptz, partition regclass)
@@ -22,9 +14,9 @@ CREATE FUNCTION analytics_partitions() RETURNS TABLE (day timestamptz, partition
 
 -- Make the missing partitions up to a week ahead, and move into them what waits in the default one; return how many.
 --
--- Only days after the newest partition are made: a hole is a day that somebody dropped, and a late event must not make
--- it look whole again. The first time, the days of the whole retention are made, so that late events and a backfill
--- find their partition, and the default one stays nearly empty.
+-- Only days after the newest partition are made: a hole is a day that was dropped, and a late event must not make it
+-- look whole again. The first time, the days of the whole retention are made, so that late events and a backfill find
+-- their partition, and the default one stays nearly empty.
 CREATE FUNCTION analytics_make_partitions() RETURNS integer
     LANGUAGE plpgsql
     SET search_path FROM CURRENT
@@ -45,8 +37,8 @@ BEGIN
     IF missing IS NULL THEN
         RETURN 0;
     END IF;
-    -- Writers wait here, on the parent, and choose the partition afterwards. One that had already chosen the default
-    -- partition would fail, since that does not take those rows any more (23514).
+    -- Writers wait here, on the parent, and choose the partition afterwards. A writer that had already chosen the
+    -- default partition would fail, since that no longer takes those rows (23514).
     LOCK TABLE analytics_events IN SHARE ROW EXCLUSIVE MODE;
     FOREACH one IN ARRAY missing LOOP
         name := 'analytics_events_' || to_char(one, 'YYYYMMDD');
@@ -73,8 +65,7 @@ CREATE FUNCTION analytics_drop_partitions() RETURNS integer
     SET timezone = 'UTC'
     AS $$
 DECLARE
-    kept_from constant timestamptz :=
-        date_bin('1 day', now() - analytics_raw_retention(), '2000-01-01 00:00:00+00');
+    kept_from constant timestamptz := analytics_bucket('1 day', now() - analytics_raw_retention());
     old record;
     dropped integer := 0;
 BEGIN

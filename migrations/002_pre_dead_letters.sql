@@ -3,12 +3,12 @@ CREATE TABLE analytics_dead_letters (
     -- The event_id: an event that is rejected again after a retry is kept once.
     id uuid PRIMARY KEY,
     received_at timestamptz NOT NULL DEFAULT now(),
-    -- Null where the event is too broken to say it.
+    -- Null if the event is too broken to tell.
     event_type text,
     service text,
     reason text NOT NULL,
     sqlstate text,
-    -- Text and not jsonb: it may be refused for being no JSON that jsonb can hold.
+    -- Text and not jsonb: it may have been refused because jsonb cannot hold it.
     payload text NOT NULL
 );
 
