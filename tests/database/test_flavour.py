@@ -89,7 +89,9 @@ async def test_a_fatal_answer_to_create_extension_costs_only_the_second_connecti
     # as if the loader's settings were there: what a server does that loads the library in another way
     from asgi_analytics.database import flavour
 
-    monkeypatch.setattr(flavour, "FACTS", flavour.FACTS.replace("EXISTS (SELECT FROM", "NOT EXISTS (SELECT FROM"))
+    sql = {name: flavour.SQL[name] for name in flavour.SQL}
+    sql["facts"] = sql["facts"].replace("EXISTS (SELECT FROM", "NOT EXISTS (SELECT FROM")
+    monkeypatch.setattr(flavour, "SQL", sql)
     report = await migrate(not_preloaded, folder=folder)
     assert report.flavour == "postgresql"
     assert "shared_preload_libraries" in report.warnings[0]

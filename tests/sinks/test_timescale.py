@@ -277,11 +277,11 @@ async def test_a_pool_may_be_set_up_as_the_application_likes_it(
 async def test_one_connection_serves_one_write_after_the_other(database: Database) -> None:
     sink = TimescaleSink(database.dsn)
     await sink.write([line()])
-    [kept] = sink._kept
+    [kept] = sink._connections._kept
     await sink.write([line()])
-    assert sink._kept == [kept]
+    assert sink._connections._kept == [kept]
     await asyncio.gather(*(sink.write([line()]) for _ in range(4)))  # those at the same time have others
-    assert 1 <= len(sink._kept) <= 2
+    assert 1 <= len(sink._connections._kept) <= 2
     await sink.aclose()
     assert await connections(database) == 0
 
@@ -292,7 +292,7 @@ async def test_a_write_that_waits_for_the_only_connection_gets_it(database: Data
         await asyncio.gather(*(sink.write([line()]) for _ in range(6)))
         await sink.upkeep()
         await sink.write([line()])
-    assert len(sink._kept) == 1
+    assert len(sink._connections._kept) == 1
     await sink.aclose()
 
 
