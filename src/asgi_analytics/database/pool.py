@@ -75,11 +75,11 @@ class ConnectionKeeper:
             if failure.sqlstate == READ_ONLY:
                 # A primary that was replaced may live on as a standby, and keep its connections: a new one is led to
                 # where the name points now.
-                connection.terminate()
+                _terminate(connection)
             is_slow = failure.is_slow or isinstance(error, TimeoutError)
-            if is_slow or not (failure.is_lost or connection.is_closed()):
+            if is_slow or not (failure.is_lost or _has_ended(connection)):
                 raise
-            connection.terminate()
+            _terminate(connection)
             raise _Lost from error
 
     @contextlib.asynccontextmanager
@@ -159,7 +159,7 @@ class ConnectionKeeper:
     async def _take_kept(self, pool: asyncpg.Pool[Any]) -> PoolConnectionProxy[Any] | None:
         while self._kept:
             connection = self._kept.pop()
-            if not connection.is_closed():
+            if not _has_ended(connection):
                 return connection
             await pool.release(connection)
         return None
@@ -168,7 +168,7 @@ class ConnectionKeeper:
         self._acquiring += 1
         try:
             connection: PoolConnectionProxy[Any] = await pool.acquire(timeout=CONNECT_TIMEOUT)
-            is_lost = connection.is_closed()
+            is_lost = _has_ended(connection)
         except TimeoutError:
             self._leave(pool)
             raise
@@ -182,7 +182,7 @@ class ConnectionKeeper:
     def _forget_idle(self) -> None:
         """End the connections that are not in use: what ended one of them has probably ended them all."""
         for connection in self._kept:
-            connection.terminate()
+            _terminate(connection)
 
     def _leave(self, pool: asyncpg.Pool[Any]) -> None:
         """Let the next block open a new pool.
@@ -197,6 +197,18 @@ class ConnectionKeeper:
 
 class _Lost(Exception):
     """The connection was lost during the work; the ``__cause__`` says how."""
+
+
+def _has_ended(connection: PoolConnectionProxy[Any]) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # a lent connection that ends goes back to its pool by itself
+        return True
+
+
+def _terminate(connection: PoolConnectionProxy[Any]) -> None:
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def _leave_as_it_is(connection: object) -> None:
