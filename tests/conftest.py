@@ -104,7 +104,7 @@ def make_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
     """Give ``make_pgbouncer(database, *users, **settings)``: poolers that end with the test."""
     made: list[PgBouncer] = []
 
-    def make(database: Database, *users: str, **settings: str) -> PgBouncer:
+    def make(database: Database, *users: str, **settings: Any) -> PgBouncer:
         made.append(PgBouncer(database, *users, **settings))
         return made[-1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import asyncpg
 import httpx2
@@ -19,7 +18,7 @@ from tests.kit.pgbouncer import PgBouncer
 from tests.kit.scripts import run_script
 from tests.sinks.conftest import Rows, rows, say
 from tests.sinks.contract import ids, line
-from tests.web.ingestion.service import event
+from tests.web.ingestion.service import Process, event
 
 __all__ = ["rows"]
 
@@ -179,9 +178,12 @@ async def test_a_schema_in_the_url_is_found_through_a_pooler(database: Database,
     await connection.execute("CREATE SCHEMA stats")
     for table in ("analytics_events", "analytics_dead_letters"):
         await connection.execute(f"CREATE TABLE stats.{table} (LIKE public.{table} INCLUDING ALL)")
-    sink: Any = TimescaleSink(f"{pooler.dsn}?schema=stats")
-    await sink.ready()
-    await sink.write([line()])
-    await sink.aclose()
-    assert await connection.fetchval("SELECT count(*) FROM stats.analytics_events") == 1
+    url = f"{pooler.dsn}?schema=stats&pgbouncer=true"
+    client = AnalyticsClient.from_url(url, service="shop")
+    say(client)
+    assert await client.aclose(20)
+    with Process(url) as process:
+        async with process.client() as http:
+            assert (await http.post("/events/batch", json=[event()])).status_code == 200
+    assert await connection.fetchval("SELECT count(*) FROM stats.analytics_events") == 2
     assert await connection.fetchval("SELECT count(*) FROM public.analytics_events") == 0

@@ -29,9 +29,12 @@ UNTIL_STDIN_ENDS = '"$1" "$2" & read _; kill $!; wait $!'
 
 
 class PgBouncer:
-    """A pooler on a port of 127.0.0.1. It lets in the superuser and ``users``, all with the usual password."""
+    """A pooler on a port of 127.0.0.1. It lets in the superuser and ``users``, all with the usual password.
 
-    def __init__(self, database: Database, *users: str, **settings: str) -> None:
+    With a ``certificate``, whose key lies beside it, it lets in by TLS only.
+    """
+
+    def __init__(self, database: Database, *users: str, certificate: Path | None = None, **settings: str) -> None:
         program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin")
         if program is None:
             pytest.skip("pgbouncer is not installed: apt install pgbouncer")
@@ -48,6 +51,12 @@ class PgBouncer:
             "logfile": str(self._folder / "log"),
             **settings,
         }
+        if certificate is not None:
+            options["client_tls_sslmode"] = "require"
+            for option, ending in (("client_tls_cert_file", ".crt"), ("client_tls_key_file", ".key")):
+                copy = self._folder / f"server{ending}"
+                shutil.copyfile(certificate.with_suffix(ending), copy)
+                options[option] = str(copy)
         lines = ["[databases]", f"* = host={database.cluster.host} port={database.cluster.port}", "[pgbouncer]"]
         lines += [f"{name} = {value}" for name, value in options.items()]
         (self._folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")

@@ -62,6 +62,8 @@ EXTENSION_RIGHTS = "GRANT USAGE on that schema, which TimescaleDB needs, to the 
 MIGRATE = "run analytics-migrate all, and check the schema and the search_path"
 POOLER = "behind a transaction pooler, create the pool that is given to the sink with statement_cache_size=0"
 PARAMETER = "take that parameter out of the database URL"
+NO_TLS = "take sslmode out of the database URL (or ssl, sslaccept, sslrootcert=system), or turn on TLS at the server"
+ROOT = "name the file by sslrootcert, or use sslrootcert=system for the certificate authorities of the system"
 CERTIFICATE = "check sslmode and sslrootcert in the database URL"
 SERVER_LOG = "look at the server's log"
 
@@ -124,6 +126,12 @@ _BY_SQLSTATE: dict[str, _Row] = {
     "XX": _Row("operator", cure=SERVER_LOG),
 }
 _OTHER = _Row("transient")
+_WITHOUT_TLS = _Row(
+    "operator",
+    "the server does not let in {where} without TLS",
+    "add sslmode=require to the database URL, or an entry to the server's pg_hba.conf",
+    about="connection",
+)
 
 _SETTINGS = asyncpg.ClientConfigurationError
 _TALKATIVE = ("22", "23", "54", "P0", "HV")
@@ -191,11 +199,8 @@ def _of_server(
         row = _BY_SQLSTATE["28P01"]
     elif sqlstate == "42704" and "configuration parameter" in message:
         row = _Row("operator", cure=PARAMETER, about="url")
-    elif sqlstate[:2] == "28" and message.startswith("no pg_hba.conf entry") and "no encryption" in message:
-        row = row._replace(
-            cause="the server does not let in {where} without TLS",
-            cure="add sslmode=require to the database URL, or an entry to the server's pg_hba.conf",
-        )
+    elif _demands_tls(sqlstate, message):
+        row = _WITHOUT_TLS
     elif sqlstate == "42501" and "for schema" in message and "timescaledb" in message:
         row = row._replace(cure=EXTENSION_RIGHTS)
     said = f"{message} ({sqlstate})"
@@ -210,6 +215,12 @@ def _of_server(
         is_lost=row.is_lost,
         is_slow=row.is_slow,
     )
+
+
+def _demands_tls(sqlstate: str, message: str) -> bool:
+    if sqlstate[:2] == "28":
+        return message.startswith("no pg_hba.conf entry") and "no encryption" in message
+    return sqlstate == "08P01" and "SSL required" in message  # as PgBouncer says it
 
 
 def _of_client(error: BaseException, said: str, where: str, url: DatabaseUrl | None) -> Failure:
@@ -232,7 +243,7 @@ def _of_client(error: BaseException, said: str, where: str, url: DatabaseUrl | N
             return failure("operator", "connection", f"no TLS with {where}: {said}", CERTIFICATE)
         case ConnectionError() if "SSL upgrade" in said:
             cause = f"the server of {where} speaks no TLS"
-            return failure("operator", "connection", cause, "take sslmode out of the database URL")
+            return failure("operator", "connection", cause, NO_TLS)
         case socket.gaierror():
             cause = f"unknown host in {where}: {error.strerror}"
             return failure("transient", "connection", cause, "correct the database URL")
@@ -251,8 +262,13 @@ def _of_client(error: BaseException, said: str, where: str, url: DatabaseUrl | N
         case asyncpg.TargetServerAttributeNotMatched():
             cause = f"no host of {where} is what target_session_attrs asks for"
             return failure("transient", "connection", cause)
-        case asyncpg.ClientConfigurationError() if url is not None and _is_about_settings(said):
-            return failure("operator", "url", f"the database URL: {said}", "correct it")
+        case asyncpg.ClientConfigurationError() if "target_session_attrs" in said:
+            cause = "unknown target_session_attrs in the database URL"
+            return failure("operator", "url", cause, "use any, primary, standby, read-write, read-only, prefer-standby")
+        case asyncpg.ClientConfigurationError() if url is not None and said.startswith("root certificate"):
+            return failure("operator", "url", said.partition(" HINT")[0], ROOT)
+        case asyncpg.ClientConfigurationError() if url is not None and "ssl" in said:
+            return failure("operator", "url", said, CERTIFICATE)
         case asyncpg.InterfaceError() if isinstance(error, ValueError) and not isinstance(error, _SETTINGS):
             return failure("operator", "statement", f"{type(error).__name__} in the database client")
         case asyncpg.ClientConfigurationError() | ValueError():
@@ -262,7 +278,3 @@ def _of_client(error: BaseException, said: str, where: str, url: DatabaseUrl | N
             cause = f"the connection to {where} was lost ({type(error).__name__})"
             return failure("transient", "connection", cause, is_lost=True)
     return failure("operator", "statement", f"{type(error).__name__} in the database client")
-
-
-def _is_about_settings(said: str) -> bool:
-    return any(word in said for word in ("ssl", "certificate", "session_attrs"))

@@ -31,6 +31,10 @@ RIGHTS = (
     "TimescaleDB is available but the role {role} may not create it: as a superuser run CREATE EXTENSION timescaledb "
     "in this database, or GRANT CREATE ON DATABASE {database} TO {role}"
 )
+USAGE = (
+    "TimescaleDB is in the schema {schema}, which the role {role} may not use: as the schema's owner or a superuser "
+    "run GRANT USAGE ON SCHEMA {schema} TO {role}, then this again"
+)
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +51,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """The SQL that would create the extension, if it does not exist yet."""
     warning: str | None = None
     """Why TimescaleDB cannot be used and what to do about it."""
+    obstacle: str | None = None
+    """Why this role cannot take a step for TimescaleDB, although the database could, and what to do about it."""
 
     @property
     def text(self) -> str:
@@ -80,8 +86,16 @@ async def inspect_server(connection: Connection, schema: str) -> Found:
         create_sql, home = SQL["create_extension"], "public"
         if not facts["has_public"]:
             create_sql, home = SQL["create_extension_in_schema"].replace("{schema}", quoted(schema)), schema
+    obstacle = None
+    if facts["installed"] and not facts["may_use_extension"]:
+        obstacle = USAGE.format(schema=quoted(facts["extension_schema"]), role=quoted(facts["role"]))
     return Found(
-        flavour="timescaledb", server=server, timescaledb=version, extension_schema=home, create_sql=create_sql
+        flavour="timescaledb",
+        server=server,
+        timescaledb=version,
+        extension_schema=home,
+        create_sql=create_sql,
+        obstacle=obstacle,
     )
 
 

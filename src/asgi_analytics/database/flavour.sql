@@ -9,6 +9,8 @@ SELECT split_part(current_setting('server_version'), ' ', 1) AS server,
        (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'timescaledb') AS installed,
        (SELECT nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
          WHERE extname = 'timescaledb') AS extension_schema,
+       (SELECT has_schema_privilege(extnamespace, 'USAGE') FROM pg_catalog.pg_extension
+         WHERE extname = 'timescaledb') AS may_use_extension,
        EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name LIKE 'timescaledb.%') AS preloaded,
        current_setting('timescaledb.license', true) AS licence;
 

@@ -157,11 +157,13 @@ class Session:
         return Decision(found.flavour, warnings=(plain,) if found.warning else ())
 
     def require_server(self, flavour: Flavour, found: Found, steps: Sequence[MigrationFile]) -> None:
-        """Raise `TimescaleRequired` if there are steps for TimescaleDB and it cannot be used."""
+        """Raise `TimescaleRequired` if there are steps for TimescaleDB and it, or its schema, cannot be used."""
         if steps and flavour == "timescaledb" and found.flavour == "postgresql":
             raise TimescaleRequired(
                 f"{steps[0].name} is for TimescaleDB, which cannot be used now: {found.warning}, then run this again"
             )
+        if steps and flavour == "timescaledb" and found.obstacle is not None:
+            raise TimescaleRequired(found.obstacle)
 
     async def prepare(self, found: Found, flavour: Flavour) -> None:
         """Create the schema and the ledger if they are missing."""
