@@ -12,6 +12,7 @@ import pytest
 from asgi_analytics import AnalyticsClient
 from asgi_analytics.context import current
 from tests.kit.databases import Cluster, Database
+from tests.kit.pgbouncer import PgBouncer
 from tests.kit.proxy import Proxy
 from tests.kit.servers import Servers, summary
 
@@ -96,6 +97,20 @@ def make_proxy() -> Iterator[Callable[..., Proxy]]:
 def proxy(database: Database, make_proxy: Callable[..., Proxy]) -> Proxy:
     """Give a proxy in front of this test's ``database``; connect to ``proxy.dsn``."""
     return make_proxy(database)
+
+
+@pytest.fixture
+def make_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
+    """Give ``make_pgbouncer(database, *users, **settings)``: poolers that end with the test."""
+    made: list[PgBouncer] = []
+
+    def make(database: Database, *users: str, **settings: Any) -> PgBouncer:
+        made.append(PgBouncer(database, *users, **settings))
+        return made[-1]
+
+    yield make
+    for pooler in made:
+        pooler.close()
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ async def test_a_schema_is_a_name_whatever_stands_in_it(database: Database, sche
 
 @pytest.mark.parametrize("schema", ["", "x" * 64, "a\0", "\udcff", "😀" * 16])
 def test_what_cannot_be_a_schema_is_refused_at_once(schema: str) -> None:
-    with pytest.raises(ConfigError, match="is no name of a schema") as caught:
+    with pytest.raises(ConfigError, match="cannot be the name of a schema") as caught:
         TimescaleSink("postgresql://db/shop", schema=schema)
     assert str(caught.value).isprintable()
 
@@ -225,7 +225,7 @@ async def test_hooks_and_sinks_that_fail_with_a_payload_do_not_log_it(lines: Cal
     assert not client.track(TextSaid(text=MARK, more=b"\xff" * 300_000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asgi_analytics.worker.worker.OPERATOR_BACKOFF", 0.01)
-        patch.setattr("asgi_analytics.worker.worker.FIRST_UPKEEP_SECONDS", 0.001)
+        patch.setattr("asgi_analytics.sinks.upkeep.FIRST_SECONDS", 0.001)
         async with AnalyticsWorker(client, Failing()), AnalyticsWorker(refusing, MemorySink()):
             client.track(TextSaid(text=MARK))
             assert await client.aflush(10)

@@ -137,7 +137,7 @@ async def test_what_is_wrong_with_the_database_is_told_before_anybody_asks() -> 
             if "not ready: " in process.log:
                 break
             await asyncio.sleep(0.02)
-        assert "WARNING not ready: the database cannot be reached: " in process.log
+        assert "WARNING not ready: no server answers at " in process.log
         assert "s3cret" not in process.log
         assert await process.end() == 0
 

@@ -355,7 +355,7 @@ def test_a_refresh_takes_times_and_shows_what_it_did(
         (["all", "--from", "2026-11-20"], "unrecognized arguments: --from"),
         (["--from", "2026-11-20", "all"], "--from and --to are options of refresh, not of all"),
         (["all", "--requ"], "unrecognized arguments: --requ"),
-        (["all", "--schema", "", "--database-url", "postgresql://db/x"], "no name of a schema"),
+        (["all", "--schema", "", "--database-url", "postgresql://db/x"], "cannot be the name of a schema"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_one_line(command: Command, arguments: list[str], says: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.migrate.runner import dry_run, migrate, status
 from asgi_analytics.migrate.session import TimescaleRequired
-from tests.kit.databases import Cluster, query
+from tests.kit.databases import PASSWORD, Cluster, Database, query
 from tests.kit.servers import Servers
 
 
@@ -89,7 +89,9 @@ async def test_a_fatal_answer_to_create_extension_costs_only_the_second_connecti
     # as if the loader's settings were there: what a server does that loads the library in another way
     from asgi_analytics.database import flavour
 
-    monkeypatch.setattr(flavour, "FACTS", flavour.FACTS.replace("EXISTS (SELECT FROM", "NOT EXISTS (SELECT FROM"))
+    sql = {name: flavour.SQL[name] for name in flavour.SQL}
+    sql["facts"] = sql["facts"].replace("EXISTS (SELECT FROM", "NOT EXISTS (SELECT FROM")
+    monkeypatch.setattr(flavour, "SQL", sql)
     report = await migrate(not_preloaded, folder=folder)
     assert report.flavour == "postgresql"
     assert "shared_preload_libraries" in report.warnings[0]
@@ -195,3 +197,25 @@ async def test_an_open_connection_creates_the_extension_itself(full: str, folder
         await connection.close()
     assert report.flavour == "timescaledb"
     assert extensions(full) == 1
+
+
+@pytest.mark.parametrize("empty_database", ["timescaledb"], indirect=True)
+async def test_a_role_that_may_not_use_the_schema_of_timescaledb_is_told_before_anything_is_made(
+    empty_database: Database,
+) -> None:
+    server, owner = empty_database.cluster, f"owner_of_{empty_database.name}"
+    connection = await empty_database.connect()
+    await connection.execute("CREATE SCHEMA ext; CREATE EXTENSION timescaledb SCHEMA ext")
+    await connection.execute(f"CREATE ROLE {owner} LOGIN PASSWORD '{PASSWORD}'")
+    await connection.execute(f'GRANT CREATE ON DATABASE "{empty_database.name}" TO {owner}')
+    dsn = server.dsn(empty_database.name, owner)
+    try:
+        for run in (migrate, dry_run):
+            with pytest.raises(TimescaleRequired, match=f'run GRANT USAGE ON SCHEMA "ext" TO "{owner}"'):
+                await run(dsn, schema="own")
+        assert await connection.fetchval("SELECT to_regnamespace('own')") is None
+        assert (await status(dsn, schema="own")).flavour == "timescaledb"
+        await connection.execute(f"GRANT USAGE ON SCHEMA ext TO {owner}")
+        assert (await dry_run(dsn, schema="own")).pending
+    finally:
+        await connection.execute(f"DROP OWNED BY {owner} CASCADE; DROP ROLE {owner}")

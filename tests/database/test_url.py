@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 from asyncpg import connect_utils
@@ -66,11 +66,48 @@ def test_what_only_libpq_understands_is_left_out() -> None:
     assert parameters.server_settings == {"application_name": "a"}
 
 
-def test_what_sqlalchemy_says_is_understood() -> None:
-    read = read_dsn("postgresql+asyncpg://db/shop?ssl=require&prepared_statement_cache_size=0")
+@pytest.mark.parametrize(
+    ("url", "sslmode"),
+    [
+        ("postgresql+asyncpg://db/shop?ssl=require&prepared_statement_cache_size=0", "require"),  # SQLAlchemy
+        ("postgresql://db/shop?pgbouncer=true&connection_limit=1&pool_timeout=5&sslaccept=accept_invalid_certs", None),
+        ("postgresql://db/shop?sslmode=require&sslaccept=strict", "verify_full"),  # Prisma
+        ("postgres://u:p@aws-0-eu.pooler.supabase.com:6543/postgres?sslmode=require&supa=base-pooler.x", "require"),
+        ("postgres://u:p@ec2-1.compute.amazonaws.com:5432/d1?sslmode=no-verify", "require"),  # Heroku, node-postgres
+        ("postgres://u:p@db/shop?ssl=true&uselibpqcompat=true", "require"),
+        ("postgres://u:p@db/shop?ssl=0", "disable"),
+        ("postgresql://u:p@x.rds.amazonaws.com/d?sslmode=verify-full&sslrootcert=/etc/rds.pem", "verify_full"),
+        ("postgresql://u:p@db/shop?sslrootcert=system", "verify_full"),
+        ("postgresql://u:p@db/shop?sslmode=disable&sslrootcert=system", "disable"),
+    ],
+)
+def test_what_other_clients_and_services_put_in_a_url_is_understood(url: str, sslmode: str | None) -> None:
+    read = read_dsn(url)
+    query = dict(parse_qsl(urlsplit(read.dsn).query))
+    assert query.pop("sslmode", None) == (sslmode and sslmode.replace("_", "-"))
+    assert set(query) <= {"sslrootcert"}
+
+
+def test_neon_names_its_endpoint_to_the_server() -> None:
+    read = read_dsn("postgresql://u:p@ep-x.neon.tech/d?sslmode=require&options=endpoint%3Dep-x&channel_binding=require")
     _, parameters = as_asyncpg_reads_it(read.dsn)
-    assert parameters.sslmode.name == "require"
-    assert not parameters.server_settings
+    assert parameters.server_settings == {"options": "endpoint=ep-x"}
+
+
+def test_a_schema_may_stand_in_the_url() -> None:
+    assert read_dsn("postgresql://db/shop?schema=stats").schema == "stats"
+    assert read_dsn("postgresql://db/shop").schema is None
+    assert read_dsn("postgresql://db/shop?schema=").schema is None
+    with pytest.raises(ConfigError, match="cannot be the name of a schema"):
+        read_dsn(f"postgresql://db/shop?schema={'x' * 64}")
+
+
+@pytest.mark.parametrize("query", ["statement_cache_size=0", "prepared_statement_cache_size=0", "pgbouncer=true"])
+def test_prepared_statements_are_switched_off_by_what_other_clients_call_it(query: str) -> None:
+    read = read_dsn(f"postgresql://db/shop?{query}")
+    assert not read.prepares
+    assert read.dsn == "postgresql://db/shop"
+    assert read_dsn("postgresql://db/shop?pgbouncer=false&statement_cache_size=100").prepares
 
 
 @pytest.mark.parametrize(

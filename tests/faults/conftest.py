@@ -37,7 +37,8 @@ class Application:
         self.refused = 0
         self.at: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._id = uuid4()
-        client._set_encoder(lambda: self.at(), lambda: self._id)
+        encoder = client._encoder
+        encoder.mints, encoder.clock, encoder._new_id = False, lambda: self.at(), lambda: self._id
 
     def say(self, number: int = 1) -> None:
         """Track so many events, whatever becomes of them."""

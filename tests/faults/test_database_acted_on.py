@@ -149,7 +149,7 @@ async def test_a_password_that_was_changed_is_said_and_changed_back_everything_a
     async with application.busy(500):
         await eventually(lambda: client.stats().stored)
         await change_password(writer, database.name, "another")
-        await eventually(lambda: "check the user and the password" in str(client.stats().last_error))
+        await eventually(lambda: "wrong user or password" in str(client.stats().last_error))
         await change_password(writer, database.name, PASSWORD)
         await eventually(lambda: client.stats().last_error is None)
     await application.assert_stored_in(database)
@@ -175,7 +175,7 @@ async def test_a_password_in_a_file_is_read_anew_at_each_connection(
     async with application.busy(500):
         await eventually(lambda: client.stats().stored)
         await change_password(writer, database.name, "rotated:1")
-        await eventually(lambda: "check the user and the password" in str(client.stats().last_error))
+        await eventually(lambda: "wrong user or password" in str(client.stats().last_error))
         write("rotated:1")
         await eventually(lambda: client.stats().last_error is None)
     await application.assert_stored_in(database)
@@ -204,7 +204,7 @@ async def test_a_pool_that_asks_for_its_password_gets_the_new_one(
         async with application.busy(500):
             await eventually(lambda: client.stats().stored)
             await change_password(writer, database.name, "rotated")
-            await eventually(lambda: "check the user and the password" in str(client.stats().last_error))
+            await eventually(lambda: "wrong user or password" in str(client.stats().last_error))
             current[0] = "rotated"
             await eventually(lambda: client.stats().last_error is None)
         assert await client.aflush(20)

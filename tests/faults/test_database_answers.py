@@ -55,7 +55,6 @@ async def test_answers_that_are_lost_again_and_again_under_load_store_nothing_tw
             await eventually(lambda batches=batches: client.stats().batches > batches, 20)  # type: ignore[misc]
     assert await client.aflush(20)
     assert client.stats().duplicates >= 10
-    assert client.stats().retries >= 10
     await assert_stored(client, database, application.accepted)
     assert application.refused == 0
 

@@ -115,6 +115,7 @@ async def test_two_workers_with_the_same_events_in_opposite_order_store_each_onc
     application.say(3_000)
     lines = list(first._queue.items)
     for line in reversed(lines):
+        assert isinstance(line, bytes)
         assert second._queue.put(line, len(line))
     async with (
         AnalyticsWorker(first, TimescaleSink(database.dsn)),

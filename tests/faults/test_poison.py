@@ -161,7 +161,7 @@ async def test_a_server_that_cannot_look_is_asked_by_trying(
     """PostgreSQL 15 has no function that tells whether an input is valid."""
     administrator = await database.connect()
     await administrator.execute(OWN_RULE)
-    watched.sink._find = watched.sink._find.replace("pg_input_is_valid", "pg_no_such_function")
+    cannot_look(watched.sink)
     poison = KINDS[kind]
     good, bad = mixed(100, poison.make)
     client = await write_all(watched, good, bad, monkeypatch)
@@ -214,6 +214,11 @@ TAKEN: dict[str, Callable[[], bytes]] = {
 """What the table takes, however odd."""
 
 
+def cannot_look(sink: TimescaleSink) -> None:
+    """Let the sink's server be one before PostgreSQL 16."""
+    sink._sql["find_poison"] = sink._sql["find_poison"].replace("pg_input_is_valid", "pg_no_such_function")
+
+
 def decode_user(one: bytes) -> bytes:
     return f'"{decode_envelope(one).user_id}"'.encode()
 
@@ -221,7 +226,7 @@ def decode_user(one: bytes) -> bytes:
 async def test_a_look_refuses_what_the_table_refuses_for_the_same_reason(database: Database) -> None:
     looking = TimescaleSink(database.dsn)
     trying = TimescaleSink(database.dsn)
-    trying._find = trying._find.replace("pg_input_is_valid", "pg_no_such_function")
+    cannot_look(trying)
     for kind, make in REFUSED.items():
         bad = make()
         receipts: list[Any] = [await sink.write([line(), bad]) for sink in (looking, trying)]

@@ -179,7 +179,7 @@ async def test_an_installation_in_public_is_not_seen_from_another_schema(
 
 @pytest.mark.parametrize("schema", ["", "x" * 64, "a\0b"])
 async def test_what_is_no_schema_is_refused(empty_database: Database, folder: Path, schema: str) -> None:
-    with pytest.raises(ConfigError, match="is no name of a schema"):
+    with pytest.raises(ConfigError, match="cannot be the name of a schema"):
         await migrate(empty_database.dsn, folder=folder, schema=schema)
 
 

@@ -30,7 +30,7 @@ async def test_a_server_that_is_away_at_the_start_costs_nothing(connect: Connect
     client = connect(proxy.dsn)
     say(client, 10)
     await eventually(lambda: client.stats().retries >= 2)
-    assert "cannot be reached" in str(client.stats().last_error)
+    assert "no server answers at" in str(client.stats().last_error)
     assert not await client.aflush(0.01)
     proxy.accept()
     assert await client.aflush(20)
@@ -44,7 +44,7 @@ async def test_a_request_that_was_lost_is_sent_again(connect: Connect, proxy: Pr
     say(client, 10)
     assert await client.aflush(20)
     stats = client.stats()
-    assert (stats.stored, stats.duplicates, stats.retries) == (10, 0, 1)
+    assert (stats.stored, stats.duplicates, stats.retries) == (10, 0, 0)
     assert len(await rows()) == 10
 
 

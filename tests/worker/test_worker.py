@@ -12,6 +12,7 @@ import pytest
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, MemorySink, events
 from asgi_analytics.context import suppressed
 from asgi_analytics.errors import ConfigError, TransientError
+from asgi_analytics.sinks import upkeep
 from asgi_analytics.sinks.base import Receipt
 from asgi_analytics.worker import worker as worker_module
 from tests.kit.fakes import FakeSink, eventually
@@ -251,8 +252,8 @@ async def test_the_hourly_upkeep_of_a_sink_is_called_and_its_failure_hurts_nobod
             if self.calls == 1:
                 raise TransientError("somebody else is at it")
 
-    monkeypatch.setattr(worker_module, "FIRST_UPKEEP_SECONDS", 0.001)
-    monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.001)
+    monkeypatch.setattr(upkeep, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(upkeep, "EVERY_SECONDS", 0.001)
     client, sink = make_client(), Kept()
     async with AnalyticsWorker(client, sink):
         await eventually(lambda: sink.calls >= 3)

@@ -48,9 +48,9 @@ async def refresh_views(
     """
     async with open_session(target, **options) as session:
         await session.load()
-        session.demand_aggregates()
+        session.require_aggregates()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found)
+        flavour, warnings, notes = session.decide_flavour(found)
         await session.use(found.extension_schema)
         refreshed = await refresh(session.connection, since, until)
         return RefreshReport(

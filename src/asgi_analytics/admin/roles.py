@@ -12,7 +12,7 @@ from asgi_analytics.database.blocks import load
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate.files import Flavour
-from asgi_analytics.migrate.lock import held
+from asgi_analytics.migrate.lock import advisory_lock
 from asgi_analytics.migrate.session import open_session
 from asgi_analytics.migrate.statements import split
 
@@ -73,18 +73,18 @@ async def make_roles(
     if writer == reader:
         raise ConfigError(f"the writer and the reader are both {quoted(writer)}: give two names")
     names = {"writer": writer, "reader": reader}
-    async with open_session(target, **options) as session:
+    async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
-        session.demand_aggregates()
+        session.require_aggregates()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found)
+        flavour, warnings, notes = session.decide_flavour(found)
         await session.use(found.extension_schema)
         sql = None
         if dry_run:
             missing = await _missing(session, names)
             sql = _script(session, found.extension_schema, names, missing, await _views(session))
         else:
-            async with held(session.connection, session.schema, session.deadline, session.tell):
+            async with advisory_lock(session.connection, session.schema, session.deadline, session.tell):
                 missing = await _apply(session, names)
                 warnings += await _too_much(session, names)
         return RolesReport(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NoReturn
 from asgi_analytics import __version__
 from asgi_analytics.cli.command_line import Parser, database_url
 from asgi_analytics.config import KIB, MIB
-from asgi_analytics.database.url import read_dsn
 from asgi_analytics.errors import AnalyticsError, ConfigError
 from asgi_analytics.log import one_line
 
@@ -100,7 +99,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             "or listen on 127.0.0.1, or give --insecure"
         )
     app = create_ingestion_app(
-        database_url=read_dsn(database_url(options.database_url, environ)).dsn,
+        database_url=database_url(options.database_url, environ),
         schema=options.schema,
         tokens=tokens,
         max_body_bytes=options.max_body,

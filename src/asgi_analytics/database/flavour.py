@@ -1,4 +1,4 @@
-"""What a database is: TimescaleDB with its full licence, or PostgreSQL, and why not the former."""
+"""The flavour of a database: TimescaleDB with its full licence, or plain PostgreSQL and why it is not the former."""
 
 from __future__ import annotations
 
@@ -7,29 +7,17 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 
+from asgi_analytics.database import blocks
 from asgi_analytics.database.names import quoted
 from asgi_analytics.errors import MigrationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asgi_analytics.database.connection import Connection
     from asgi_analytics.migrate.files import Flavour
 
-FACTS = """
-SELECT split_part(current_setting('server_version'), ' ', 1) AS server,
-       current_user AS role,
-       current_database() AS database,
-       to_regnamespace('public') IS NOT NULL AS has_public,
-       (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb') AS available,
-       (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'timescaledb') AS installed,
-       (SELECT nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-         WHERE extname = 'timescaledb') AS extension_schema,
-       -- its loader defines settings; shared_preload_libraries itself is hidden from all but superusers
-       EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name LIKE 'timescaledb.%') AS preloaded,
-       current_setting('timescaledb.license', true) AS licence
-"""
-CREATE = "CREATE EXTENSION timescaledb SCHEMA public"
-CREATE_WITHOUT_PUBLIC = "CREATE SCHEMA IF NOT EXISTS {schema};\nCREATE EXTENSION timescaledb SCHEMA {schema}"
+SQL = blocks.load("asgi_analytics.database", "flavour.sql")
 
 INSTALL = "TimescaleDB is not installed on this server: install it to have compression and continuous aggregates"
 PRELOAD = (
@@ -43,6 +31,10 @@ RIGHTS = (
     "TimescaleDB is available but the role {role} may not create it: as a superuser run CREATE EXTENSION timescaledb "
     "in this database, or GRANT CREATE ON DATABASE {database} TO {role}"
 )
+USAGE = (
+    "TimescaleDB is in the schema {schema}, which the role {role} may not use: as the schema's owner or a superuser "
+    "run GRANT USAGE ON SCHEMA {schema} TO {role}, then this again"
+)
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +44,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     """PostgreSQL's version."""
     timescaledb: str | None
-    """TimescaleDB's version, when it can be used."""
+    """TimescaleDB's version, if it can be used."""
     extension_schema: str | None = None
     """Where the extension lives, or would."""
     create_sql: str | None = None
-    """What would install the extension, when it is not there yet and may be."""
+    """The SQL that would create the extension, if it does not exist yet."""
     warning: str | None = None
     """Why TimescaleDB cannot be used and what to do about it."""
+    obstacle: str | None = None
+    """Why this role cannot take a step for TimescaleDB, although the database could, and what to do about it."""
 
     @property
     def text(self) -> str:
@@ -67,9 +61,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return f"TimescaleDB {self.timescaledb} on {server}" if self.timescaledb else server
 
 
-async def look(connection: Any, schema: str) -> Found:
-    """Say what the database is, without trying anything: a preloaded extension that is not created counts as usable."""
-    facts = await connection.fetchrow(FACTS)
+async def inspect_server(connection: Connection, schema: str) -> Found:
+    """Return what the database is, without trying anything: a preloaded extension counts as usable before it exists."""
+    facts = await connection.fetchrow(SQL["facts"])
     server, version = facts["server"], facts["installed"] or facts["available"]
 
     def plain(warning: str) -> Found:
@@ -89,21 +83,31 @@ async def look(connection: Any, schema: str) -> Found:
         return plain(LICENCE.format(version=version, licence=facts["licence"]))
     create_sql, home = None, facts["extension_schema"]
     if not facts["installed"]:
-        create_sql, home = CREATE, "public"
+        create_sql, home = SQL["create_extension"], "public"
         if not facts["has_public"]:
-            create_sql, home = CREATE_WITHOUT_PUBLIC.format(schema=quoted(schema)), schema
+            create_sql, home = SQL["create_extension_in_schema"].replace("{schema}", quoted(schema)), schema
+    obstacle = None
+    if facts["installed"] and not facts["may_use_extension"]:
+        obstacle = USAGE.format(schema=quoted(facts["extension_schema"]), role=quoted(facts["role"]))
     return Found(
-        flavour="timescaledb", server=server, timescaledb=version, extension_schema=home, create_sql=create_sql
+        flavour="timescaledb",
+        server=server,
+        timescaledb=version,
+        extension_schema=home,
+        create_sql=create_sql,
+        obstacle=obstacle,
     )
 
 
-async def probe(connection: Any, schema: str, second: Callable[[], Awaitable[Any]], *, keep: bool) -> Found:
-    """Say what the database is, by creating the extension where that has to be tried.
+async def try_extension(
+    connection: Connection, schema: str, second: Callable[[], Awaitable[Any]], *, keep: bool
+) -> Found:
+    """Return what the database is, by creating the extension if that has to be tried.
 
     ``second`` opens another connection for the attempt: a server that was not told to preload the library answers with
-    FATAL. With ``keep`` the extension stays when its licence is the full one; without, all is rolled back.
+    FATAL. With ``keep`` the extension stays if its licence is the full one; without, everything is rolled back.
     """
-    found = await look(connection, schema)
+    found = await inspect_server(connection, schema)
     if found.create_sql is None:
         return found
     trial = await second()
@@ -112,8 +116,8 @@ async def probe(connection: Any, schema: str, second: Callable[[], Awaitable[Any
         await transaction.start()
         commit = False
         try:
-            warning, lost = await _try(trial, found)
-            commit = keep and warning is None and not lost
+            warning, is_there = await _try(trial, found)
+            commit = keep and warning is None and not is_there
         finally:
             if not trial.is_closed():
                 await (transaction.commit() if commit else transaction.rollback())
@@ -122,16 +126,16 @@ async def probe(connection: Any, schema: str, second: Callable[[], Awaitable[Any
             await trial.close()
     if warning is not None:
         return Found(flavour="postgresql", server=found.server, timescaledb=None, warning=warning)
-    return await look(connection, schema) if keep or lost else found
+    return await inspect_server(connection, schema) if keep or is_there else found
 
 
-async def _try(trial: Any, found: Found) -> tuple[str | None, bool]:
-    """Create the extension; return why it is of no use, if so, and whether somebody else was faster."""
+async def _try(trial: Connection, found: Found) -> tuple[str | None, bool]:
+    """Create the extension; return why it cannot be used, if so, and whether another process created it meanwhile."""
     assert found.create_sql is not None
-    facts = await trial.fetchrow(FACTS)
+    facts = await trial.fetchrow(SQL["facts"])
     try:
         await trial.execute(found.create_sql)
-        licence = await trial.fetchval("SELECT current_setting('timescaledb.license', true)")
+        licence = await trial.fetchval(SQL["licence"])
     except (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError) as exc:
         text = RIGHTS.format(role=quoted(facts["role"]), database=quoted(facts["database"]))
         return (text if isinstance(exc, asyncpg.InsufficientPrivilegeError) else f"{text} ({exc})"), False

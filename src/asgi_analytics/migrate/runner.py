@@ -13,7 +13,7 @@ from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
 from asgi_analytics.migrate.aggregates import refresh_pending
 from asgi_analytics.migrate.files import FLAVOURS, MigrationFile
-from asgi_analytics.migrate.lock import held
+from asgi_analytics.migrate.lock import advisory_lock
 from asgi_analytics.migrate.plan import Applied, PreFirst, leaves_history, pending
 from asgi_analytics.migrate.report import Report, Step
 from asgi_analytics.migrate.session import open_session
@@ -59,7 +59,7 @@ async def migrate(
     """
     async with (
         open_session(target, **options) as session,
-        held(session.connection, session.schema, session.deadline, session.tell),
+        advisory_lock(session.connection, session.schema, session.deadline, session.tell),
     ):
         await session.load()
         if session.is_new and phase == "post":  # before an extension is created for nothing
@@ -70,9 +70,9 @@ async def migrate(
                 text = f"nothing is installed in the schema {session.schema} yet: run analytics-migrate pre first"
                 raise PreFirst(text) from None
         found = await session.find(keep=True)
-        flavour, warnings, _ = session.judge(found)
+        flavour, warnings, _ = session.decide_flavour(found)
         steps = pending(session.files, session.rows, flavour, phase)
-        session.demand(flavour, found, steps)
+        session.require_server(flavour, found, steps)
         if steps:
             await session.prepare(found, flavour)
         applied = await _run(session, flavour, steps)
@@ -90,10 +90,10 @@ async def migrate(
 
 async def status(target: str | asyncpg.Connection, **options: Unpack[Options]) -> Report:
     """Return what is applied and what is pending, and change nothing. Raises as `migrate` does, for drift too."""
-    async with open_session(target, **options) as session:
+    async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found)
+        flavour, warnings, notes = session.decide_flavour(found)
         descriptions = {file.name: file.description for file in session.files}
         steps = pending(session.files, session.rows, flavour)
         return Report(
@@ -114,12 +114,12 @@ async def dry_run(
     **options: Unpack[Options],
 ) -> Report:
     """Return the pending steps and, as ``sql``, a psql script that does what `migrate` would do; change nothing."""
-    async with open_session(target, **options) as session:
+    async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
         found = await session.find(keep=False)
-        flavour, warnings, notes = session.judge(found)
+        flavour, warnings, notes = session.decide_flavour(found)
         steps = pending(session.files, session.rows, flavour, phase)
-        session.demand(flavour, found, steps)
+        session.require_server(flavour, found, steps)
         return Report(
             flavour=flavour,
             database=found.text,

@@ -1,4 +1,4 @@
-"""The sinks that ship: one file each; a URL's scheme finds the one that has it among its ``schemes``."""
+"""The sinks that ship, one file each; the scheme of a URL finds the one that lists it in ``schemes``."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.sinks.base import NamedByUrl
 
 if TYPE_CHECKING:
     from asgi_analytics.sinks.base import Sink
 
 
 def sink_from_url(url: str, *, token: str | None = None) -> Sink:
-    """Return the sink for a URL; nothing is connected yet.
+    """Return the sink for a URL; it connects when it first writes.
 
-    Raises `ConfigError` when no sink has the URL's scheme, or the URL is malformed. The message never repeats the URL,
+    Raises `ConfigError` if no sink has the URL's scheme, or the URL is malformed. The message never repeats the URL,
     which may hold a password.
     """
     if not isinstance(url, str):
         raise ConfigError(f"the URL is a {type(url).__name__}, not a str: is the variable set that should hold it?")
-    url = url.strip()  # a file or a variable often ends with a line break
+    url = url.strip()  # files and variables often end with a line break
     scheme = _scheme(url)
     known: list[str] = []
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
-    for name in sorted(names, key=lambda name: name not in sys.modules):  # what is loaded first: it costs nothing more
+    for name in sorted(names, key=lambda name: name not in sys.modules):  # loaded modules first: they cost nothing
         for candidate in vars(import_module(name)).values():
-            schemes = getattr(candidate, "schemes", ())
-            if isinstance(candidate, type) and isinstance(schemes, tuple):
-                known.extend(schemes)
-                if scheme in schemes:
-                    sink: Sink = candidate.from_url(url, token=token)  # type: ignore[attr-defined]  # has schemes
-                    return sink
+            if isinstance(candidate, type) and isinstance(candidate, NamedByUrl):
+                known.extend(candidate.schemes)
+                if scheme in candidate.schemes:
+                    return candidate.from_url(url, token=token)
     if not scheme.replace("+", "").isalnum():
         raise ConfigError("the URL has no scheme: use postgresql://user:password@host/database or http://host:8094")
     choice = ", ".join(f"{one}://" for one in sorted(set(known)))
@@ -40,5 +39,5 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
 
 
 def _scheme(url: str) -> str:
-    # What stands before another colon may be anything, a user's name or a password too.
+    # The part before any other colon may be a user name or a password.
     return url.partition("://")[0].lower() if "://" in url else ""

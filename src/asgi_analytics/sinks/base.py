@@ -1,8 +1,8 @@
-"""Where batches go: the protocol that client and worker see, and nothing else of a sink."""
+"""Where batches go: the protocol of every sink, and one protocol for each thing that a sink may do besides."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """One event of a batch that the sink refused for its content."""
+    """One event of a batch that the sink refused because of its content."""
 
     index: int
     """Its place in the batch, from 0."""
     reason: str
-    """Short and stable, so that it can be counted: no value of the event in it."""
+    """Short and stable, so that it can be counted; it holds no value of the event."""
     field: str | None = None
-    """The field that was refused, where that is known."""
+    """The field that was refused, if known."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What became of a batch. What is neither a duplicate nor rejected was stored."""
+    """What became of a batch. An event that is neither a duplicate nor rejected was stored."""
 
     duplicates: int = 0
     rejected: Sequence[Rejected] = ()
     duplicate_at: Sequence[int] | None = None
-    """The places of the duplicates, from 0, where the sink was made to tell them; None: only their number is known."""
+    """The places of the duplicates, from 0; None if only their number is known."""
 
 
 @runtime_checkable
@@ -36,14 +36,13 @@ class Sink(Protocol):
 
     ``write(batch)`` gets events as the JSON bytes that ``track()`` made, oldest first. It returns when all of them are
     settled, or raises and has stored none: `TransientError` to get the same batch again soon (with ``fewer=True`` its
-    first half, and then the rest), `OperatorError` to get it again later, with a loud word in the log. Any other
-    exception counts as the latter. The same batch may come twice when an answer was lost; by ``event_id`` and
+    first half, and then the rest), `OperatorError` to get it again later, with an error in the log. Any other
+    exception counts as the latter. The same batch may come twice if an answer was lost; by ``event_id`` and
     ``timestamp`` it must be stored once. Calls never overlap.
 
-    ``aclose()`` ends connections; it may be called twice, and the sink may be used again after it.
+    ``aclose()`` ends connections; it may be called twice, and the sink may be used again afterwards.
 
-    A sink that a URL can name has ``schemes`` and ``from_url(url, *, token)`` besides; one that has chores of its own
-    has ``async upkeep()``, which the worker calls every hour.
+    What else a sink can do is found by the protocols below.
     """
 
     async def write(self, batch: Sequence[bytes]) -> Receipt:
@@ -53,3 +52,44 @@ class Sink(Protocol):
     async def aclose(self) -> None:
         """End what is open."""
         ...
+
+
+@runtime_checkable
+class NamedByUrl(Protocol):
+    """A class of sinks that a URL can name. The class itself has both members, not its instances only."""
+
+    schemes: tuple[str, ...]
+    """What such URLs begin with, without ``://``."""
+
+    def from_url(self, url: str, *, token: str | None = None) -> Sink:
+        """Return a sink for a URL (a class method). Connects to nothing; raises `ConfigError`."""
+        ...
+
+
+@runtime_checkable
+class HasUpkeep(Protocol):
+    """A sink with work to be done every hour, which the worker and the ingestion service call."""
+
+    async def upkeep(self) -> None:
+        """Do the work; what is raised is logged, and it is called again an hour later."""
+        ...
+
+
+@runtime_checkable
+class HasReadiness(Protocol):
+    """A sink that can tell whether it would store a batch now; any other counts as ready."""
+
+    async def ready(self) -> None:
+        """Return if it would; raises `SinkError` that says what is in the way."""
+        ...
+
+
+@runtime_checkable
+class TellsDuplicates(Protocol):
+    """A sink whose receipts name each duplicate in ``duplicate_at``, and whose writes may overlap.
+
+    The ingestion service groups the batches for it, and writes several groups at once.
+    """
+
+    tells_duplicates: ClassVar[bool]
+    """True."""

@@ -1,4 +1,4 @@
-"""A sink that keeps events in memory: for tests, and to look at what an application tracks."""
+"""A sink that keeps events in memory, for tests and for a look at what an application tracks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MemorySink:
         return cls()
 
     async def write(self, batch: Sequence[bytes]) -> Receipt:
-        """Keep a batch, but for what is no event."""
+        """Keep the events of a batch, and reject what is not an event."""
         duplicates = 0
         rejected: list[Rejected] = []
         for index, line in enumerate(batch):
@@ -44,4 +44,4 @@ class MemorySink:
         return Receipt(duplicates=duplicates, rejected=rejected)
 
     async def aclose(self) -> None:
-        """Keep what there is: a test looks at it afterwards."""
+        """Do nothing: a test looks at the events afterwards."""

@@ -16,6 +16,7 @@ from asgi_analytics.context import suppressed
 from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.log import failure, log, log_problem, solved
 from asgi_analytics.sinks.base import Sink
+from asgi_analytics.sinks.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +48,6 @@ IDLE_SECONDS = 10.0
 """How often a worker looks up when ``flush_interval`` is zero: then each event wakes it."""
 ENDING_SECONDS = 1.0
 """What connections get to close in, beyond the time of a flush."""
-FIRST_UPKEEP_SECONDS = 60.0
-UPKEEP_SECONDS = 3600.0
 
 
 class AnalyticsWorker:
@@ -120,7 +119,8 @@ class AnalyticsWorker:
         self._delivery.attach(wake, loop.is_running)
         self._stopping, self._running = False, True
         muted = suppressed.set(True)  # what the sink does is no query of the application
-        chores = asyncio.create_task(self._chores(), name="asgi-analytics upkeep")
+        upkeep = Upkeep(self.sink)
+        upkeep.start()
         try:
             await self._serve(wake)
         except asyncio.CancelledError:
@@ -132,7 +132,7 @@ class AnalyticsWorker:
             self._ledger.report_drops()
             self._running = False
             if loop.is_running():  # else the coroutine is being thrown away: nothing can be awaited, or reset
-                chores.cancel()
+                upkeep.stop()
                 await self._close_sink()
                 suppressed.reset(muted)
 
@@ -267,20 +267,6 @@ class AnalyticsWorker:
                 await self.sink.aclose()
         except Exception as error:
             log_problem((self._problem, "aclose"), "the sink was not closed: %s", type(error).__name__)
-
-    async def _chores(self) -> None:
-        """Call the sink's hourly upkeep, where it has one; the first time soon after the start."""
-        upkeep = getattr(self.sink, "upkeep", None)
-        if upkeep is None:
-            return
-        await asyncio.sleep(random.uniform(0, FIRST_UPKEEP_SECONDS))  # noqa: S311  # not all processes at once
-        while True:
-            try:
-                await upkeep()
-            except Exception as error:
-                said = failure(error)
-                log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", said)
-            await asyncio.sleep(UPKEEP_SECONDS)
 
 
 def _is_cancelled() -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_analytics.context import suppress
 from asgi_analytics.errors import TransientError
-from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.sinks.base import Receipt, Rejected, TellsDuplicates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ class GroupCommit:
 
     def __init__(self, sink: Sink, *, writers: int, figures: Figures) -> None:
         self.sink = sink
-        self._groups = bool(getattr(sink, "tells_duplicates", False))
+        self._groups = isinstance(sink, TellsDuplicates) and sink.tells_duplicates
         self._most_writers = writers if self._groups else 1
         self._figures = figures
         self._loop: asyncio.AbstractEventLoop | None = None

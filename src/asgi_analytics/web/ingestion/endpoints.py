@@ -13,12 +13,12 @@ from asgi_analytics._version import __version__
 from asgi_analytics.errors import TransientError
 from asgi_analytics.log import failure, log_problem, solved
 from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.sinks.upkeep import Upkeep
 from asgi_analytics.web.access import KEY, Figures, Seen
 from asgi_analytics.web.ingestion import openapi
 from asgi_analytics.web.ingestion.commit import GroupCommit
 from asgi_analytics.web.ingestion.elements import NotAnArray, TooManyElements, split
 from asgi_analytics.web.ingestion.readiness import Readiness
-from asgi_analytics.web.ingestion.upkeep import Upkeep
 from asgi_analytics.web.problem import Problem
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class IngestionService:
 
     async def aclose(self) -> None:
         """Finish what was taken, and end the connections."""
-        await self._upkeep.stop()
+        self._upkeep.stop()
         await self._commit.aclose()
 
 
