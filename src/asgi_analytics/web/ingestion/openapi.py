@@ -37,7 +37,7 @@ zeros. Without a Content-Type the body is taken for JSON, unless the request com
 
 
 def describe(
-    *, version: str, server: str, max_body_bytes: int, max_events: int, body_timeout: float, demands_token: bool
+    *, version: str, server: str, max_body_bytes: int, max_events: int, body_timeout: float, requires_token: bool
 ) -> dict[str, Any]:
     """Return the document, OpenAPI 3.1."""
     refusals = {
@@ -46,10 +46,10 @@ def describe(
         "413": f"More than {max_body_bytes} bytes, unpacked, or more than {max_events} events: send smaller batches.",
         "415": "A Content-Type that is not JSON, or an unknown Content-Encoding.",
     }
-    if demands_token:
+    if requires_token:
         refusals["401"] = "No token, or one that is not accepted."
     responses: dict[str, Any] = {status: _problem(text) for status, text in refusals.items()}
-    if demands_token:
+    if requires_token:
         responses["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
     for status, text in (
         ("500", "The database write failed and nothing of the batch is stored: send it again."),
@@ -80,7 +80,7 @@ def describe(
         },
         "responses": dict(sorted(responses.items())),
     }
-    if demands_token:
+    if requires_token:
         batch["security"] = [{"token": []}]
     return {
         "openapi": "3.1.0",
@@ -103,7 +103,7 @@ def describe(
         },
         "components": {
             "schemas": {"Event": _event(), "Result": _result(), "Problem": _problem_schema()},
-            **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if demands_token else {}),
+            **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if requires_token else {}),
         },
     }
 
