@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import pkgutil
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -23,6 +22,7 @@ from asgi_analytics import __version__
 from asgi_analytics.cli.options import Parser, hide_passwords
 from asgi_analytics.cli.output import Output
 from asgi_analytics.errors import AnalyticsError
+from asgi_analytics.modules import module_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,11 +63,12 @@ class Program:
     def commands(self) -> dict[str, Command]:
         """Return each command by its name."""
         found: dict[str, Command] = {}
-        for module in pkgutil.iter_modules(import_module(self.package).__path__):
-            if not module.name.startswith("_"):
-                command = import_module(f"{self.package}.{module.name}")
+        for name in module_names(self.package, import_module(self.package).__path__):
+            word = name.rpartition(".")[2]
+            if not word.startswith("_"):
+                command = import_module(name)
                 if hasattr(command, "run"):
-                    found[module.name.replace("_", "-")] = cast("Command", command)
+                    found[word.replace("_", "-")] = cast("Command", command)
         return found
 
     def make_parser(self) -> Parser:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.modules import module_names
 
 if TYPE_CHECKING:
     from asgi_analytics.sinks.base import Sink
@@ -24,7 +24,7 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
     url = url.strip()  # a file or a variable often ends with a line break
     scheme = _scheme(url)
     known: list[str] = []
-    names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    names = module_names(__name__, __path__)
     for name in sorted(names, key=lambda name: name not in sys.modules):  # what is loaded first: it costs nothing more
         for candidate in vars(import_module(name)).values():
             schemes = getattr(candidate, "schemes", ())
