@@ -158,3 +158,20 @@ def test_every_file_of_analytics_migrate_that_runs_is_a_command() -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("analytics-migrate ")
+
+
+@pytest.mark.parametrize("module", ["migrate", "ingest"])
+def test_a_reader_of_the_help_that_leaves_is_no_traceback(module: str) -> None:
+    code = f"import sys; from asgi_analytics.cli.{module} import main; sys.stdin.read(); sys.exit(main(['--help']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(SOURCE)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import pytest
 
 from asgi_analytics.cli.migrate import main
+from tests.cli.ran import Command, Ran
 from tests.kit.databases import PASSWORD, Database, query
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture

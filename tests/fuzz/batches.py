@@ -29,7 +29,7 @@ VALIDATORS = [Validator(clock=lambda: NOW, strict_types=strict) for strict in (F
 DETAILS = {
     (400, "the body is not gzip, or the gzip is broken"),
     (400, "the gzip ends early"),
-    (413, f"the body has more than {MAX_BYTES} bytes (unpacked): send smaller batches"),
+    (413, f"the body has more than {MAX_BYTES} bytes (uncompressed): send smaller batches"),
     (415, "send the body uncompressed or with Content-Encoding: gzip"),
     (415, "send Content-Type: application/json"),
     (415, "send Content-Type: application/json, in UTF-8"),

@@ -76,30 +76,20 @@ class Program:
         return self._parsers(self.commands())[0]
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run a command and return its exit code: 2 for an error, 130 when interrupted."""
+        """Run a command and return its exit code."""
         arguments = list(sys.argv[1:] if argv is None else argv)
         output = Output(self.name, as_json="--json" in arguments)
         options = argparse.Namespace()
-        try:
+
+        def run() -> int:
             commands = self.commands()
             parser, with_value = self._parsers(commands)
-            options = parser.parse_args(command_first(arguments, with_value))
+            parser.parse_args(command_first(arguments, with_value), options)
             output.command = options.command
             command = commands[options.command]
-            code = command.show(asyncio.run(command.run(options, output)), output)
-            output.flush()
-            return code
-        except KeyboardInterrupt as error:
-            output.error(error, "interrupted: unfinished work was rolled back or is safe to repeat; run it again")
-            return INTERRUPTED
-        except BrokenPipeError:  # | head
-            return PIPE
-        except AnalyticsError as error:
-            output.error(error, hide_passwords(str(error), options))
-        except Exception as error:
-            text = f"unexpected {type(error).__name__}: {error}; please report it"
-            output.error(error, hide_passwords(text, options))
-        return FAILED
+            return command.show(asyncio.run(command.run(options, output)), output)
+
+        return run_reporting(run, output, options)
 
     def _parsers(self, commands: Mapping[str, Command]) -> tuple[Parser, frozenset[str]]:
         """Return the parser, and every option that takes a value."""
@@ -115,6 +105,31 @@ class Program:
             command.add_arguments(subparser)
             with_value |= subparser.with_value
         return parser, with_value
+
+
+def run_reporting(body: Callable[[], int], output: Output, options: argparse.Namespace) -> int:
+    """Call ``body`` and return its exit code, or 2 after an error, which is one line on stderr without a password.
+
+    ``options`` may be empty until ``body`` has parsed them.
+    """
+    try:
+        try:
+            code = body()
+        except SystemExit as left:  # argparse, after --help or --version
+            code = int(left.code or DONE)
+        output.flush()
+        return code
+    except KeyboardInterrupt as error:
+        output.error(error, "interrupted: unfinished work was rolled back or is safe to repeat; run it again")
+        return INTERRUPTED
+    except BrokenPipeError:  # | head
+        return PIPE
+    except AnalyticsError as error:
+        output.error(error, hide_passwords(str(error), options))
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}; please report it"
+        output.error(error, hide_passwords(text, options))
+    return FAILED
 
 
 def command_first(arguments: Sequence[str], with_value: frozenset[str]) -> list[str]:

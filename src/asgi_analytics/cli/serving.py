@@ -12,10 +12,10 @@ import sys
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from asgi_analytics import values
-from asgi_analytics.cli.options import hide_passwords, option
+from asgi_analytics.cli.options import option
 from asgi_analytics.cli.output import Output
-from asgi_analytics.cli.program import DONE, FAILED
-from asgi_analytics.errors import AnalyticsError, ConfigError
+from asgi_analytics.cli.program import DONE, run_reporting
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.log import log
 
 if TYPE_CHECKING:
@@ -75,18 +75,15 @@ def is_loopback(host: str) -> bool:
 
 def run_service(parser: Parser, argv: Sequence[str] | None, start: Callable[[argparse.Namespace], None]) -> int:
     """Parse the options, call ``start``, which serves until a signal comes, and return the exit code."""
-    output = Output(parser.prog)
     options = argparse.Namespace()
-    try:
-        options = parser.parse_args(argv)
+
+    def run() -> int:
+        parser.parse_args(argv, options)
         with _leaving_on_signals():
             start(options)
-            return DONE
-    except AnalyticsError as error:
-        output.error(error, hide_passwords(str(error), options))
-        return FAILED
-    except KeyboardInterrupt:
         return DONE
+
+    return run_reporting(run, Output(parser.prog), options)
 
 
 def serve(

@@ -55,7 +55,7 @@ class Limits:
 
     def too_large(self) -> Problem:
         """Return the answer to a body that is too large."""
-        return Problem(413, f"the body has more than {self.max_bytes} bytes (unpacked): send smaller batches")
+        return Problem(413, f"the body has more than {self.max_bytes} bytes (uncompressed): send smaller batches")
 
     def check(self, headers: Headers) -> bool:
         """Tell from the headers whether the body is gzip; raises `Problem` 413 or 415 before anything is read."""
