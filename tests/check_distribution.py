@@ -1,4 +1,4 @@
-"""Build sdist and wheel, check what they hold, and use the wheel as a stranger would. Run by ``tox -e packaging``."""
+"""Build sdist and wheel, check their contents, and use the wheel as a new user would. Run by ``tox -e packaging``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import asyncio, asgi_analytics, sys
 from asgi_analytics.migrate.files import find_migrations
 assert "site-packages" in asgi_analytics.__file__, asgi_analytics.__file__
 names = [file.name for file in find_migrations()]
-assert names, "the wheel brings no migrations"
+assert names, "the wheel has no migrations"
 client = asgi_analytics.AnalyticsClient.from_url("memory://", service="check")
 
 async def app(scope, receive, send):
@@ -41,7 +41,7 @@ print(f"migrations: {len(names)}, requests stored: 2")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    """Run a command and return what it wrote, which is shown when it fails."""
+    """Run a command and return its output, which is shown if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -56,7 +56,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 def check_wheel(wheel: Path) -> None:
-    """See that a wheel has all it needs, and nothing else."""
+    """Check that a wheel has everything it needs, and nothing else."""
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"asgi_analytics/migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
     expected |= {str(path.relative_to(SOURCE)) for ending in ("*.py", "*.sql") for path in SOURCE.rglob(ending)}
@@ -67,7 +67,7 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path) -> None:
-    """See that an sdist has what a build, the tests and a reader need, and nothing that a build made."""
+    """Check that an sdist has what a build, the tests and a reader need."""
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"tox.ini", "README.md", "CHANGELOG.md", "LICENSE", "tests/check_distribution.py"}
@@ -76,12 +76,14 @@ def check_sdist(sdist: Path) -> None:
 
 
 def use(wheel: Path, folder: Path) -> str:
-    """Install a wheel in an environment of its own, use it there and return what it said."""
+    """Install a wheel in a new environment, use it there and return what it printed."""
     run(sys.executable, "-m", "uv", "venv", "--python", sys.executable, folder)
     python = next(path for path in (folder / "bin/python", folder / "Scripts/python.exe") if path.exists())
     run(sys.executable, "-m", "uv", "pip", "install", "--python", python, wheel)
     said = run(python, "-c", USE, cwd=folder).strip()
     assert "DATABASE_URL" in run(python.with_name("analytics-migrate"), "--help", cwd=folder)
+    hooks = run(python, "-c", "import asgi_analytics.__pyinstaller as p; print(*p.get_hook_dirs())", cwd=folder).strip()
+    assert (Path(hooks) / "hook-asgi_analytics.py").is_file(), hooks
     missing_extra = subprocess.run(
         [python.with_name("analytics-ingest"), "--insecure"], capture_output=True, text=True, check=False
     )

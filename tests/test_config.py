@@ -151,7 +151,7 @@ def test_a_service_is_asked_for() -> None:
     sorted(v for v, (name, read) in VARIABLES.items() if read is not str),
 )
 def test_a_variable_that_cannot_be_read_is_named_and_not_repeated(variable: str) -> None:
-    with pytest.raises(ConfigError, match=f"{variable} cannot be read: use ") as caught:
+    with pytest.raises(ConfigError, match=f"^{variable}: expected ") as caught:
         AnalyticsClient.from_environ({"ANALYTICS_SERVICE": "shop", variable: SECRET})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -168,8 +168,34 @@ def test_a_variable_that_cannot_be_read_is_named_and_not_repeated(variable: str)
     ],
 )
 def test_a_variable_with_a_value_out_of_range_is_named(variable: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{variable}: .*: "):
+    with pytest.raises(ConfigError, match=f"^{variable}: .*(expected|: )"):
         AnalyticsClient.from_environ({"ANALYTICS_SERVICE": "shop", variable: text})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ANALYTICS_BATCHSIZE", "ANALYTICS_BATCH_SIZE"),
+        ("ANALYTICS_SERVICE_NAME", "ANALYTICS_SERVICE"),
+        ("ANALYTICS_ENV", "ANALYTICS_ENVIRONMENT"),
+        ("ANALYTICS_TOKN", "ANALYTICS_TOKEN"),
+    ],
+)
+def test_a_variable_that_looks_misspelt_is_warned_about_and_its_value_not_shown(
+    variable: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    AnalyticsClient.from_environ({"ANALYTICS_SERVICE": "shop", variable: SECRET})
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == f"the variable {variable} is unknown and ignored; did you mean {meant}?"
+
+
+def test_variables_of_other_programs_and_of_the_services_are_no_misspellings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    others = dict.fromkeys(("ANALYTICS_ID", "ANALYTICS_TOKENS", "ANALYTICS_READ_TOKENS", "BATCHSIZE"), SECRET)
+    AnalyticsClient.from_environ({"ANALYTICS_SERVICE": "shop", **others})
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("url", [None, 5, b"postgresql://db/shop"])

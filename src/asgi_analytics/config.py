@@ -1,56 +1,58 @@
-"""The settings of a client, checked when it is made, and how they are read from an environment."""
+"""The settings of a client: checked when they are made, and read from an environment."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from asgi_analytics import values
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.log import log_problem
+from asgi_analytics.values import KIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from asgi_analytics.events.base import Event
 
-KIB = 1024
-MIB = 1024 * KIB
-
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an `AnalyticsClient`. Raises `ConfigError` for a value out of its range."""
 
     service: str
-    """Name of the service, the column ``service`` of every row."""
+    """Name of the service; stored in the column ``service`` of every row."""
     environment: str | None = None
-    """Where it runs (production, staging), in the context of every event."""
+    """Where the service runs (production, staging); stored in the context of every event."""
     hash_key: str | bytes | None = None
-    """Secret key of the HMAC-SHA256 under which personal fields are stored; without one they are stored as ``***``."""
+    """Secret key of the HMAC-SHA256 that personal fields are stored as. Without a key they are stored as ``***``."""
     keep_personal_data: bool = False
-    """Store personal fields as they are."""
+    """Store personal fields unchanged."""
     batch_size: int = 100
     """How many waiting events wake the worker."""
     flush_interval: float = 10.0
-    """Seconds after which the worker writes what waits, however little. At zero it writes each event at once."""
+    """Seconds after which the worker writes what waits, however little. At 0 it writes each event at once."""
     queue_size: int = 10_000
-    """How many events may wait; the newest is dropped beyond, captured ones from 80 %."""
+    """How many events may wait. Beyond that new ones are dropped; captured ones already from 80 %."""
     queue_bytes: int = 64 * MIB
     """How many bytes of events may wait."""
     max_event_bytes: int = 256 * KIB
-    """The largest event, encoded, in bytes."""
+    """The largest encoded event, in bytes."""
     close_timeout: float = 10.0
-    """Seconds for the flush at lifespan shutdown and at interpreter exit. At zero nothing is waited for."""
+    """Seconds for the flush at lifespan shutdown and at interpreter exit. At 0 it does not wait."""
     before_track: Callable[[Event], Event | None] | None = None
-    """Called with each event before it is encoded, the request's user in it: returns it, another one, or None."""
+    """Called with each event, its user filled in, before it is encoded. Returns this event, another one, or None to
+    drop it."""
     enabled: bool = True
-    """False: ``track()`` returns False, counts nothing, and no worker starts."""
+    """If False, ``track()`` returns False and counts nothing, and no worker starts."""
     strict: bool = False
-    """Raise instead of returning False, in development and tests."""
+    """Raise instead of returning False; for development and tests."""
 
     def __post_init__(self) -> None:
-        """Check what types alone cannot say."""
+        """Check what the types do not express."""
         if not isinstance(self.service, str) or not self.service.strip():
             raise ConfigError("service is empty: name the service, AnalyticsClient(service='shop')")
         for name in ("batch_size", "queue_size", "queue_bytes", "max_event_bytes"):
@@ -65,51 +67,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: use True or False")
         if self.before_track is not None and not callable(self.before_track):
-            raise ConfigError("before_track is no function: use a function of an event that returns it or None")
+            raise ConfigError("before_track must be a callable that takes an event and returns an event or None")
         if self.environment is not None and not isinstance(self.environment, str):
             raise ConfigError(f"environment is {self.environment!r}: use a str")
         if self.hash_key is not None and (not isinstance(self.hash_key, str | bytes) or not self.hash_key):
-            raise ConfigError("hash_key is empty or no text: use a secret str or bytes")
-        # Bytes of a variable that are no UTF-8 come as surrogates, and become the same bytes again; no others can.
+            raise ConfigError("hash_key must be a non-empty str or bytes")
+        # Bytes of a variable that are not UTF-8 arrive as these surrogates, which encode to the same bytes again.
+        # Other surrogates cannot be encoded.
         if isinstance(self.hash_key, str) and re.search("[\ud800-\udc7f\udd00-\udfff]", self.hash_key):
-            raise ConfigError("hash_key holds surrogates, which are no text: use a secret str or bytes")
+            raise ConfigError("hash_key holds surrogates, which cannot be encoded: use a non-empty str or bytes")
 
     def __repr__(self) -> str:
         """Return the settings without the key."""
         shown = {n: getattr(self, n) for n in self.__struct_fields__ if n != "hash_key"}
         return f"Settings({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
-
-
-_UNITS = {"": 1, "kib": KIB, "mib": MIB, "gib": 1024 * MIB}
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"\s*(\d+)\s*(|kib|mib|gib)\s*", text.lower())
-    if match is None:
-        raise ValueError("use bytes, or a number with KiB, MiB or GiB")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def _count(text: str) -> int:
-    if re.fullmatch(r"\s*\d+\s*", text) is None:
-        raise ValueError("use a whole number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("use seconds, 0.5 or 10") from None
-
-
-def _flag(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off"):
-        return False
-    raise ValueError("use true or false")
 
 
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -118,23 +89,28 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANALYTICS_SERVICE": ("service", str),
     "ANALYTICS_ENVIRONMENT": ("environment", str),
     "ANALYTICS_HASH_KEY": ("hash_key", str),
-    "ANALYTICS_KEEP_PERSONAL_DATA": ("keep_personal_data", _flag),
-    "ANALYTICS_BATCH_SIZE": ("batch_size", _count),
-    "ANALYTICS_FLUSH_INTERVAL": ("flush_interval", _seconds),
-    "ANALYTICS_QUEUE_SIZE": ("queue_size", _count),
-    "ANALYTICS_QUEUE_BYTES": ("queue_bytes", _size),
-    "ANALYTICS_MAX_EVENT_BYTES": ("max_event_bytes", _size),
-    "ANALYTICS_CLOSE_TIMEOUT": ("close_timeout", _seconds),
-    "ANALYTICS_ENABLED": ("enabled", _flag),
-    "ANALYTICS_STRICT": ("strict", _flag),
+    "ANALYTICS_KEEP_PERSONAL_DATA": ("keep_personal_data", values.flag),
+    "ANALYTICS_BATCH_SIZE": ("batch_size", values.count),
+    "ANALYTICS_FLUSH_INTERVAL": ("flush_interval", values.seconds),
+    "ANALYTICS_QUEUE_SIZE": ("queue_size", values.count),
+    "ANALYTICS_QUEUE_BYTES": ("queue_bytes", values.size),
+    "ANALYTICS_MAX_EVENT_BYTES": ("max_event_bytes", values.size),
+    "ANALYTICS_CLOSE_TIMEOUT": ("close_timeout", values.seconds),
+    "ANALYTICS_ENABLED": ("enabled", values.flag),
+    "ANALYTICS_STRICT": ("strict", values.flag),
 }
-"""Each variable with the setting it holds and how its text is read; empty ones count as not set."""
+"""Each variable with its setting and the function that reads its text. An empty variable counts as not set."""
+
+PREFIX = "ANALYTICS_"
+SERVICE_VARIABLES = frozenset({"ANALYTICS_TOKENS", "ANALYTICS_READ_TOKENS"})
+"""Variables that only the services read; an environment may hold them beside those of a client."""
 
 
 def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that an environment names.
 
-    Raises `ConfigError` that names the variable; what cannot be read is not quoted.
+    An unknown variable whose name resembles a known one is logged as a warning, since it is probably a typing error.
+    Raises `ConfigError` that names the variable; a text that cannot be read is not quoted.
     """
     settings: dict[str, Any] = {}
     for variable, (name, read) in VARIABLES.items():
@@ -144,10 +120,24 @@ def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         try:
             settings[name] = read(text)
         except ValueError as error:
-            raise ConfigError(f"{variable} cannot be read: {error}") from None
+            raise ConfigError(f"{variable}: {error}") from None
         if name in Settings.__struct_fields__:
             try:
                 Settings(**{"service": "any", name: settings[name]})
             except ConfigError as error:
                 raise ConfigError(f"{variable}: {error}") from None
+    for name in environ:
+        if (known := _misspelt(name)) is not None:
+            log_problem((__name__, name), "the variable %s is unknown and ignored; did you mean %s?", name, known)
     return settings
+
+
+def _misspelt(name: str) -> str | None:
+    """Return the variable that a name was probably meant to be; None for a known name, and for other programs'."""
+    if not name.startswith(PREFIX) or name in VARIABLES or name in SERVICE_VARIABLES:
+        return None
+    word = name.removeprefix(PREFIX)
+    words = [known.removeprefix(PREFIX) for known in VARIABLES]
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.75)
+    near += [known for known in words if len(word) > 2 and (known.startswith(word) or word.startswith(known))]
+    return PREFIX + near[0] if near else None

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import pytest
 
 from asgi_analytics.cli.migrate import main
+from tests.cli.ran import Command, Ran
 from tests.kit.databases import PASSWORD, Database, query
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -46,13 +37,13 @@ def test_it_says_what_it_made_and_what_to_do_next(database: Database, roles: Com
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[0] == f"{database.version}, schema public"
     assert [" ".join(line.split()) for line in ran.out.splitlines()[1:3]] == [
-        f"writer_of_{database.name} inserts, and nothing else made",
-        f"reader_of_{database.name} reads, and nothing else made",
+        f"writer_of_{database.name} inserts, and nothing else created",
+        f"reader_of_{database.name} reads, and nothing else created",
     ]
     assert ran.out.splitlines()[-1] == (
         f'Next: GRANT "writer_of_{database.name}" TO the login roles of the application'
     )
-    assert roles().out.count("was there") == 2
+    assert roles().out.count("existed") == 2
 
 
 def test_json_is_one_document(database: Database, roles: Command) -> None:
@@ -69,7 +60,7 @@ def test_a_dry_run_has_the_sql_alone_on_stdout(database: Database, roles: Comman
     assert ran.out.startswith('SET search_path TO "public"')
     assert f'CREATE ROLE "writer_of_{database.name}" NOLOGIN;' in ran.out
     assert ran.out.endswith("COMMIT;\n")
-    assert "nothing is changed" in ran.err
+    assert "nothing was changed" in ran.err
     assert query(database.dsn, f"SELECT count(*) FROM pg_roles WHERE rolname = 'writer_of_{database.name}'") == 0
 
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.encoding.values import MAX_DEPTH
 from asgi_analytics.events.base import event_types
-from asgi_analytics.web.ingestion.body import Limits, Room
+from asgi_analytics.web.ingestion.body import ByteBudget, Limits
 from asgi_analytics.web.ingestion.elements import NotAnArray, TooManyElements, depth_exceeds, split
 from asgi_analytics.web.ingestion.validation import Validator
 from asgi_analytics.web.problem import Problem
@@ -27,13 +27,13 @@ MAX_BYTES = 4_096
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 VALIDATORS = [Validator(clock=lambda: NOW, strict_types=strict) for strict in (False, True)]
 DETAILS = {
-    (400, "the body is no gzip, or a broken one"),
-    (400, "the gzip ends too early"),
-    (413, f"the body has more than {MAX_BYTES} bytes (unpacked): send smaller batches"),
-    (415, "send the body as it is or with Content-Encoding: gzip"),
+    (400, "the body is not gzip, or the gzip is broken"),
+    (400, "the gzip ends early"),
+    (413, f"the body has more than {MAX_BYTES} bytes (uncompressed): send smaller batches"),
+    (415, "send the body uncompressed or with Content-Encoding: gzip"),
     (415, "send Content-Type: application/json"),
     (415, "send Content-Type: application/json, in UTF-8"),
-    (503, "too many batches wait here: send it again in a while"),
+    (503, "too many batches are waiting here: send it again later"),
 }
 REASON = re.compile(
     r"not (an object|UTF-8|JSON|a UUID|a timestamp)|nested deeper than 100 levels|missing|empty|no time zone"
@@ -170,9 +170,9 @@ def unpack(data: bytes) -> None:
     if head.endswith(b"z"):
         packer = zlib.compressobj(wbits=31)
         pieces = [*map(packer.compress, pieces), packer.flush()]
-    room = Room(MAX_BYTES * 2)
+    budget = ByteBudget(MAX_BYTES * 2)
     try:
-        body, is_gzip = loop().run_until_complete(read(headers, pieces, room))
+        body, is_gzip = loop().run_until_complete(read(headers, pieces, budget))
     except Problem as problem:
         assert (problem.status, problem.detail) in DETAILS, problem.detail
     else:
@@ -181,15 +181,15 @@ def unpack(data: bytes) -> None:
             assert body == b"".join(pieces)
         elif head.endswith(b"z"):
             assert body == rest.replace(b"\x00\x01", b"")
-    assert room.used == 0
+    assert budget.used == 0
 
 
-async def read(headers: list[tuple[bytes, bytes]], pieces: list[bytes], room: Room) -> tuple[bytes, bool]:
+async def read(headers: list[tuple[bytes, bytes]], pieces: list[bytes], budget: ByteBudget) -> tuple[bytes, bool]:
     """Take a body as the endpoint does."""
     limits = Limits(max_bytes=MAX_BYTES, timeout=5)
     is_gzip = limits.check(Headers(raw=headers))
-    with room.hold() as held:
-        return await limits.read(cast("Request", _Request(pieces)), held, is_gzip=is_gzip), is_gzip
+    with budget.share() as share:
+        return await limits.read(cast("Request", _Request(pieces)), share, is_gzip=is_gzip), is_gzip
 
 
 class _Request:

@@ -1,1 +1,1 @@
-"""The command lines, one file each."""
+"""The command lines: a file each, or a folder with one file for each command."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asgi_analytics.instrumentation.requests.framework import Framework
+from asgi_analytics.modules import module_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def known_frameworks() -> Sequence[type[Framework]]:
     """Return the `Framework` of each file here."""
-    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    modules = [import_module(name) for name in module_names(__name__, __path__)]
     return [
         thing
         for module in modules

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.modules import module_names
 from asgi_analytics.sinks.base import NamedByUrl
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def sink_from_url(url: str, *, token: str | None = None) -> Sink:
     url = url.strip()  # files and variables often end with a line break
     scheme = _scheme(url)
     known: list[str] = []
-    names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    names = module_names(__name__, __path__)
     for name in sorted(names, key=lambda name: name not in sys.modules):  # loaded modules first: they cost nothing
         for candidate in vars(import_module(name)).values():
             if isinstance(candidate, type) and isinstance(candidate, NamedByUrl):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from asgi_analytics import values
 from asgi_analytics.errors import ConfigError, MissingExtra, OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 
@@ -103,9 +104,10 @@ class HttpSink:
             "User-Agent": "asgi-analytics",
         }
         if token:
-            if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
-                raise ConfigError("the token holds spaces or characters that cannot stand in a header")
-            self._headers["Authorization"] = f"Bearer {token}"
+            try:
+                self._headers["Authorization"] = f"Bearer {values.token(token)}"
+            except ValueError as error:
+                raise ConfigError(f"the token cannot stand in a header: {error}") from None
         self._make_client = make_client or _make_client
         self._client: httpx2.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

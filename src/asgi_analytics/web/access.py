@@ -1,88 +1,62 @@
-"""What the service tells of itself: a line for each request, and OpenTelemetry metrics; no payload and no token."""
+"""The access log: one line and one measurement per request, without a path, a header, a body or a token."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections import Counter
-from typing import TYPE_CHECKING
-
-from opentelemetry import metrics
+from typing import TYPE_CHECKING, cast
 
 from asgi_analytics.log import failure, log_problem
-from asgi_analytics.web import problem
+from asgi_analytics.web.problem import respond
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from asgi_analytics.web.metrics import RequestMetrics
+    from asgi_analytics.web.problem import Problem
 
 access_log = logging.getLogger("asgi_analytics.access")
 
-KEY = "asgi_analytics.ingestion"
-"""Where in the scope the endpoint finds the `Seen` of its request."""
+_KEY = "asgi_analytics.request_log"
+
+_PROBES = ("/health", "/ready")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+_HOST = re.compile(r"[0-9A-Za-z.:%_-]{1,100}")
+"""What a client's address looks like. A server that trusts X-Forwarded-For takes any text for one."""
 
 
-class Seen:
-    """What became of one request."""
+class RequestLog:
+    """What the log says of one request: the endpoint, the status (499 without an answer), and counts by name."""
 
     def __init__(self) -> None:
         self.endpoint = "-"
         self.status = 499
-        self.bytes = self.events = self.stored = self.duplicates = 0
-        self.rejected: Counter[str] = Counter()
+        self.counts: dict[str, int] = {}
 
 
-class Figures:
-    """The service's metrics, ``analytics.ingestion.*``; nothing without an OpenTelemetry SDK."""
-
-    def __init__(self) -> None:
-        meter = metrics.get_meter("asgi_analytics")
-        self._requests = meter.create_histogram(
-            "analytics.ingestion.request.duration", "s", "Time from a request's headers to its answer"
-        )
-        self._bytes = meter.create_counter("analytics.ingestion.bytes", "By", "Unpacked bytes of the batches")
-        self._events = meter.create_counter(
-            "analytics.ingestion.events", "{event}", "Events by what became of them: stored, duplicate, rejected"
-        )
-        self._writes = meter.create_histogram("analytics.ingestion.write.duration", "s", "Time of a database write")
-        self._written = meter.create_histogram("analytics.ingestion.write.events", "{event}", "Events in one write")
-
-    def answered(self, method: str, seen: Seen, seconds: float) -> None:
-        """Count a request."""
-        attributes: dict[str, str | int] = {
-            "http.route": seen.endpoint,
-            "http.request.method": method,
-            "http.response.status_code": seen.status,
-        }
-        self._requests.record(seconds, attributes)
-        if seen.bytes:
-            self._bytes.add(seen.bytes)
-        if seen.stored:
-            self._events.add(seen.stored, {"result": "stored"})
-        if seen.duplicates:
-            self._events.add(seen.duplicates, {"result": "duplicate"})
-        for reason, number in seen.rejected.items():
-            self._events.add(number, {"result": "rejected", "reason": reason})
-
-    def wrote(self, events: int, seconds: float, error: str | None) -> None:
-        """Count a write to the database."""
-        self._writes.record(seconds, {"error.type": error} if error else {})
-        self._written.record(events)
+def request_log(request: Request, endpoint: str) -> RequestLog:
+    """Name the endpoint of a request in the log, and return the rest of what the log will say."""
+    log = cast("RequestLog", request.scope[_KEY])
+    log.endpoint = endpoint
+    return log
 
 
 class AccessLog:
-    """Logs and counts each request. Paths, queries, headers and bodies are the caller's: none of them is repeated."""
+    """Middleware that logs and measures each request. ``failed`` is the answer if the application raises."""
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics, failed: Problem) -> None:
         self.app = app
-        self.figures = figures
+        self.metrics = metrics
+        self.failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Watch one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        seen = scope[KEY] = Seen()
+        log = scope[_KEY] = RequestLog()
         start = time.perf_counter()
         is_answered = False
 
@@ -90,7 +64,7 @@ class AccessLog:
             nonlocal is_answered
             if message["type"] == "http.response.start":
                 is_answered = True
-                seen.status = message["status"]
+                log.status = message["status"]
             await send(message)
 
         try:
@@ -99,35 +73,25 @@ class AccessLog:
             if is_answered:  # nothing is left but to break the connection
                 raise
             # Not left to the server, which would log a traceback, whose last line may quote an event.
-            said = failure(error)
-            log_problem((id(self), said), "a request failed: %s", said, level=logging.ERROR)
-            await problem.failed()(scope, receive, watched)
+            reason = failure(error)
+            log_problem((id(self), reason), "a request failed: %s", reason, level=logging.ERROR)
+            await respond(self.failed)(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - start
             method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-            self.figures.answered(method, seen, seconds)
-            # A balancer asks for these every second.
-            level = logging.DEBUG if seen.endpoint in _QUIET and seen.status < 400 else logging.INFO
+            self.metrics.answered(method, log.endpoint, log.status, seconds)
+            # A load balancer asks the probes every second.
+            level = logging.DEBUG if log.endpoint in _PROBES and log.status < 400 else logging.INFO
             if access_log.isEnabledFor(level):
                 client = (scope.get("client") or ("",))[0] or "-"
+                counts = "".join(f" {name}={count}" for name, count in log.counts.items())
                 access_log.log(
                     level,
-                    "%s %s %d client=%s bytes=%d events=%d stored=%d duplicates=%d rejected=%d duration_ms=%.1f",
+                    "%s %s %d client=%s%s duration_ms=%.1f",
                     method,
-                    seen.endpoint,
-                    seen.status,
+                    log.endpoint,
+                    log.status,
                     client if _HOST.fullmatch(client) else "?",
-                    seen.bytes,
-                    seen.events,
-                    seen.stored,
-                    seen.duplicates,
-                    seen.rejected.total(),
+                    counts,
                     seconds * 1000,
                 )
-
-
-_HOST = re.compile(r"[0-9A-Za-z.:%_-]{1,100}")
-"""What can be a client's address. A server that believes X-Forwarded-For takes any text for one: figures of its own."""
-
-_QUIET = ("/health", "/ready")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})

@@ -1,4 +1,4 @@
-"""The server that the command runs: uvicorn, which leaves in peace and does not wait for ever for a request."""
+"""The server of every service: uvicorn, with limits on what precedes a body, and an orderly end on a signal."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ except ImportError:
     raise MissingExtra("uvicorn", "server") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept: longer than the clients keep theirs, so that they are the ones to end it."""
+"""Seconds that an idle connection is kept: longer than clients keep theirs, so that the client closes it."""
 
 HEADER_TIMEOUT = 20.0
-"""Seconds for a connection to bring the headers of a request, once it is open or has begun to send them."""
+"""Seconds for a connection to send the headers of a request, once it is open or has begun to send them."""
 
 MOST_HEADER_BYTES = 64 * 1024
-"""Bytes of a request, or of its end, that may come without being body; h11 has the same bound of its own."""
+"""Bytes before or after a body that a request may have. h11 has the same limit itself."""
 
 BACKLOG = 2048
 LARGER_THAN_BODIES = 8 * 1024 * 1024
@@ -38,16 +38,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raises `ConfigError` where that is impossible."""
+    """Return a listening socket; raises `ConfigError` if the address cannot be used."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
-        # With the protocol named: asyncio switches Nagle's algorithm off only where it reads TCP there.
+        # Name the protocol: asyncio turns Nagle's algorithm off only for a socket that says it is TCP.
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(BACKLOG)  # from now on who connects waits instead of being refused
+            listener.listen(BACKLOG)  # from now on a connection waits instead of being refused
         except OSError:
             listener.close()
             raise
@@ -57,14 +57,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Ends on SIGTERM and SIGINT without dying of them: what was taken is finished, and the exit code is 0."""
+    """Serve ``app`` until SIGTERM or SIGINT: requests that were accepted are finished, and the exit code is 0.
 
-    def __init__(self, app: Starlette, *, graceful_timeout: float) -> None:
-        self._is_ready = app.state.ingestion.is_ready
+    They get ``graceful_timeout`` seconds, at least one. ``first_look`` is called once when the server has started, so
+    that the log tells of a wrong password before the first request.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, graceful_timeout: float, first_look: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        self._first_look = first_look
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Patient,
+                http=_BoundedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -75,10 +81,10 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, round(graceful_timeout)),
             )
         )
-        # glibc gives a buffer of the size of a body back to the system each time, and takes it anew page by page, until
-        # something larger was freed once: a twentieth of the service's work.
+        # glibc returns a buffer of a body's size to the system each time, and gets it again page by page, until
+        # something larger was freed once. That costs a twentieth of the service's CPU.
         bytes(LARGER_THAN_BODIES)
-        # From now on, not only once it serves: a signal that comes earlier ends it as peacefully.
+        # From now on, not only once it serves: an earlier signal ends it in the same way.
         for number in SIGNALS:
             signal.signal(number, self._end)
 
@@ -86,25 +92,26 @@ class Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and ask for the database once: a wrong password is told now, not with the first batch."""
+        """Start, and take the first look."""
         await super().startup(sockets)
-        self._first_look = asyncio.create_task(self._is_ready(), name="asgi-analytics first look")
+        if self._first_look is not None:
+            self._looking = asyncio.ensure_future(self._first_look())  # a reference, since the loop has only a weak one
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals as they are: uvicorn would raise them once more at the end, and die of that."""
+        """Leave the signals alone: uvicorn would raise them again at the end, and die of them."""
         yield
 
 
-class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes
-    """Closes a connection that does not bring the headers of a request in time, or without end.
+class _BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes
+    """Close a connection whose headers take too long or never end.
 
-    uvicorn alone waits for ever, and with httptools keeps what comes, however much.
+    uvicorn itself waits for ever; with httptools it also keeps whatever comes, however much.
     """
 
     _deadline: asyncio.TimerHandle | None = None
     _without_body: int | None = None
-    """The bytes since the parser, where it is httptools, has come further; None between requests."""
+    """Bytes since httptools last recognised something; None between requests, and with h11."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -115,14 +122,14 @@ class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of tw
             self._without_body += len(data)
         super().data_received(data)
         if (self._without_body or 0) > MOST_HEADER_BYTES:
-            self.logger.warning("a connection is closed: more than %d bytes of headers", MOST_HEADER_BYTES)
+            self.logger.warning("connection closed: more bytes of headers than %d", MOST_HEADER_BYTES)
             self.transport.close()
         elif self.cycle is not None and not self.cycle.response_complete:
             self._forget()
-        elif self._deadline is None:  # the beginning of a request, or a body that was answered before its end
+        elif self._deadline is None:  # a request begins, or a body goes on that was answered before its end
             self._await_request()
 
-    # These four are called by httptools alone.
+    # Only httptools calls these four.
 
     def on_message_begin(self) -> None:
         self._without_body = 0

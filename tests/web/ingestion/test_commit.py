@@ -10,8 +10,8 @@ import pytest
 from asgi_analytics.context import suppressed
 from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
-from asgi_analytics.web.access import Figures
 from asgi_analytics.web.ingestion.commit import GROUP_BYTES, GROUP_EVENTS, GroupCommit
+from asgi_analytics.web.ingestion.metrics import IngestionMetrics
 
 
 class Gate:
@@ -49,7 +49,7 @@ class Simple(Gate):
 
 
 def commit(sink: Gate, writers: int = 2) -> GroupCommit:
-    return GroupCommit(sink, writers=writers, figures=Figures())
+    return GroupCommit(sink, writers=writers, metrics=IngestionMetrics())
 
 
 async def start(committer: GroupCommit, *batches: list[bytes]) -> list[asyncio.Task[Receipt]]:

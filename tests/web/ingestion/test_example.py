@@ -128,7 +128,7 @@ def test_compose_builds_what_the_package_needs(compose: Any) -> None:
     assert python >= tuple(map(int, about["project"]["requires-python"].removeprefix(">=").split(".")))
     copied = {name for line in instructions if line.startswith("COPY") for name in line.split()[1:-1]}
     wheel = about["tool"]["hatch"]["build"]["targets"]["wheel"]
-    needed = {"pyproject.toml", "hatch_build.py", about["project"]["readme"], *about["project"]["license-files"]}
+    needed = {"pyproject.toml", about["project"]["readme"], *about["project"]["license-files"]}
     assert copied == needed | {path.partition("/")[0] for path in wheel["packages"]} | set(wheel["force-include"])
     assert all((ROOT / name).exists() for name in copied)
     [install] = [line for line in instructions if "pip install" in line]

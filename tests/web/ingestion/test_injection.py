@@ -27,7 +27,7 @@ TOKEN = "t0ken-of-the-service"
 BYTES = st.binary(max_size=60) | st.sampled_from([b"\n\r\x1b[31m", b"a b=c", b"\xff\x00", b"Bearer hunter2", b"gzip"])
 ACCESS = re.compile(
     r"(GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|_OTHER) (-|/[a-z./]+) \d{3} client=[0-9A-Za-z.:%_?-]+ "
-    r"bytes=\d+ events=\d+ stored=\d+ duplicates=\d+ rejected=\d+ duration_ms=\d+\.\d"
+    r"(bytes=\d+ events=\d+ stored=\d+ duplicates=\d+ rejected=\d+ )?duration_ms=\d+\.\d"
 )
 HEADERS = (
     b"authorization",

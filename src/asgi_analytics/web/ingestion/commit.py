@@ -1,4 +1,4 @@
-"""Group commit: batches that arrive together share a write, and each gets its own verdict after it."""
+"""Group commit: batches that arrive together share a write, and each gets its own receipt after it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_analytics.sinks.base import Sink
-    from asgi_analytics.web.access import Figures
+    from asgi_analytics.web.ingestion.metrics import IngestionMetrics
 
 GROUP_EVENTS = 2_000
 GROUP_BYTES = 1024 * 1024
-"""Batches are grouped up to here. One batch is never divided, however large: it is stored whole or not at all."""
+"""Batches are grouped up to these sizes. A batch is never divided, however large: it is stored whole or not at all."""
 
 
 class _Waiting(NamedTuple):
@@ -31,25 +31,25 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Takes batches to a sink, as many at once as the sink can tell apart.
+    """Write batches to a sink, several in one write if the sink tells them apart.
 
-    Nothing waits for company: a batch is written at once when a writer is free, and those that come meanwhile go
-    together. A sink whose ``tells_duplicates`` is not true gets one batch at a time.
+    A batch is written at once if a writer is free; batches that arrive while all are busy are written together. A sink
+    whose ``tells_duplicates`` is not true gets one batch at a time.
     """
 
-    def __init__(self, sink: Sink, *, writers: int, figures: Figures) -> None:
+    def __init__(self, sink: Sink, *, writers: int, metrics: IngestionMetrics) -> None:
         self.sink = sink
         self._groups = isinstance(sink, TellsDuplicates) and sink.tells_duplicates
         self._most_writers = writers if self._groups else 1
-        self._figures = figures
+        self._metrics = metrics
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[_Waiting] = deque()
         self._writers: set[asyncio.Task[None]] = set()
 
     async def store(self, lines: Sequence[bytes]) -> Receipt:
-        """Store a batch and return its receipt after the commit; raises what the sink raised when nothing is stored."""
+        """Store a batch and return its receipt after the commit; raises what the sink raised if nothing was stored."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # the loop that these belonged to has ended
+        if self._loop is not loop:  # the loop of the last batches has ended
             self._loop, self._waiting, self._writers = loop, deque(), set()
         waiting = _Waiting(lines, sum(map(len, lines)), loop.create_future())
         self._waiting.append(waiting)
@@ -58,18 +58,18 @@ class GroupCommit:
         return await waiting.answer
 
     async def aclose(self) -> None:
-        """Return when all that was taken is written; then end the sink's connections."""
+        """Wait until everything that was accepted is written, then close the sink."""
         if self._loop is asyncio.get_running_loop() and self._writers:
             await asyncio.wait(self._writers)
         await self.sink.aclose()
 
     async def _write_all(self) -> None:
         try:
-            with suppress():  # mounted in an application that is watched: these are no queries of its own
+            with suppress():  # the application that mounts the service did not make these queries
                 while group := self._take():
                     await self._write(group)
         finally:
-            # In the same step as the last look: a batch that came between the two would wait for nobody.
+            # In the same step as the last look: no writer would take a batch that came in between.
             self._writers.discard(asyncio.current_task())
 
     def _take(self) -> list[_Waiting]:
@@ -77,7 +77,7 @@ class GroupCommit:
         events = size = 0
         while self._waiting:
             first = self._waiting[0]
-            if first.answer.done():  # whoever waited was cancelled, and has been told nothing
+            if first.answer.done():  # the request was cancelled, and got no answer
                 self._waiting.popleft()
                 continue
             events += len(first.lines)
@@ -97,16 +97,16 @@ class GroupCommit:
                 waiting.answer.cancel()
             raise
         except Exception as error:
-            self._figures.wrote(len(batch), time.perf_counter() - start, type(error).__name__)
+            self._metrics.wrote(len(batch), time.perf_counter() - start, type(error).__name__)
             if len(group) > 1 and not isinstance(error, TransientError):
-                for waiting in group:  # perhaps one of them is to blame: it must not take the others with it
+                for waiting in group:  # one of them may be the cause: it must not cost the others
                     await self._write([waiting])
                 return
             for waiting in group:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
-        self._figures.wrote(len(batch), time.perf_counter() - start, None)
+        self._metrics.wrote(len(batch), time.perf_counter() - start, None)
         for waiting, part in zip(group, _divide(receipt, [len(w.lines) for w in group]), strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(part)

@@ -1,4 +1,4 @@
-"""From a body to the JSON of each element: mended where PostgreSQL could not hold it, left as it came otherwise."""
+"""From a body to the JSON of each element, changed only if PostgreSQL could not store it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from asgi_analytics.encoding.text import clean_text
 
 _BOM = b"\xef\xbb\xbf"
 _MANY_COMMAS = 50
-"""So many commas for each event that is allowed: a body with more might hold millions of elements, which are counted
-before memory is given to them."""
+"""Commas per allowed event. A body with more may hold millions of elements: they are counted before memory is
+allocated for them."""
 
 _MOST_PARTS = 500_000
-"""Where the counting by hand gives up, after a tenth of a second."""
+"""Where counting by hand gives up, after a tenth of a second."""
 
-_TWO_BACKSLASHES = b"\xff\xfe"  # stands for them meanwhile: no UTF-8 holds these bytes
+_TWO_BACKSLASHES = b"\xff\xfe"  # a placeholder: UTF-8 never holds these bytes
 _BAD_ESCAPE = re.compile(
     rb"\\u0000"
     rb"|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -30,7 +30,7 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class NotAnArray(ValueError):
-    """The body is no JSON array; the message says what is wrong with it, without any of it."""
+    """The body is not a JSON array; the message says what is wrong, and quotes nothing."""
 
 
 class TooManyElements(ValueError):
@@ -44,18 +44,18 @@ def split(body: bytes | bytearray, most: int) -> list[bytes | None]:
     """
     if body.startswith(_BOM):
         body = body[len(_BOM) :]
-    if 92 in body and b"\\u" in body:  # 92 is a backslash; to look for it alone costs a hundredth
+    if 92 in body and b"\\u" in body:  # 92 is a backslash; looking for one byte costs a hundredth
         body = _mend_escapes(body)
     is_text = True
     try:
         body.decode()
     except UnicodeDecodeError:
-        try:  # surrogates that were written as UTF-8, one by one
+        try:  # surrogates, each encoded as if it were a character
             body = clean_text(body.decode("utf-8", "surrogatepass")).encode()
         except UnicodeDecodeError:
             is_text = False
     try:
-        # The length alone says it mostly; to count costs a tenth of all that is done here.
+        # Usually the length is enough; counting costs a tenth of everything here.
         if len(body) > most * _MANY_COMMAS and body.count(b",") > most * _MANY_COMMAS:
             _scan(body, most)
         raws = _split(body)
@@ -71,7 +71,7 @@ def split(body: bytes | bytearray, most: int) -> list[bytes | None]:
 
 
 def _mend_escapes(body: bytes | bytearray) -> bytes | bytearray:
-    r"""Replace ``\u0000`` and escaped lone surrogates, but not where the backslash is itself escaped."""
+    r"""Replace ``\u0000`` and escaped lone surrogates, unless the backslash is itself escaped."""
     hidden = body.replace(b"\\\\", _TWO_BACKSLASHES)
     mended, number = _BAD_ESCAPE.subn(rb"\\ufffd", hidden)
     return mended.replace(_TWO_BACKSLASHES, b"\\\\") if number and _TWO_BACKSLASHES not in body else body
@@ -89,9 +89,9 @@ def _as_text(line: bytes) -> bytes | None:
 
 
 def _scan(body: bytes | bytearray, most: int) -> list[bytes]:
-    """Return the elements of an array by counting brackets: bounded in time, and without recursion.
+    """Return the elements of an array by counting brackets, in bounded time and without recursion.
 
-    It serves bodies that the parser cannot take, or had better not; what it returns may be no JSON.
+    This is for bodies that the parser cannot or should not take. What it returns may not be JSON.
     """
     text = bytes(body).strip(b" \t\r\n")
     if not (text.startswith(b"[") and text.endswith(b"]")):
@@ -115,14 +115,14 @@ def _scan(body: bytes | bytearray, most: int) -> list[bytes]:
             if token == b"]":
                 return lines
             start = at
-        elif token[0] != 34:  # a bracket that closes what was not opened
+        elif token[0] != 34:  # a closing bracket without an opening one
             raise NotAnArray("the brackets do not match")
     raise TooManyElements
 
 
 def depth_exceeds(line: bytes, most: int) -> bool:
-    """Tell whether the objects and arrays of a JSON text are nested deeper than ``most`` levels."""
-    if line.count(b"{") + line.count(b"[") <= most:  # so few cannot be: no need to look closer
+    """Tell whether objects and arrays of a JSON text are nested deeper than ``most`` levels."""
+    if line.count(b"{") + line.count(b"[") <= most:  # too few brackets for that
         return False
     depth = at = 0
     while (found := _IN_NESTED.search(line, at)) is not None:

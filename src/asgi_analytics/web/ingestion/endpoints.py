@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -11,26 +10,27 @@ from starlette.responses import JSONResponse, Response
 
 from asgi_analytics._version import __version__
 from asgi_analytics.errors import TransientError
-from asgi_analytics.log import failure, log_problem, solved
-from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.log import failure, log_problem
+from asgi_analytics.sinks.base import HasReadiness, Receipt, Rejected
 from asgi_analytics.sinks.upkeep import Upkeep
-from asgi_analytics.web.access import KEY, Figures, Seen
+from asgi_analytics.web.access import request_log
 from asgi_analytics.web.ingestion import openapi
 from asgi_analytics.web.ingestion.commit import GroupCommit
 from asgi_analytics.web.ingestion.elements import NotAnArray, TooManyElements, split
-from asgi_analytics.web.ingestion.readiness import Readiness
+from asgi_analytics.web.ingestion.metrics import IngestionMetrics
+from asgi_analytics.web.probes import Probes
 from asgi_analytics.web.problem import Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from asgi_analytics.sinks.base import Sink
-    from asgi_analytics.web.ingestion.body import Limits, Room
+    from asgi_analytics.web.ingestion.body import ByteBudget, Limits
     from asgi_analytics.web.ingestion.validation import Validator
     from asgi_analytics.web.tokens import Tokens
 
 WRITERS = 2
-"""Connections that write at once: a second one stores half as much again, a fourth little more."""
+"""Connections that write at once. A second one stores half as much again; a fourth adds little."""
 
 
 class IngestionService:
@@ -43,81 +43,63 @@ class IngestionService:
         tokens: Tokens,
         limits: Limits,
         max_events: int,
-        room: Room,
+        budget: ByteBudget,
         validator: Validator,
-        figures: Figures,
     ) -> None:
         self.tokens = tokens
         self.limits = limits
         self.max_events = max_events
-        self.room = room
+        self.budget = budget
         self.validator = validator
-        self._commit = GroupCommit(sink, writers=WRITERS, figures=figures)
-        self._readiness = Readiness(sink)
+        self.probes = Probes(
+            sink.ready if isinstance(sink, HasReadiness) else None,
+            not_ready="the database cannot take events; the log of the service says why",
+        )
+        self._metrics = IngestionMetrics()
+        self._commit = GroupCommit(sink, writers=WRITERS, metrics=self._metrics)
         self._upkeep = Upkeep(sink)
 
     def start(self) -> None:
-        """Start what goes on between requests, on the running loop, unless it goes on there."""
+        """Start what runs between requests, on the running loop, unless it already runs there."""
         self._upkeep.start()
-
-    async def health(self, request: Request) -> Response:
-        """Answer that the process runs."""
-        _seen(request, "/health")
-        return JSONResponse({"status": "ok"})
-
-    async def ready(self, request: Request) -> Response:
-        """Answer whether a batch could be stored now."""
-        _seen(request, "/ready")
-        if not await self.is_ready():
-            raise Problem(503, "the database cannot take events; the log of the service says why")
-        return JSONResponse({"status": "ok"})
-
-    async def is_ready(self) -> bool:
-        """Tell whether a batch could be stored now; the log says why not."""
-        try:
-            await self._readiness.ask()
-        except Exception as error:
-            log_problem((id(self), "ready"), "not ready: %s", failure(error))
-            return False
-        solved((id(self), "ready"))
-        return True
 
     async def openapi(self, request: Request) -> Response:
         """Answer with the description of the service."""
-        _seen(request, "/openapi.json")
+        request_log(request, "/openapi.json")
         document = openapi.describe(
             version=__version__,
             server=request.scope.get("root_path", "") or "/",
             max_body_bytes=self.limits.max_bytes,
             max_events=self.max_events,
             body_timeout=self.limits.timeout,
-            demands_token=bool(self.tokens),
+            requires_token=bool(self.tokens),
         )
         return JSONResponse(document)
 
     async def batch(self, request: Request) -> Response:
         """Store a batch, and answer after the commit."""
-        seen = _seen(request, "/events/batch")
-        authorization = [value for name, value in request.headers.raw if name.lower() == b"authorization"]
-        self.tokens.demand(authorization[0] if len(authorization) == 1 else None)
+        counts = request_log(request, "/events/batch").counts
+        counts |= {"bytes": 0, "events": 0, "stored": 0, "duplicates": 0, "rejected": 0}
+        self.tokens.require(request.headers)
         is_gzip = self.limits.check(request.headers)
-        with self.room.hold() as held:
+        with self.budget.share() as share:
             try:
-                body = await self.limits.read(request, held, is_gzip=is_gzip)
+                body = await self.limits.read(request, share, is_gzip=is_gzip)
             except ClientDisconnect:
-                return Response(status_code=499)  # to nobody but the log
-            seen.bytes = len(body)
+                return Response(status_code=499)  # only the log sees it
+            counts["bytes"] = len(body)
+            self._metrics.received(len(body))
             lines = self._split(body)
             del body
-            seen.events = len(lines)
+            counts["events"] = len(lines)
             good, places, rejected = self.validator.check(lines)
             receipt = await self._store(good) if good else Receipt()
         rejected += [Rejected(places[one.index], one.reason, one.field) for one in receipt.rejected]
         rejected.sort(key=lambda one: one.index)
         received = len(lines) - len(rejected)
-        seen.duplicates = receipt.duplicates
-        seen.stored = received - receipt.duplicates
-        seen.rejected = Counter(one.reason for one in rejected)
+        stored = received - receipt.duplicates
+        counts |= {"stored": stored, "duplicates": receipt.duplicates, "rejected": len(rejected)}
+        self._metrics.settled(stored, receipt.duplicates, rejected)
         answer = {
             "received": received,
             "duplicates": receipt.duplicates,
@@ -129,7 +111,7 @@ class IngestionService:
         try:
             return split(body, self.max_events)
         except NotAnArray as error:
-            raise Problem(400, f"the body is no JSON array: {error}") from None
+            raise Problem(400, f"the body is not a JSON array: {error}") from None
         except TooManyElements:
             raise Problem(413, f"more than {self.max_events} events: send smaller batches") from None
 
@@ -138,24 +120,18 @@ class IngestionService:
         try:
             receipt = await self._commit.store(lines)
         except Exception as error:
-            away = isinstance(error, TransientError)
-            said = failure(error)
-            level = logging.WARNING if away else logging.ERROR
-            log_problem((id(self), said), "batches are refused: %s", said, level=level)
+            is_transient = isinstance(error, TransientError)
+            reason = failure(error)
+            level = logging.WARNING if is_transient else logging.ERROR
+            log_problem((id(self), reason), "batches are refused: %s", reason, level=level)
             raise Problem(
                 500,
                 "the database write failed and nothing of the batch is stored: send it again",
-                {"Retry-After": "1" if away else "10"},
+                {"Retry-After": "1" if is_transient else "10"},
             ) from None
         return receipt
 
     async def aclose(self) -> None:
-        """Finish what was taken, and end the connections."""
+        """Finish what was accepted, and close the connections."""
         self._upkeep.stop()
         await self._commit.aclose()
-
-
-def _seen(request: Request, endpoint: str) -> Seen:
-    seen: Seen = request.scope[KEY]
-    seen.endpoint = endpoint
-    return seen

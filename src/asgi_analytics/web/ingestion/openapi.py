@@ -1,4 +1,4 @@
-"""The OpenAPI description of the ingestion service: what it does, with the limits that it runs with."""
+"""The OpenAPI description of the ingestion service, with the limits that it runs with."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _EVENT = """\
-One event. Each element is judged by itself and refused by its index, with one of these reasons:
+One event. Each element is checked by itself. One that is refused is named by its index, with one of these reasons:
 
 - `not an object`, `not UTF-8`, `not JSON`, `nested deeper than 100 levels`
 - `missing`, `empty`, `expected … got …`, `not a UUID`, `not a timestamp`, `no time zone`, `number out of range`,
   `invalid value` and the like, with the field: `event_id`, or `data.task_id` for one inside `data`
 - `more than 24 h ahead`, `older than 90 days` (timestamp)
-- `unknown event type`, where the service demands known ones
-- what the database said of it, such as `check_violation analytics_events_timestamp_check`; the event is kept among the
-  dead letters then
+- `unknown event type`, if the service accepts known types only
+- the reason of the database, such as `check_violation analytics_events_timestamp_check`; the event is then kept as a
+  dead letter
 
 What may differ from the stored form: `event_type` may be a class name (`TaskCreated`); `user_id` may be any string or
 integer, which is mapped to a UUID (version 5) with the original in `context.user_key`; for a known type that has a
-user, `user_id` may stand in `data` and is lifted out, the envelope's own winning. Where a known type requires the
-user it must not be left out, and is null where nobody is known. NUL and lone surrogates become U+FFFD. Fields of the
-envelope beyond these are ignored; those of `data` and `context` are stored as they are. Of a key that occurs twice
-the last one counts, and every one of them is checked.
+user, `user_id` may stand in `data` and is lifted out, unless the envelope has one. If a known type requires a user,
+`user_id` must be present, and is null if no user is known. NUL and lone surrogates become U+FFFD. Other fields of the
+envelope are ignored; those of `data` and `context` are stored unchanged. If a key occurs twice, the last one counts,
+and all of them are checked.
 """
 
 _BATCH = """\
-Stores a batch of events; the answer follows the commit, so 200 means stored. The batch is stored whole, but for what is
-rejected, or not at all. Sending a batch again stores nothing twice: an event is known by its `event_id` together with
-its `timestamp`.
+Stores a batch of events. The answer follows the commit, so 200 means stored. Except for what is rejected, the batch is
+stored as a whole or not at all. Sending a batch again stores nothing twice: `event_id` and `timestamp` together
+identify an event.
 
-The body is a JSON array in UTF-8 (a byte order mark is ignored), as it is or as gzip. An empty array is answered with
-zeros. Without a Content-Type the body is taken for JSON, unless the request comes from a browser.
+The body is a JSON array in UTF-8 (a byte order mark is ignored), uncompressed or gzip. An empty array is answered with
+zeros. Without a Content-Type the body is taken as JSON, unless the request comes from a browser.
 """
 
 
 def describe(
-    *, version: str, server: str, max_body_bytes: int, max_events: int, body_timeout: float, demands_token: bool
+    *, version: str, server: str, max_body_bytes: int, max_events: int, body_timeout: float, requires_token: bool
 ) -> dict[str, Any]:
     """Return the document, OpenAPI 3.1."""
     refusals = {
         "400": "Not a JSON array, or broken compression.",
         "408": f"The body took longer than {body_timeout:g} seconds to arrive.",
-        "413": f"More than {max_body_bytes} bytes, unpacked, or more than {max_events} events: send smaller batches.",
+        "413": f"More than {max_body_bytes} bytes (uncompressed) or {max_events} events: send smaller batches.",
         "415": "A Content-Type that is not JSON, or an unknown Content-Encoding.",
     }
-    if demands_token:
+    if requires_token:
         refusals["401"] = "No token, or one that is not accepted."
     responses: dict[str, Any] = {status: _problem(text) for status, text in refusals.items()}
-    if demands_token:
+    if requires_token:
         responses["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
     for status, text in (
         ("500", "The database write failed and nothing of the batch is stored: send it again."),
-        ("503", "Too many batches wait here: send it again."),
+        ("503", "Too many batches are waiting here: send it again."),
     ):
         responses[status] = _problem(text)
         responses[status]["headers"] = {
             "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}, "required": True}
         }
     result = {"$ref": "#/components/schemas/Result"}
-    responses["200"] = _json("Stored, but for what is rejected.", result)
+    responses["200"] = _json("Stored, except for what is rejected.", result)
     responses["422"] = _json("Every event is invalid; nothing is stored.", result)
     batch: dict[str, Any] = {
         "operationId": "store_batch",
@@ -80,14 +80,14 @@ def describe(
         },
         "responses": dict(sorted(responses.items())),
     }
-    if demands_token:
+    if requires_token:
         batch["security"] = [{"token": []}]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "asgi-analytics ingestion",
             "version": version,
-            "description": "Takes analytics events by HTTP and stores them in TimescaleDB or PostgreSQL.",
+            "description": "Takes analytics events over HTTP and stores them in TimescaleDB or PostgreSQL.",
         },
         "servers": [{"url": server}],
         "paths": {
@@ -103,7 +103,7 @@ def describe(
         },
         "components": {
             "schemas": {"Event": _event(), "Result": _result(), "Problem": _problem_schema()},
-            **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if demands_token else {}),
+            **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if requires_token else {}),
         },
     }
 
@@ -168,14 +168,14 @@ def _result() -> dict[str, Any]:
         {
             "index": {**count, "description": "Its place in the batch, from 0."},
             "reason": {"type": "string"},
-            "field": {"type": ["string", "null"], "description": "The field that was refused, where one is to blame."},
+            "field": {"type": ["string", "null"], "description": "The field that was refused, if a single one was."},
         },
     )
     return _object(
         ("received", "duplicates", "rejected"),
         {
             "received": {**count, "description": "How many events are stored now, duplicates included."},
-            "duplicates": {**count, "description": "How many of them were there already, or stood twice in the batch."},
+            "duplicates": {**count, "description": "How many of them were stored before, or occur twice in the batch."},
             "rejected": {"type": "array", "items": rejected, "description": "In the order of the batch."},
         },
     )

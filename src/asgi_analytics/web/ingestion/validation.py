@@ -1,8 +1,7 @@
-"""What is stored, what is refused and why: each element against the envelope and against the type it names."""
+"""Which elements are stored and which are refused: each is checked against the envelope and against its event type."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -16,23 +15,24 @@ from asgi_analytics.encoding.values import MAX_DEPTH
 from asgi_analytics.events.base import event_class, event_type_of, event_types
 from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.ingestion.elements import depth_exceeds
+from asgi_analytics.web.ingestion.refusal import Invalid, explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from asgi_analytics.events.base import Event
 
 RETENTION = timedelta(days=90)
-"""How old an event may be: as old as the raw rows are kept."""
+"""How old an event may be: as long as raw rows are kept."""
 
 MAX_AHEAD = timedelta(hours=24)
-"""How far ahead of this clock an event may be."""
+"""How far in the future an event may be, by the clock of this machine."""
 
 _MOST_NAMES = 1_000
-"""Of so many types it is remembered whether they are known: their names are the senders' to choose."""
+"""How many unknown types are remembered as unknown. Senders choose the names, so there must be a limit."""
 
 _TOGETHER = 50
-"""So many elements are looked at in one go; where one of them needs a closer look, all of them get it."""
+"""How many elements are checked at once. If one of them needs a closer look, all of them get it."""
 
 _LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _AWARE = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -43,11 +43,11 @@ class _Object(msgspec.Struct, gc=False):
 
 
 class _Nothing:
-    """No JSON value: a field of this type must be absent."""
+    """Matches no JSON value: a field of this type must be absent."""
 
 
 class _Exact(msgspec.Struct, gc=False):
-    """An envelope that can be stored as it came."""
+    """An envelope that can be stored unchanged."""
 
     event_id: UUID
     event_type: str
@@ -60,7 +60,7 @@ class _Exact(msgspec.Struct, gc=False):
 
 
 class _Loose(msgspec.Struct):
-    """An envelope that may need mending, and is encoded again then."""
+    """An envelope that may have to be changed and encoded again."""
 
     event_id: UUID
     event_type: str
@@ -79,17 +79,8 @@ _decode_object = msgspec.json.Decoder(_Object).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Invalid(Exception):
-    """An element is refused; ``reason`` is short and stable, and holds nothing of the element."""
-
-    def __init__(self, reason: str, field: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.field = field
-
-
 class _Known:
-    """How the data of one event type are checked."""
+    """How the data of a known event type is checked."""
 
     def __init__(self, cls: type[Event]) -> None:
         shape = Shape(cls)
@@ -98,7 +89,7 @@ class _Known:
         self.needs_user = shape.has_user and "user_id" in {
             field.name for field in msgspec.structs.fields(cls) if field.required
         }
-        # Only required or not matters: nothing is filled in, the bytes are stored as they came.
+        # Only whether a field is required matters: nothing is filled in, the bytes are stored unchanged.
         fields: list[Any] = [
             (f.name, _storable(f.type)) if f.required else (f.name, _storable(f.type), None) for f in shape.fields
         ]
@@ -109,12 +100,12 @@ class _Known:
             row = msgspec.defstruct(f"{cls.__name__}Data", [*fields, *more], rename=names, kw_only=True, gc=False)
             return msgspec.json.Decoder(row).decode
 
-        # The user belongs to the envelope: where it stands in data nothing is exact, and it is lifted out.
+        # The user belongs to the envelope. If it stands in data, the event is not exact, and the user is lifted out.
         self.decode_exact, self.decode = decoder(_Nothing), decoder(Any)
 
 
 class _Unknown:
-    """How the data of any other event type are checked: they are an object."""
+    """How the data of any other event type is checked: it must be an object."""
 
     has_user = needs_user = False
     decode_exact = decode = staticmethod(_decode_object)
@@ -124,7 +115,7 @@ _UNKNOWN = _Unknown()
 
 
 def _storable(annotation: Any) -> Any:
-    """Return the type with its whole numbers held to 64 bits: the views compute with them."""
+    """Return the type with whole numbers limited to 64 bits, since the views compute with them."""
     if annotation is int:
         return _LONG
     if get_origin(annotation) is UnionType or type(annotation) is UnionType:
@@ -137,7 +128,7 @@ def _storable(annotation: Any) -> Any:
 
 
 class Validator:
-    """Checks batches. Known types are checked by their fields, others stored as they are unless ``strict_types``."""
+    """Check batches: known types by their fields; others are stored unchanged, or refused if ``strict_types``."""
 
     def __init__(
         self,
@@ -155,7 +146,7 @@ class Validator:
         self._known: dict[str, _Known | _Unknown] = {}
 
     def check(self, lines: Sequence[bytes | None]) -> tuple[list[bytes], list[int], list[Rejected]]:
-        """Return the lines to store, the places they had, and what is refused."""
+        """Return the lines to store, their places in the batch, and what is refused."""
         now = self._clock()
         oldest, newest = now - self.retention, now + self.max_ahead
         self._follow_types()
@@ -164,20 +155,20 @@ class Validator:
         refused: list[Rejected] = []
         for start in range(0, len(lines), _TOGETHER):
             part = lines[start : start + _TOGETHER]
-            if self._are_exact(part, oldest, newest):  # nearly always: and the bytes stay as they came
+            if self._are_exact(part, oldest, newest):  # nearly always
                 good += part  # type: ignore[arg-type]  # None is not exact
                 places += range(start, start + len(part))
                 continue
             for place, line in enumerate(part, start):
                 try:
-                    good.append(self._thorough(line, oldest, newest))
+                    good.append(self._checked(line, oldest, newest))
                     places.append(place)
                 except Invalid as error:
                     refused.append(Rejected(place, error.reason, error.field))
         return good, places, refused
 
     def _are_exact(self, lines: Sequence[bytes | None], oldest: datetime, newest: datetime) -> bool:
-        """Tell whether all of them can be stored as they came; where that is not clear at once, False."""
+        """Tell whether all lines can be stored unchanged; False if that is not clear at once."""
         if None in lines:
             return False
         array = b"[%b]" % b",".join(lines)  # type: ignore[arg-type]  # see above
@@ -185,28 +176,28 @@ class Validator:
             events = _decode_exact(array)
             times = [event.timestamp for event in events]
             if not (
-                len(events) == len(lines)  # what was split by counting brackets may be no JSON
+                len(events) == len(lines)  # what was split by counting brackets may not be JSON
                 and oldest <= min(times)
                 and max(times) <= newest
                 and "" not in {event.service.strip() for event in events}
             ):
                 return False
             for event in events:
-                types = self._known.get(event.event_type) or self._as_it_stands(event.event_type)
+                types = self._known.get(event.event_type) or self._exact_type(event.event_type)
                 types.decode_exact(event.data)
                 if event.user_id is msgspec.UNSET and types.needs_user:
                     return False
         except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        # So few brackets cannot be nested too deeply in one event: each has two at least.
+        # With so few brackets no event can be nested too deeply: each has at least two.
         brackets = array.count(b"{") + (array.count(b"[") if array.find(b"[", 1) > 0 else 0)
         return brackets - 2 * (len(lines) - 1) <= MAX_DEPTH or not any(
             depth_exceeds(line, MAX_DEPTH)  # type: ignore[arg-type]  # see above
             for line in lines
         )
 
-    def _thorough(self, line: bytes | None, oldest: datetime, newest: datetime) -> bytes:
-        """Return the line, mended where that is needed; raises `Invalid` with the reason and the field."""
+    def _checked(self, line: bytes | None, oldest: datetime, newest: datetime) -> bytes:
+        """Return the line, changed if necessary; raises `Invalid` with the reason and the field."""
         if line is None:
             raise Invalid("not UTF-8")
         if depth_exceeds(line, MAX_DEPTH):
@@ -214,7 +205,7 @@ class Validator:
         try:
             event = _decode_loose(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _explained(error, "") from None
+            raise explained(error, "") from None
         for name in ("event_type", "service"):
             if not getattr(event, name).strip():
                 raise Invalid("empty", name)
@@ -228,10 +219,10 @@ class Validator:
         try:
             data = (_decode_object if types is None else types.decode)(event.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _explained(error, "data") from None
-        return self._mended(line, event, types, data)
+            raise explained(error, "data") from None
+        return self._changed(line, event, types, data)
 
-    def _mended(self, line: bytes, event: _Loose, types: _Known | None, data: Any) -> bytes:
+    def _changed(self, line: bytes, event: _Loose, types: _Known | None, data: Any) -> bytes:
         changed = False
         if types is not None and event.event_type != types.event_type:
             event.event_type, changed = types.event_type, True
@@ -242,7 +233,7 @@ class Validator:
             if event.user_id is msgspec.UNSET or event.user_id is None:
                 event.user_id = data.user_id
         if event.user_id is msgspec.UNSET:
-            # Null is an answer, that of track() where nobody is known: to leave the user out is to forget it.
+            # Null is what track() sends if no user is known; a missing user was forgotten.
             if types is not None and types.needs_user:
                 raise Invalid("missing", "user_id")
             event.user_id = None
@@ -257,8 +248,8 @@ class Validator:
             event.user_id = str(user)
         return _encode(event) if changed else line
 
-    def _as_it_stands(self, name: str) -> _Known | _Unknown:
-        """Return how an event of this type is checked that is stored as it came; raises KeyError where none is."""
+    def _exact_type(self, name: str) -> _Known | _Unknown:
+        """Return how to check an event of this type that is stored unchanged; raises KeyError if it cannot be."""
         types = self._known_type(name)
         if types is None and name.strip() and not self.strict_types:
             if len(self._known) < _MOST_NAMES:
@@ -272,12 +263,12 @@ class Validator:
         types = self._known.get(name)
         if types is None and (cls := event_class(name)) is not None:
             types = _Known(cls)
-            if types.event_type == name:  # a class name is no tag: each event that has one is mended
+            if types.event_type == name:  # a class name is not a tag: an event that has one is changed
                 self._known[name] = types
         return types if isinstance(types, _Known) else None
 
     def _follow_types(self) -> None:
-        """Forget what was known of types when one was defined, or defined anew, since the last batch."""
+        """Forget the known types if one was defined or replaced since the last batch."""
         if (types := event_types()) != self._types:
             self._types = types
             self._known.clear()
@@ -286,35 +277,3 @@ class Validator:
 def _span(span: timedelta) -> str:
     hours = round(span.total_seconds() / 3600)
     return f"{hours // 24} days" if hours % 24 == 0 and hours > 24 else f"{hours} h"
-
-
-_AT = re.compile(r" - at `(?:key in )?\$?(.*)`$")
-_NAMED: Iterable[tuple[str, str]] = (
-    (r"Object missing required field", "missing"),
-    (r"Expected `datetime` with a timezone", "no time zone"),
-    (r"Expected `(?:int|float)` [<>]|Number out of range|Integer value out of range", "number out of range"),
-    (r"Invalid UUID", "not a UUID"),
-    (r"Invalid RFC3339", "not a timestamp"),
-    (r"Invalid enum", "invalid enum value"),
-    (r"JSON is malformed|Input data was truncated", "not JSON"),
-)
-
-
-def _explained(error: Exception, prefix: str) -> Invalid:
-    """Return what is wrong, from what msgspec says of it; never with a value in it."""
-    said = str(error)
-    found = _AT.search(said)
-    path = (found[1] if found else "").lstrip(".")
-    if isinstance(error, UnicodeDecodeError):
-        return Invalid("not UTF-8")
-    if missing := re.match(r"Object missing required field `([^`]*)`", said):
-        path = f"{path}.{missing[1]}" if path else missing[1]
-    where = f"{prefix}.{path}" if prefix and path and not path.startswith("[") else prefix + path
-    for pattern, reason in _NAMED:
-        if re.match(pattern, said):
-            return Invalid(reason, where or None)
-    if types := re.match(r"Expected `([^`]*)`, got `([^`]*)`", said):
-        if not where and types[1] == "object":
-            return Invalid("not an object")
-        return Invalid(f"expected {types[1].replace(' | ', ' or ')}, got {types[2]}", where or None)
-    return Invalid("invalid value", where or None)
