@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from asgi_analytics.database.flavour import FLAVOURS
 from asgi_analytics.errors import MigrationError
-from asgi_analytics.migrate.files import FLAVOURS, MigrationFileError, find_migrations, read
+from asgi_analytics.migrate.files import MigrationFileError, find_migrations, read
 
 
 def text(sql: str) -> bytes:

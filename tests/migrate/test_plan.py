@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.migrate.files import Flavour, MigrationFile, read
+from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.migrate.files import MigrationFile, read
 from asgi_analytics.migrate.plan import Applied, ChangedFile, MissingFile, OutOfOrder, PreFirst, Wanted, pending
 
 

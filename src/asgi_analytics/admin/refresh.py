@@ -9,10 +9,10 @@ import asyncpg
 import msgspec
 
 from asgi_analytics.database.blocks import load
+from asgi_analytics.database.flavour import Flavour
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.migrate.aggregates import Refreshed as Refreshed
 from asgi_analytics.migrate.aggregates import refresh_pending
-from asgi_analytics.migrate.files import Flavour
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:

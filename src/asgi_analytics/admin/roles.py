@@ -9,9 +9,9 @@ import asyncpg
 import msgspec
 
 from asgi_analytics.database.blocks import load
+from asgi_analytics.database.flavour import Flavour
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.errors import ConfigError, MigrationError
-from asgi_analytics.migrate.files import Flavour
 from asgi_analytics.migrate.lock import advisory_lock
 from asgi_analytics.migrate.session import open_session
 from asgi_analytics.migrate.statements import split

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import asyncpg
 import msgspec
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asgi_analytics.database.connection import Connection
-    from asgi_analytics.migrate.files import Flavour
+
+Flavour = Literal["timescaledb", "postgresql"]
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 
 SQL = blocks.load("asgi_analytics.database", "flavour.sql")
 

@@ -15,20 +15,19 @@ import hashlib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from asgi_analytics.database.flavour import FLAVOURS, Flavour
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate.statements import Statement, split
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-Flavour = Literal["timescaledb", "postgresql"]
 Phase = Literal["pre", "post"]
 
-FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 NAME = re.compile(r"(?P<version>\d{3,})_(?P<phase>pre|post)_[a-z0-9_]+\.sql")
 DIRECTIVE = re.compile(r"--\s*(?P<key>[A-Za-z][\w-]*)\s*:\s*(?P<value>.*?)\s*")
 DIRECTIVES = {"transaction": "no", "history": "filled"}

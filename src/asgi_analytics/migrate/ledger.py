@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics.database.blocks import load
+from asgi_analytics.database.flavour import FLAVOURS
 from asgi_analytics.errors import MigrationError
-from asgi_analytics.migrate.files import FLAVOURS
 from asgi_analytics.migrate.plan import Applied
 
 if TYPE_CHECKING:
-    from asgi_analytics.migrate.files import Flavour, MigrationFile
+    from asgi_analytics.database.flavour import Flavour
+    from asgi_analytics.migrate.files import MigrationFile
 
 SQL = load("asgi_analytics.migrate", "ledger.sql")
 REPLACED = frozenset({"001_pre_events_hypertable.sql", "002_pre_events_partitioned.sql"})

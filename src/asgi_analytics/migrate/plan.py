@@ -12,7 +12,8 @@ from asgi_analytics.errors import MigrationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asgi_analytics.migrate.files import Flavour, MigrationFile, Phase
+    from asgi_analytics.database.flavour import Flavour
+    from asgi_analytics.migrate.files import MigrationFile, Phase
 
 Wanted = Literal["all", "pre", "post"]
 

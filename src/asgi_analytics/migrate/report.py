@@ -6,7 +6,8 @@ from datetime import datetime
 
 import msgspec
 
-from asgi_analytics.migrate.files import Flavour, Phase
+from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.migrate.files import Phase
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asgi_analytics._version import __version__
+from asgi_analytics.database.flavour import FLAVOURS
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
 from asgi_analytics.migrate.aggregates import refresh_pending
-from asgi_analytics.migrate.files import FLAVOURS, MigrationFile
+from asgi_analytics.migrate.files import MigrationFile
 from asgi_analytics.migrate.lock import advisory_lock
 from asgi_analytics.migrate.plan import Applied, PreFirst, leaves_history, pending
 from asgi_analytics.migrate.report import Report, Step
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Unpack
 
-    from asgi_analytics.migrate.files import Flavour
+    from asgi_analytics.database.flavour import Flavour
     from asgi_analytics.migrate.plan import Wanted
     from asgi_analytics.migrate.session import Options, Session
 

@@ -11,8 +11,8 @@ from asgi_analytics.migrate.plan import leaves_history
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asgi_analytics.database.flavour import Found
-    from asgi_analytics.migrate.files import Flavour, MigrationFile
+    from asgi_analytics.database.flavour import Flavour, Found
+    from asgi_analytics.migrate.files import MigrationFile
     from asgi_analytics.migrate.session import Session
 
 HISTORY = "-- the history of the aggregates\n\n{sql}"

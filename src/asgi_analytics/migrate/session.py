@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from asgi_analytics.database.connection import Connection
-    from asgi_analytics.database.flavour import Found
+    from asgi_analytics.database.flavour import Flavour, Found
     from asgi_analytics.database.url import DatabaseUrl
-    from asgi_analytics.migrate.files import Flavour, MigrationFile
+    from asgi_analytics.migrate.files import MigrationFile
     from asgi_analytics.migrate.plan import Applied
 
 SQL = blocks.load("asgi_analytics.migrate", "session.sql")
