@@ -1,6 +1,6 @@
-"""Write docs/reference.md from the code: settings, classes and functions, figures, errors, commands, events.
+"""Write the pages of docs/reference that are made from the code: api.md, events.md and commands.md.
 
-Run: python docs/make_reference.py           (a test fails while the file is not what this writes)
+Run: python docs/make_reference.py           (a test fails while a page is not what this writes)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asgi_analytics.config import VARIABLES, Settings
 from asgi_analytics.events.base import PERSONAL, Event, event_type_of
 from asgi_analytics.pipeline.stats import Stats
 
-TARGET = Path(__file__).parent / "reference.md"
+FOLDER = Path(__file__).parent / "reference"
 SHORT = {"AnalyticsClient": "client", "AnalyticsWorker": "worker"}
 PUBLIC = {
     "asgi_analytics.AnalyticsClient": [
@@ -80,7 +80,7 @@ def event_lines() -> Iterator[str]:
         cls = getattr(events, name)
         if not (isinstance(cls, type) and issubclass(cls, Event)) or cls is Event:
             continue
-        yield f"### {name}\n\n`{event_type_of(cls)}`. {inspect.getdoc(cls)}\n"
+        yield f"## {name}\n\n`{event_type_of(cls)}`. {inspect.getdoc(cls)}\n"
         yield "| field | type | |\n|---|---|---|"
         for field in msgspec.structs.fields(cls):
             notes = ["optional"] if field.default is None else []
@@ -104,8 +104,8 @@ def setting_lines() -> Iterator[str]:
     yield "| | | `ANALYTICS_TOKEN` | The token that is sent to an ingestion service. |"
 
 
-def figure_lines() -> Iterator[str]:
-    """Yield the figures of `stats()`."""
+def stats_lines() -> Iterator[str]:
+    """Yield the figures of `client.stats()`."""
     docs = attribute_docs(Stats)
     yield "| figure | meaning |\n|---|---|"
     for name in Stats.__struct_fields__:
@@ -159,39 +159,49 @@ def command_lines() -> Iterator[str]:
     for name, module in COMMANDS.items():
         parser = parsers(importlib.import_module(module))
         parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
-        yield f"### {name}\n\n```text\n{parser.format_help().strip()}\n```\n"
+        yield f"## {name}\n\n```text\n{parser.format_help().strip()}\n```\n"
 
 
-def pages() -> str:
-    """Return the whole page."""
+def page(title: str, *parts: str) -> str:
+    """Return a whole page."""
+    head = (f"# {title}", "<!-- Written by docs/make_reference.py from the code: change it there. -->")
+    return "\n\n".join(part.strip() for part in (*head, *parts)) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Return the pages by their names."""
     error_tree = textwrap.dedent(inspect.getdoc(errors) or "").partition("::\n\n")[2].partition("\n\n")[0]
-    parts = [
-        "# Reference",
-        "<!-- Written by docs/make_reference.py from the code: change it there. -->",
-        "## Settings",
-        "`AnalyticsClient(...)`, `AnalyticsClient.from_url(url, ...)` and `AnalyticsClient.from_environ()` take these.",
-        "\n".join(setting_lines()),
-        "## Classes and functions",
-        "Importable from `asgi_analytics` where nothing else is said.",
-        "\n".join(public_lines()),
-        "## Figures",
-        inspect.cleandoc(Stats.__doc__ or ""),
-        "\n".join(figure_lines()),
-        "With an OpenTelemetry SDK the same figures are metrics, `analytics.events.accepted` and so on, by `service`, "
-        "those with reasons by `reason` too.",
-        "## Errors",
-        "```text\n" + textwrap.dedent(error_tree) + "\n```",
-        "## Commands",
-        "\n".join(command_lines()),
-        "## Events",
-        "Every event is a frozen struct; its fields are given by name. `user_id` takes a UUID, or any other str or "
-        "int, which is mapped by `uuid5(USER_NAMESPACE, str(user_id))` with the original in `context.user_key`. "
-        "Durations are milliseconds unless the name says otherwise.",
-        "\n".join(event_lines()),
-    ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return {
+        "api.md": page(
+            "Settings, classes and functions",
+            "## Settings",
+            "`AnalyticsClient(...)`, `AnalyticsClient.from_url(url, ...)` and `AnalyticsClient.from_environ()` take "
+            "these.",
+            "\n".join(setting_lines()),
+            "## Classes and functions",
+            "Importable from `asgi_analytics` unless another module is named.",
+            "\n".join(public_lines()),
+            "## Stats",
+            inspect.cleandoc(Stats.__doc__ or ""),
+            "\n".join(stats_lines()),
+            "With an OpenTelemetry SDK the same figures are metrics, `analytics.events.accepted` and so on, by "
+            "`service`; those with reasons also by `reason`.",
+            "## Errors",
+            "```text\n" + textwrap.dedent(error_tree) + "\n```",
+        ),
+        "commands.md": page("Commands", "\n".join(command_lines())),
+        "events.md": page(
+            "Events",
+            "Every event is a frozen struct; its fields are given by name. `user_id` takes a UUID, or any other str or "
+            "int, which is mapped by `uuid5(USER_NAMESPACE, str(user_id))` with the original in `context.user_key`; "
+            "`USER_NAMESPACE` is importable from `asgi_analytics.events`. Durations are milliseconds unless the name "
+            "says otherwise.",
+            "\n".join(event_lines()),
+        ),
+    }
 
 
 if __name__ == "__main__":
-    TARGET.write_text(pages(), encoding="utf-8")
-    sys.stdout.write(f"{TARGET.name} written\n")
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{name} written\n")

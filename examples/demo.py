@@ -34,7 +34,7 @@ from rich.table import Table
 
 from asgi_analytics.migrate.runner import migrate
 
-# What each view is asked for here; its other columns are in docs/tables-and-views.md.
+# What each view is asked for here; its other columns are in docs/reference/tables.md.
 VIEWS = {
     "analytics_daily_active_users": (
         "Who came",

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, TypeGuard
 from uuid import UUID, uuid5
 
 from asgi_analytics.encoding.text import clean_text
+from asgi_analytics.events.base import USER_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-USER_NAMESPACE = UUID("6d2f5a5e-3f43-5d0c-9b5a-0d1c6b7f6a10")
-"""Namespace of the UUIDv5 (RFC 9562, 5.5) that stands for a user id which is no UUID: ``uuid5(it, str(user_id))``."""
 
 MAX_BITS = 4_096
 """Of a number that is a user's: Python does not write much longer ones as text."""

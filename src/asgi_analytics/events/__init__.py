@@ -1,6 +1,7 @@
 """The catalogue: everything that can be said, one class an event, one file an area."""
 
 from asgi_analytics.events.auth import *
+from asgi_analytics.events.base import USER_NAMESPACE as USER_NAMESPACE
 from asgi_analytics.events.base import EnrichedEvent as EnrichedEvent
 from asgi_analytics.events.base import Event as Event
 from asgi_analytics.events.base import Personal as Personal

@@ -15,6 +15,9 @@ from asgi_analytics.errors import ConfigError, DuplicateEventType
 
 UserId = UUID | str | int
 
+USER_NAMESPACE = UUID("6d2f5a5e-3f43-5d0c-9b5a-0d1c6b7f6a10")
+"""Namespace of the UUIDv5 (RFC 9562, 5.5) that stands for a user id that is not a UUID: ``uuid5(it, str(user_id))``."""
+
 _T = TypeVar("_T")
 
 PERSONAL = "asgi_analytics_personal"
