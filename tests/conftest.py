@@ -131,6 +131,25 @@ def outside_a_request() -> Iterator[None]:
     current.reset(token)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``."""
+    parser.addoption("--quick", action="store_true", help="leave out what needs a database or another process")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect, under ``--quick``, what uses a server of databases or starts programs."""
+    if config.getoption("--quick"):
+        slow = [item for item in items if _needs_more_than_this_process(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
+def _needs_more_than_this_process(item: pytest.Item) -> bool:
+    module = getattr(item, "module", None)
+    starts_programs = {"subprocess", "run_script", "Serving", "serving", "run_witnessed"} & set(vars(module or item))
+    return bool(starts_programs) or "servers" in getattr(item, "fixturenames", ())
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Give what differs from run to run a name that does not: parallel workers must collect the same tests."""
     if isinstance(val, UUID | bytes) or (isinstance(val, str) and VARYING.search(val)):
