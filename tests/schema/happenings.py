@@ -13,15 +13,6 @@ import asyncpg
 
 from tests.kit.databases import Database
 
-VIEWS = (
-    "analytics_daily_active_users",
-    "analytics_task_stats_daily",
-    "analytics_api_latency_hourly",
-    "analytics_integration_health_daily",
-    "analytics_auth_events_daily",
-    "analytics_cocoon_activity_daily",
-    "analytics_errors_hourly",
-)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 
@@ -137,11 +128,20 @@ async def rows(connection: asyncpg.Connection, view: str) -> list[dict[str, Any]
 
 
 def in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(found, key=lambda row: [(value is None, str(value)) for value in list(row.values())[:4]])
+    return sorted(found, key=lambda row: [(value is None, str(value)) for value in row.values()])
+
+
+async def views(connection: asyncpg.Connection) -> list[str]:
+    """Return the names of all views of the installation."""
+    sql = (
+        "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v'"
+        " AND relname LIKE 'analytics%' ORDER BY relname"
+    )
+    return [str(row["relname"]) for row in await connection.fetch(sql)]
 
 
 async def all_rows(connection: asyncpg.Connection) -> dict[str, list[dict[str, Any]]]:
-    return {view: await rows(connection, view) for view in VIEWS}
+    return {view: await rows(connection, view) for view in await views(connection)}
 
 
 async def keep_fresh(connection: asyncpg.Connection, database: Database) -> None:

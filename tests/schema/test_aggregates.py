@@ -1,6 +1,6 @@
-"""The seven views say the same as an independent computation, in whatever state their aggregates are.
+"""The views say the same as an independent computation, in whatever state their aggregates are.
 
-Both kinds of database are compared with one computation of the same events, and so with each other.
+Both flavours are compared with one computation of the same events, and so with each other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import pytest
 
 from asgi_analytics.admin.refresh import refresh
 from tests.kit.databases import Database
-from tests.schema.expected import assert_same, expected
+from tests.schema.expected import VIEWS, assert_same, expected
 from tests.schema.happenings import (
     DAY,
     HOUR,
-    VIEWS,
     all_rows,
     happened,
     insert,
@@ -26,6 +25,7 @@ from tests.schema.happenings import (
     now,
     rows,
     some_events,
+    views,
 )
 
 COLUMNS = """
@@ -61,6 +61,10 @@ async def test_the_views_have_the_promised_columns(database: Database) -> None:
                 assert kind == "double precision"
             else:
                 assert kind == ("text" if name in TEXTS else "bigint")
+
+
+async def test_every_view_has_an_independent_computation(database: Database) -> None:
+    assert await views(await database.connect()) == sorted(VIEWS)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import asyncpg
 import pytest
 
 from asgi_analytics.admin.refresh import refresh, refresh_views
-from asgi_analytics.migrate.runner import migrate
+from asgi_analytics.admin.roles import make_roles
+from asgi_analytics.migrate.files import shipped_folder
+from asgi_analytics.migrate.ledger import UnreleasedSchema, create_sql
+from asgi_analytics.migrate.runner import dry_run, migrate, status
 from tests.kit.databases import PASSWORD, Database
-from tests.schema.expected import assert_same, expected
-from tests.schema.happenings import DAY, all_rows, insert, keep_fresh, lose, midnight, now, some_events
+from tests.schema.expected import assert_same, expected, hour_of
+from tests.schema.happenings import (
+    DAY,
+    Happened,
+    all_rows,
+    happened,
+    in_order,
+    insert,
+    keep_fresh,
+    lose,
+    midnight,
+    now,
+    rows,
+    some_events,
+)
 
+EVENTS = (
+    "CREATE TABLE analytics_events (id uuid, timestamp timestamptz, event_type text, service text, user_id uuid,"
+    " session_id text, data jsonb, context jsonb, PRIMARY KEY (timestamp, id))"
+)
 ODD = 'we"ird; Schema'
 STATE = (
     "SELECT * FROM (SELECT c.relname::text, c.relkind::text, pg_get_viewdef(c.oid) FROM pg_class c"
@@ -33,7 +59,7 @@ async def odd(empty_database: Database) -> asyncpg.Connection:
 
 async def test_all_of_it_works_in_a_schema_of_an_odd_name(empty_database: Database, odd: asyncpg.Connection) -> None:
     random = Random(1)
-    stranger = await empty_database.connect()  # whose search_path has nothing of ours
+    stranger = await empty_database.connect()  # its search_path does not contain the schema
     events = some_events(random, 300, midnight(70), now())
     await insert(odd, events)
     done = await refresh_views(empty_database.dsn, schema=ODD)
@@ -97,7 +123,7 @@ async def test_nothing_is_left_to_do_after_the_first_run(empty_database: Databas
 
 
 async def test_no_superuser_is_needed(empty_database: Database) -> None:
-    """Whoever owns the schema installs, refreshes and keeps; whoever may insert events does nothing but that."""
+    """The owner of the schema installs, refreshes and keeps; the writer inserts events and does nothing else."""
     random = Random(5)
     admin = await empty_database.connect()
     owner, writer = f"owner_{empty_database.name}", f"writer_{empty_database.name}"
@@ -155,3 +181,116 @@ async def test_a_writer_cannot_make_the_owner_do_anything(empty_database: Databa
     assert await connection.fetchval("SELECT count(*) FROM public.analytics_changes") > 0
     assert await connection.fetchval("SELECT analytics_upkeep()")
     assert await connection.fetchval("SELECT count(*) FROM public.analytics_changes") == 0
+
+
+LATER = """\
+-- Count page views by hour and service
+
+-- timescaledb
+
+CREATE MATERIALIZED VIEW analytics_pages_hourly
+WITH (timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false) AS
+SELECT time_bucket('1 hour', timestamp) AS hour, service, count(*) AS views
+FROM analytics_events
+WHERE event_type = 'page_viewed'
+GROUP BY hour, service
+WITH NO DATA;
+
+SELECT analytics_keep_fresh('analytics_pages_hourly');
+
+-- postgresql
+
+CREATE FUNCTION analytics_pages_hourly_live(since timestamptz, until timestamptz) RETURNS TABLE (
+    hour timestamptz,
+    service text,
+    views bigint
+)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+    SELECT analytics_bucket('1 hour', timestamp) AS hour, service, count(*) AS views
+    FROM analytics_events
+    WHERE timestamp >= since AND timestamp < until AND event_type = 'page_viewed'
+    GROUP BY hour, service;
+    END;
+
+SELECT analytics_make_filled('analytics_pages_hourly', '1 hour');
+"""
+
+
+def pages(events: list[Happened]) -> list[dict[str, Any]]:
+    seen = Counter((hour_of(event), event.service) for event in events if event.event_type == "page_viewed")
+    return in_order([{"hour": hour, "service": service, "views": n} for (hour, service), n in seen.items()])
+
+
+async def test_a_later_aggregate_needs_its_own_file_and_nothing_else(database: Database, tmp_path: Path) -> None:
+    random = Random(7)
+    connection = await database.connect()
+    events = some_events(random, 1500, midnight(85), now())
+    await insert(connection, events)
+    await refresh(connection)
+    shutil.copytree(str(shipped_folder()), tmp_path / "steps")
+    (tmp_path / "steps" / "900_post_pages.sql").write_text(LATER)
+    report = await migrate(database.dsn, folder=tmp_path / "steps")
+    assert [step.name for step in report.applied] == ["900_post_pages.sql"]
+
+    assert await connection.fetch("SELECT * FROM analytics_pending()") == [], "its history is not filled"
+    assert await rows(connection, "analytics_pages_hourly") == pages(events)
+    await lose(connection, database, midnight(40))
+    late = [happened(random, midnight(days), "page_viewed") for days in (60, 30)]
+    await keep_fresh(connection, database)
+    await insert(connection, late)
+    await keep_fresh(connection, database)
+    assert await rows(connection, "analytics_pages_hourly") == pages(events + late[1:])
+    assert_same(await all_rows(connection), expected(events + late[1:]))
+
+
+@pytest.mark.parametrize("first", ["001_pre_events_hypertable.sql", "002_pre_events_partitioned.sql"])
+async def test_a_schema_from_before_the_first_release_is_told_how_to_move(empty_database: Database, first: str) -> None:
+    """The steps were written anew for the first release; the events of an older schema are copied."""
+    random = Random(8)
+    connection = await empty_database.connect(server_settings={"search_path": "old"})
+    await connection.execute("CREATE SCHEMA old")
+    await connection.execute(create_sql("postgresql"))
+    await connection.execute(
+        "INSERT INTO analytics_migrations (version, name, phase, checksum, duration_ms, library_version)"
+        " VALUES (1, $1, 'pre', 'x', 1, '0.1.0')",
+        first,
+    )
+    await connection.execute(EVENTS)
+    events = some_events(random, 300, midnight(200), now())
+    await insert(connection, events)
+    for run in (migrate, status, dry_run, refresh_views, make_roles):
+        with pytest.raises(
+            UnreleasedSchema, match=r"^the schema old was made by an unreleased .* and drop the old"
+        ) as e:
+            await run(empty_database.dsn, schema="old")
+        assert "\n" not in str(e.value)
+
+    await migrate(empty_database.dsn, schema="new", phase="pre")
+    await connection.execute("INSERT INTO new.analytics_events SELECT * FROM old.analytics_events")
+    await migrate(empty_database.dsn, schema="new", phase="post")
+    moved = await empty_database.connect(server_settings={"search_path": "new, public"})
+    assert_same(await all_rows(moved), expected(events))
+    await keep_fresh(moved, empty_database)
+    assert_same(await all_rows(moved), expected(events))
+
+
+async def test_the_script_of_a_dry_run_fills_the_history(empty_database: Database) -> None:
+    random = Random(9)
+    await migrate(empty_database.dsn, phase="pre")
+    connection = await empty_database.connect()
+    events = some_events(random, 300, midnight(200), now())
+    await insert(connection, events)
+    script = (await dry_run(empty_database.dsn)).sql
+    assert script is not None
+    await asyncio.to_thread(
+        subprocess.run,
+        [empty_database.psql, "-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", empty_database.dsn],
+        input=script,
+        text=True,
+        check=True,
+    )
+    assert (await status(empty_database.dsn)).pending == ()
+    await keep_fresh(connection, empty_database)
+    assert await connection.fetchval("SELECT min(timestamp) FROM analytics_events") > now() - 92 * DAY
+    assert_same(await all_rows(connection), expected(events))
