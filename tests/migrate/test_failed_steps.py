@@ -47,6 +47,19 @@ async def test_a_server_that_ends_the_connection_is_told_by_its_cause(
     assert len((await migrate(empty_database.dsn, folder=folder_of(MEND, "mended"), wait=30)).applied) == 1
 
 
+async def test_a_missing_right_is_told_with_its_cure(empty_database: Database, folder_of: Callable[..., Path]) -> None:
+    role = f"owner_{empty_database.name}"
+    sql = f'-- A\nCREATE ROLE "{role}";\nSET LOCAL ROLE "{role}";\nCREATE TABLE a (x int);'
+    with pytest.raises(StepFailed) as caught:
+        await migrate(empty_database.dsn, folder=folder_of({"001_pre_a.sql": sql}))
+    text = str(caught.value)
+    assert text.startswith(
+        "001_pre_a.sql, line 4, 'CREATE TABLE a (x int)': permission denied for schema public (42501)"
+    )
+    assert "nothing of this file is kept: as the owner or a superuser GRANT what is missing" in text
+    assert text.endswith("then run this again")
+
+
 async def test_history_that_cannot_be_filled_stops_before_the_step_that_needs_it(
     empty_database: Database, folder_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,3 +201,19 @@ async def test_policies_refresh_every_hour_the_last_three_days(database: Databas
         assert '"start_offset": "3 days"' in config
     retention = "SELECT config->>'drop_after' FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'"
     assert await connection.fetchval(retention) == "90 days"
+
+
+@pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
+async def test_an_aggregate_is_indexed_by_its_bucket_and_a_user_day_by_its_user_too(database: Database) -> None:
+    """By default TimescaleDB makes an index per grouping column, which each refresh has to write."""
+    connection = await database.connect()
+    found = await connection.fetch(
+        "SELECT v.view_name, split_part(i.indexdef, ' USING ', 2) AS index"
+        " FROM timescaledb_information.continuous_aggregates AS v JOIN pg_indexes AS i"
+        " ON i.tablename = v.materialization_hypertable_name AND i.schemaname = v.materialization_hypertable_schema"
+    )
+    names = {name for name, _ in found}
+    assert len(names) == 8
+    by_bucket = {(name, f"btree ({column} DESC)") for name in names for column in ("day", "hour")}
+    assert sorted({tuple(row) for row in found} - by_bucket) == [("analytics_user_days", "btree (user_id, day)")]
+    assert len(found) == 9

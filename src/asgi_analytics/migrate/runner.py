@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asgi_analytics._version import __version__
+from asgi_analytics.database.failures import explain
 from asgi_analytics.database.flavour import FLAVOURS
 from asgi_analytics.errors import MigrationError
 from asgi_analytics.migrate import ledger, script
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from asgi_analytics.migrate.session import Options, Session
 
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-CONNECTION_ENDED = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
 
 
 class StepFailed(MigrationError):
@@ -192,12 +192,13 @@ def _reason(exc: BaseException) -> str:
 
 
 def _remedy(exc: BaseException, file: MigrationFile) -> str:
-    cause = _cause(exc)
-    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
-        return "as the owner or a superuser GRANT the missing right, then run this again"
+    failure = explain(_cause(exc))
     repeat = "run this again" if file.transactional else "run this again: its statements are safe to repeat"
-    if isinstance(cause, CONNECTION_ENDED) or exc is not cause:
+    if failure.is_lost:
         return f"the connection ended; {repeat}"
+    # Other cures are for a running application, and do not help a step.
+    if failure.cure and (failure.kind == "transient" or isinstance(_cause(exc), asyncpg.InsufficientPrivilegeError)):
+        return f"{failure.cure}, then {repeat}"
     return f"remove the cause, then {repeat}"
 
 
