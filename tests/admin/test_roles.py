@@ -212,7 +212,7 @@ async def test_a_release_that_cannot_grant_columns_is_told_so_and_nothing_is_mad
 
 
 async def test_without_the_rights_to_it_nothing_is_made_and_the_cure_is_said(empty_database: Database) -> None:
-    """The owner of the tables, who is no superuser, can do it once the roles are there, or may be made."""
+    """The owner of the tables, without being a superuser, can do it once the roles exist, or with CREATEROLE."""
     admin = await empty_database.connect()
     roles = Roles(empty_database, admin)
     if empty_database.flavour == "timescaledb":

@@ -239,7 +239,7 @@ async def test_without_the_right_to_the_upkeep_a_writer_leaves_it_to_cron_and_sa
     await sink.upkeep()
     await sink.upkeep()
     [said] = [message for message in caplog.messages if UPKEEP in message]
-    assert "cron's analytics-migrate refresh" in said
+    assert "analytics-migrate refresh in cron" in said
     assert "analytics-migrate roles" in said
     await roles.make()
     await sink.upkeep()

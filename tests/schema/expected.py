@@ -25,7 +25,7 @@ def hour_of(event: Happened) -> datetime:
 
 
 def amount(value: Any) -> float | None:
-    """Return a measured amount, or None for what is none."""
+    """Return a measured amount, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e100:
         return None
     return float(value)

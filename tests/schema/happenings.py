@@ -50,7 +50,7 @@ def tasks(random: Random, *at: datetime) -> list[Happened]:
 
 
 def some_data(random: Random, event_type: str) -> dict[str, Any]:
-    """Return data as the event of this type has it; now and then as somebody with bad habits would write it."""
+    """Return data as the event of this type has it; now and then as a careless application would write it."""
     wrong = random.random() < 0.05
     duration: Any = random.choice([0, round(random.lognormvariate(3, 2), 3), random.randrange(5), 1e12])
     if wrong:

@@ -112,12 +112,12 @@ async def test_days_and_hours_are_utc_in_every_session(database: Database, timez
 async def test_a_user_counts_for_seven_and_thirty_days_and_no_longer(database: Database) -> None:
     random = Random(5)
     connection = await database.connect()
-    somebody = [happened(random, midnight(50), "page_viewed", user=1)]
-    nobody = [happened(random, midnight(days) + 12 * HOUR, "page_viewed") for days in range(50, 10, -1)]
+    known = [happened(random, midnight(50), "page_viewed", user=1)]
+    unknown = [happened(random, midnight(days) + 12 * HOUR, "page_viewed") for days in range(50, 10, -1)]
     again = [happened(random, midnight(46) + 23 * HOUR, "page_viewed", user=1) for _ in range(3)]
-    await insert(connection, somebody + nobody)
-    for events, last in ((somebody + nobody, 50), (somebody + nobody + again, 46)):
-        await insert(connection, again if last == 46 else nobody)
+    await insert(connection, known + unknown)
+    for events, last in ((known + unknown, 50), (known + unknown + again, 46)):
+        await insert(connection, again if last == 46 else unknown)
         await refresh(connection)
         found = {row["day"]: row for row in await rows(connection, "analytics_daily_active_users")}
         assert found[midnight(last)]["active_users"] == 1

@@ -44,7 +44,7 @@ GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
 
 -- The writer may insert and nothing else.
 GRANT INSERT ON analytics_events, analytics_dead_letters TO {writer};
--- ON CONFLICT reads the key, to know what is there already; nothing else of a row.
+-- ON CONFLICT reads the key, to know what is stored already; nothing else of a row.
 GRANT SELECT (timestamp, id) ON analytics_events TO {writer};
 GRANT SELECT (id) ON analytics_dead_letters TO {writer};
 -- The workers' hourly call, which runs with the rights of the owner. On TimescaleDB it does nothing.

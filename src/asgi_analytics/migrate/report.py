@@ -32,7 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     applied: tuple[Step, ...] = ()
     pending: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What somebody should do about the server."""
+    """What the operator should do about the server."""
     notes: tuple[str, ...] = ()
     """What is as it should be and yet worth knowing."""
     sql: str | None = None
