@@ -57,7 +57,7 @@ def test_json_is_one_document(database: Database, roles: Command) -> None:
 def test_a_dry_run_has_the_sql_alone_on_stdout(database: Database, roles: Command) -> None:
     ran = roles("--dry-run")
     assert ran.code == 0
-    assert ran.out.startswith('SET search_path TO "public"')
+    assert ran.out.startswith('BEGIN;\nSET LOCAL search_path TO "public"')
     assert f'CREATE ROLE "writer_of_{database.name}" NOLOGIN;' in ran.out
     assert ran.out.endswith("COMMIT;\n")
     assert "nothing was changed" in ran.err

@@ -203,6 +203,6 @@ def _script(
     session: Session, extension_schema: str | None, names: dict[str, str], missing: list[str], views: str
 ) -> str:
     """Return what `_apply` would do, for psql."""
-    lines = [f"SET search_path TO {session.search_path(extension_schema)};", "BEGIN;"]
+    lines = ["BEGIN;", f"SET LOCAL search_path TO {session.search_path(extension_schema)};"]
     lines += [f"{_create(name)};" for name in missing]
     return "\n".join([*lines, _grants(session, names, views) + "COMMIT;"]) + "\n"
