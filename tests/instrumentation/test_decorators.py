@@ -290,8 +290,8 @@ async def test_what_goes_wrong_in_capturing_stays_there(
     def broken(*args: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(captured.client, "track_captured", broken)
-    monkeypatch.setattr(captured.client, "track_unhandled", broken)
+    for way in ("event", "record", "error"):
+        monkeypatch.setattr(captured.client.intake, way, broken)
     for function in FUNCTIONS:
         assert await call(decorate(function), 1) == await call(function, 1)
         with pytest.raises(Boom):
@@ -476,6 +476,7 @@ async def test_a_call_is_a_query(captured: CapturedEvents, request_context: Requ
             "outcome": "ok",
             "endpoint": "/things/{id}",
         }
+    assert request_context.queries is not None
     assert (request_context.queries.count, request_context.queries.repeats) == (4, 1)
     assert request_context.queries.duration_ms > 0
 

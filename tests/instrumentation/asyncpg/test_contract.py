@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from asgi_analytics.instrumentation.asyncpg import AsyncpgInstrumentation, instrument_asyncpg
+from asgi_analytics.instrumentation.asyncpg import Instrumentation, instrument_asyncpg
 from tests.instrumentation.queries.driver_contract import DriverContract
 from tests.kit.databases import query
 from tests.kit.servers import Servers
@@ -27,9 +27,9 @@ def dsn(servers: Servers) -> Iterator[str]:
 
 class _Instrumenting:
     def __init__(self) -> None:
-        self.handles: list[AsyncpgInstrumentation] = []
+        self.handles: list[Instrumentation] = []
 
-    def instrument(self, client: Any, **options: Any) -> AsyncpgInstrumentation:
+    def instrument(self, client: Any, **options: Any) -> Instrumentation:
         self.handles.append(instrument_asyncpg(client, **options))
         return self.handles[-1]
 

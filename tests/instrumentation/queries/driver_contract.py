@@ -78,6 +78,7 @@ class DriverContract:
             await queries.driver.run(f"SELECT {number} FROM things")
         await queries.driver.run("SELECT count(*) FROM things")
         assert queries.events == []
+        assert request_context.queries is not None
         assert (request_context.queries.count, request_context.queries.repeats) == (4, 3)
         assert request_context.queries.duration_ms > 0
 

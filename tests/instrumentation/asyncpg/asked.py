@@ -1,0 +1,31 @@
+"""What tests of asyncpg ask: the queries that were captured, and cursors from their start to their end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_analytics.events import EnrichedEvent
+from asgi_analytics.testing import CapturedEvents
+
+
+def queries(captured: CapturedEvents) -> list[EnrichedEvent]:
+    return captured.of("database_query")
+
+
+def brief(captured: CapturedEvents) -> list[tuple[Any, ...]]:
+    return [(e.data["query_type"], e.data["rows_affected"], e.data["outcome"]) for e in queries(captured)]
+
+
+async def iterate(connection: Any, sql: str, *args: Any, stop_at: int | None = None, **options: Any) -> int:
+    number = 0
+    async with connection.transaction():
+        async for _ in connection.cursor(sql, *args, **options):
+            number += 1
+            if number == stop_at:
+                break
+    return number
+
+
+async def open_cursor(connection: Any, sql: str, *args: Any) -> None:
+    async with connection.transaction():
+        await connection.cursor(sql, *args)
