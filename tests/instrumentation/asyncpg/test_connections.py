@@ -12,7 +12,7 @@ import pytest
 
 from asgi_analytics.context import RequestContext, current
 from asgi_analytics.testing import CapturedEvents
-from tests.instrumentation.asyncpg.asked import brief, queries
+from tests.instrumentation.queries.asked import brief, queries
 
 
 async def test_a_class_of_the_applications_own(dsn: str, captured: CapturedEvents) -> None:

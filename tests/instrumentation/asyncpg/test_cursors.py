@@ -10,7 +10,8 @@ import pytest
 
 from asgi_analytics.context import RequestContext, current
 from asgi_analytics.testing import CapturedEvents
-from tests.instrumentation.asyncpg.asked import brief, iterate, queries
+from tests.instrumentation.asyncpg.cursors import iterate
+from tests.instrumentation.queries.asked import brief, queries
 
 
 async def test_an_iteration_is_one_event(connection: Any, captured: CapturedEvents) -> None:

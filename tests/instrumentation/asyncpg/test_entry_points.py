@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from asgi_analytics.testing import CapturedEvents
-from tests.instrumentation.asyncpg.asked import brief, iterate, open_cursor, queries
+from tests.instrumentation.asyncpg.cursors import iterate, open_cursor
+from tests.instrumentation.queries.asked import brief, queries
 
 Step = Callable[[Any], Awaitable[Any]]
 

@@ -13,7 +13,7 @@ import pytest
 
 from asgi_analytics.instrumentation.asyncpg import Instrumentation, instrument_asyncpg
 from asgi_analytics.testing import CapturedEvents, capture_events
-from tests.instrumentation.asyncpg.asked import queries
+from tests.instrumentation.queries.asked import queries
 
 QUERIES: dict[str, int | None] = {
     "SELECT 1": 1,

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from asgi_analytics.testing import CapturedEvents
-from tests.instrumentation.asyncpg.asked import queries
+from tests.instrumentation.queries.asked import queries
 from tests.kit.databases import query
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from asgi_analytics.instrumentation.asyncpg import instrument_asyncpg
 from asgi_analytics.testing import capture_events
-from tests.instrumentation.asyncpg.asked import brief, queries
+from tests.instrumentation.queries.asked import brief, queries
 
 OWNERS: list[Any] = [
     asyncpg.connection.Connection,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_analytics.instrumentation.queries.recorder import QueryRecorder, not_captured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from asgi_analytics.instrumentation.queries.statement import Statement
 
@@ -38,6 +39,18 @@ class OpenQuery:
         duration = (perf_counter_ns() - started) // 1000
         self._duration += duration
         self._note(self._recorder.spend, duration)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Watch one step: add its time, and end the query if the step raises."""
+        started = self.start_step()
+        try:
+            yield
+        except BaseException as error:
+            self.spend(started)
+            self.end(error)
+            raise
+        self.spend(started)
 
     def add_rows(self, number: int | None) -> None:
         """Add the rows of a step; None: from now on they are not known."""

@@ -144,6 +144,11 @@ def _as_function(descriptor: Any) -> Any:
     return function
 
 
+def owner_of(cls: Any, name: str) -> Any:
+    """Return the class among a class and its bases that defines a method; the class itself if none does."""
+    return next((base for base in cls.__mro__ if name in vars(base)), cls)
+
+
 @contextlib.contextmanager
 def set_within(variable: ContextVar[Any], value: object) -> Iterator[None]:
     """Set a context variable for a block, which the garbage collector may end in any other context."""

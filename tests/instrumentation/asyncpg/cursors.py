@@ -1,19 +1,8 @@
-"""What tests of asyncpg ask: the queries that were captured, and cursors from their start to their end."""
+"""Cursors from their start to their end."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from asgi_analytics.events import EnrichedEvent
-from asgi_analytics.testing import CapturedEvents
-
-
-def queries(captured: CapturedEvents) -> list[EnrichedEvent]:
-    return captured.of("database_query")
-
-
-def brief(captured: CapturedEvents) -> list[tuple[Any, ...]]:
-    return [(e.data["query_type"], e.data["rows_affected"], e.data["outcome"]) for e in queries(captured)]
 
 
 async def iterate(connection: Any, sql: str, *args: Any, stop_at: int | None = None, **options: Any) -> int:
