@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from asgi_analytics.context import RequestContext, current, suppress
+from asgi_analytics.context import RequestContext, suppress
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events import EnrichedEvent
 from asgi_analytics.testing import CapturedEvents, capture_events
@@ -31,14 +31,6 @@ class DriverContract:
     def queries(self, driver: Driver) -> Iterator[Queries]:
         with capture_events() as captured:
             yield Queries(driver, captured)
-
-    @pytest.fixture
-    def request_context(self) -> Iterator[RequestContext]:
-        request = RequestContext()
-        request.method, request.endpoint = "GET", "/things/{id}"
-        token = current.set(request)
-        yield request
-        current.reset(token)
 
     async def test_a_query_makes_one_event(self, queries: Queries) -> None:
         queries.instrument()

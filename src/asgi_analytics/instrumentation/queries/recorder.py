@@ -73,11 +73,13 @@ class QueryRecorder:
         self._capture_statement = capture_statement
         self._intake = checked_client(client).intake
 
+    def is_watching(self) -> bool:
+        """Tell whether queries are captured here: not in an excluded request, nor while capture is muted."""
+        return not suppressed.get() and ((request := current.get()) is None or not request.excluded)
+
     def watch(self, query: object) -> Statement | None:
         """Return what is known of a statement that is about to run; None for a query that is not to be captured."""
-        if suppressed.get() or ((request := current.get()) is not None and request.excluded):
-            return None
-        if not isinstance(query, str):
+        if not isinstance(query, str) or not self.is_watching():
             return None
         try:
             statement = normalise(query)
