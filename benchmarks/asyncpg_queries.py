@@ -75,9 +75,10 @@ def ours(url: str) -> Prepared:
     instrument_asyncpg(client)
 
     def empty() -> None:
-        queue = client._queue
-        assert len(queue.items) > 100
-        queue.settle(queue.take(100_000, 1 << 40), duplicates=0, rejected=[])
+        ledger = client._ledger
+        batch = ledger.take(100_000, 1 << 40)
+        assert len(batch) > 100
+        ledger.settle(batch, duplicates=0, rejected=[])
 
     return nothing, empty
 

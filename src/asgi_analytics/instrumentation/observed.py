@@ -12,7 +12,7 @@ from asgiref.sync import iscoroutinefunction
 
 from asgi_analytics.context import RequestContext, current
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.instrumentation.queries.recorder import not_captured
+from asgi_analytics.log import failure, log_problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,7 +21,7 @@ class Call:
     """One call of an observed function. A generator is entered and left at each of its steps."""
 
     request: RequestContext | None = None
-    """The request that the function runs in, where the call makes one of its own."""
+    """The request that the function runs in, if the call makes one of its own."""
 
     def entered(self) -> None:
         """Take note that the function begins, or goes on."""
@@ -37,18 +37,27 @@ class Call:
 
 
 Begin = Callable[[Any, tuple[Any, ...], dict[str, Any]], Call | None]
+"""Makes the observer of a call, from the function, its arguments and its keyword arguments; None observes nothing."""
 
 
-def observed(begin: Begin) -> Callable[[F], F]:
-    """Return a decorator; ``begin(function, args, kwargs)`` makes the call's observer, None leaves the call alone."""
+def observed(subject: str, begin: Begin) -> Callable[[F], F]:
+    """Return a decorator; ``subject`` is what a call is captured as, for the log: ``a request``."""
+
+    def start(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Guard | None:
+        try:
+            call = begin(function, args, kwargs)
+        except Exception as error:
+            _not_captured(subject, error)
+            return None
+        return None if call is None else _Guard(subject, call)
 
     def decorate(function: F) -> F:
         if not callable(function) and not isinstance(function, classmethod):
-            raise ConfigError(f"a {type(function).__name__} is no function: put the decorator on a function")
+            raise ConfigError(f"a {type(function).__name__} is not a function: put the decorator on a function")
         run = _runner(function)
 
         def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return run(begin, wrapped, args, kwargs)
+            return run(start, wrapped, args, kwargs)
 
         return cast("F", _Observed(function, wrapper))
 
@@ -57,11 +66,11 @@ def observed(begin: Begin) -> Callable[[F], F]:
 
 class _Observed(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # of any function
     def __reduce_ex__(self, protocol: Any) -> str:
-        """Pickle by name, as functions are."""
+        """Pickle by name, as a function is."""
         return self.__qualname__
 
 
-def _runner(function: Any) -> Callable[[Begin, Any, tuple[Any, ...], dict[str, Any]], Any]:
+def _runner(function: Any) -> Callable[[Start, Any, tuple[Any, ...], dict[str, Any]], Any]:
     if isinstance(function, staticmethod | classmethod):
         function = function.__func__
     kinds = [function] if inspect.isroutine(function) else [function, type(function).__call__]
@@ -75,19 +84,15 @@ def _runner(function: Any) -> Callable[[Begin, Any, tuple[Any, ...], dict[str, A
     return _call_function
 
 
-def _begin(begin: Begin, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Guard | None:
-    try:
-        call = begin(function, args, kwargs)
-    except Exception as error:
-        not_captured(error)
-        return None
-    return None if call is None else _Guard(call)
+def _not_captured(subject: str, error: Exception) -> None:
+    log_problem(subject, subject + " was not captured: %s", failure(error))
 
 
 class _Guard:
     """Calls the observer, in the request of the call; what the observer raises stays here."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, subject: str, call: Call) -> None:
+        self._subject = subject
         self._call = call
         self._token: Any = None
 
@@ -118,23 +123,27 @@ class _Guard:
         try:
             note(*args)
         except Exception as error:
-            not_captured(error)
+            _not_captured(self._subject, error)
 
 
-def _call_function(begin: Begin, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    guard = _begin(begin, function, args, kwargs)
+Start = Callable[[Any, tuple[Any, ...], dict[str, Any]], _Guard | None]
+"""Makes the guard of a call; None: nothing is to be observed."""
+
+
+def _call_function(start: Start, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    guard = start(function, args, kwargs)
     if guard is None:
         return function(*args, **kwargs)
     with guard:
         result = function(*args, **kwargs)
-    if isinstance(result, Coroutine):  # a function that only hands on a coroutine, be it one in C
+    if isinstance(result, Coroutine):  # a function that only returns a coroutine, even one written in C
         return _await(lambda: guard, result)
     guard.returned(result)
     return result
 
 
-def _call_coroutine(begin: Begin, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _await(lambda: _begin(begin, function, args, kwargs), function(*args, **kwargs))
+def _call_coroutine(start: Start, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _await(lambda: start(function, args, kwargs), function(*args, **kwargs))
 
 
 async def _await(make: Callable[[], _Guard | None], pending: Coroutine[Any, Any, Any]) -> Any:
@@ -147,8 +156,8 @@ async def _await(make: Callable[[], _Guard | None], pending: Coroutine[Any, Any,
     return result
 
 
-def _call_generator(begin: Begin, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _generate(lambda: _begin(begin, function, args, kwargs), function(*args, **kwargs))
+def _call_generator(start: Start, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _generate(lambda: start(function, args, kwargs), function(*args, **kwargs))
 
 
 def _generate(make: Callable[[], _Guard | None], generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -178,14 +187,14 @@ def _generate(make: Callable[[], _Guard | None], generator: Generator[Any, Any, 
             step, argument = generator.throw, [error]
 
 
-def _call_async_generator(begin: Begin, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _generate_async(lambda: _begin(begin, function, args, kwargs), function(*args, **kwargs))
+def _call_async_generator(start: Start, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _generate_async(lambda: start(function, args, kwargs), function(*args, **kwargs))
 
 
 async def _generate_async(
     make: Callable[[], _Guard | None], generator: AsyncGenerator[Any, Any]
 ) -> AsyncGenerator[Any, Any]:
-    guard = make() or _Guard(Call())
+    guard = make() or _Guard("", Call())
     step: Callable[..., Any] = generator.asend
     argument: list[Any] = [None]
     while True:

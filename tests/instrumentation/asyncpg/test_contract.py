@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 
-from asgi_analytics.instrumentation.asyncpg import AsyncpgInstrumentation, instrument_asyncpg
+from asgi_analytics.instrumentation.asyncpg import Instrumentation, instrument_asyncpg
 from tests.instrumentation.queries.driver_contract import DriverContract
-from tests.kit.databases import query
-from tests.kit.servers import Servers
-
-
-@pytest.fixture(scope="module")
-def dsn(servers: Servers) -> Iterator[str]:
-    """Give a database with three things; no test of the contract leaves other than three behind."""
-    server = servers.shared("postgresql")
-    name = server.create()
-    query(server.dsn(name), "CREATE TABLE things (id int PRIMARY KEY, name text NOT NULL)")
-    query(server.dsn(name), "INSERT INTO things VALUES (1, 'a'), (2, 'b'), (3, 'c')")
-    yield server.dsn(name)
-    server.drop(name)
 
 
 class _Instrumenting:
-    def __init__(self) -> None:
-        self.handles: list[AsyncpgInstrumentation] = []
+    undefined_table = "asyncpg.exceptions.UndefinedTableError"
 
-    def instrument(self, client: Any, **options: Any) -> AsyncpgInstrumentation:
+    def __init__(self) -> None:
+        self.handles: list[Instrumentation] = []
+
+    def instrument(self, client: Any, **options: Any) -> Instrumentation:
         self.handles.append(instrument_asyncpg(client, **options))
         return self.handles[-1]
 
@@ -53,8 +42,8 @@ class ConnectionDriver(_Instrumenting):
 
 class TestConnection(DriverContract):
     @pytest.fixture
-    async def driver(self, dsn: str) -> AsyncIterator[ConnectionDriver]:
-        driver = ConnectionDriver(await asyncpg.connect(dsn))
+    async def driver(self, things: str) -> AsyncIterator[ConnectionDriver]:
+        driver = ConnectionDriver(await asyncpg.connect(things))
         yield driver
         driver.undo()
         await driver.connection.close()
@@ -68,8 +57,8 @@ class PoolDriver(ConnectionDriver):
 
 class TestPoolThatWasThereBefore(DriverContract):
     @pytest.fixture
-    async def driver(self, dsn: str) -> AsyncIterator[PoolDriver]:
-        async with asyncpg.create_pool(dsn, min_size=1, max_size=2) as pool:
+    async def driver(self, things: str) -> AsyncIterator[PoolDriver]:
+        async with asyncpg.create_pool(things, min_size=1, max_size=2) as pool:
             driver = PoolDriver(pool)
             yield driver
             driver.undo()
@@ -94,8 +83,8 @@ class LatePoolDriver(PoolDriver):
 
 class TestPoolThatCameAfter(DriverContract):
     @pytest.fixture
-    async def driver(self, dsn: str) -> AsyncIterator[LatePoolDriver]:
-        driver = LatePoolDriver(dsn)
+    async def driver(self, things: str) -> AsyncIterator[LatePoolDriver]:
+        driver = LatePoolDriver(things)
         yield driver
         driver.undo()
 
@@ -120,10 +109,10 @@ class SqlalchemyDriver(_Instrumenting):
 
 class TestSqlalchemy(DriverContract):
     @pytest.fixture
-    async def driver(self, dsn: str) -> AsyncIterator[SqlalchemyDriver]:
+    async def driver(self, things: str) -> AsyncIterator[SqlalchemyDriver]:
         asyncio_extension = pytest.importorskip("sqlalchemy.ext.asyncio")
         engine = asyncio_extension.create_async_engine(
-            dsn.replace("postgresql://", "postgresql+asyncpg://"), pool_pre_ping=True
+            things.replace("postgresql://", "postgresql+asyncpg://"), pool_pre_ping=True
         )
         driver = SqlalchemyDriver(engine)
         yield driver

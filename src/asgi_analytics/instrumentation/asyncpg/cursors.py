@@ -1,55 +1,31 @@
-"""One event a cursor of asyncpg: with the rows that the server sent, and the time of all its steps together."""
+"""One event per asyncpg cursor: the rows that the server sent, and the time of all its steps together."""
 
 from __future__ import annotations
 
 import functools
-from contextvars import Context, copy_context
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import asyncpg.cursor
 
-from asgi_analytics.instrumentation.queries.recorder import QueryRecorder, not_captured
+from asgi_analytics.instrumentation.queries.open_query import OpenQuery
+from asgi_analytics.instrumentation.queries.recorder import not_captured
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Iterable
 
-    from asgi_analytics.instrumentation.queries.statement import Statement
-
-
-class _OpenCursor:
-    """What is known of a cursor that is not at its end; asyncpg's own objects have no room for it."""
-
-    __slots__ = ("context", "duration", "recorder", "rows", "started", "statement")
-
-    def __init__(self, recorder: QueryRecorder, statement: Statement) -> None:
-        self.recorder = recorder
-        self.statement = statement
-        # The event belongs to the request that opened the cursor, wherever the garbage collector ends it.
-        self.context: Context = copy_context()
-        self.started = perf_counter_ns()
-        self.duration = 0
-        self.rows = 0
-        self.context.run(recorder.begin, statement)
-
-    def spend(self, started: int) -> None:
-        duration = (perf_counter_ns() - started) // 1000
-        self.duration += duration
-        self.context.run(self.recorder.spend, duration)
-
-    def end(self, error: BaseException | None) -> None:
-        self.context.run(self.recorder.end, self.statement, self.duration, self.rows, error)
+    from asgi_analytics.instrumentation.queries.patches import Patches, Target
 
 
-class CursorTap:
-    """The cursors that are open, by their identity, and the methods through which they are watched."""
+class Cursors:
+    """The cursors that are open, and the replacements of the methods through which they are watched."""
 
-    def __init__(self) -> None:
-        self.recorder: QueryRecorder | None = None
-        self._open: dict[int, _OpenCursor] = {}
+    def __init__(self, patches: Patches) -> None:
+        self._patches = patches
+        # By the id of the cursor, which has no room for it; `collection` takes it out when the cursor goes away.
+        self._open: dict[int, OpenQuery] = {}
 
-    def targets(self) -> Iterable[tuple[Any, str, Callable[..., Any]]]:
-        """Return the owner, the name, and what makes the replacement."""
+    def targets(self) -> Iterable[Target]:
+        """Return what is to be replaced."""
         base, iterator = asyncpg.cursor.BaseCursor, asyncpg.cursor.CursorIterator
         cursor = asyncpg.cursor.Cursor
         return [
@@ -61,65 +37,63 @@ class CursorTap:
             (base, "__del__", self.collection),
         ]
 
-    def finish(self) -> None:
-        """End what is open: their last steps will not be seen."""
+    def end_all(self) -> None:
+        """End what is open."""
         for key in list(self._open):
-            self._end(key, None)
+            self._end(key)
 
-    def _begin(self, cursor: Any) -> _OpenCursor | None:
-        if self.recorder is None or (statement := self.recorder.watch(getattr(cursor, "_query", None))) is None:
+    def _begin(self, cursor: Any) -> OpenQuery | None:
+        recorder = self._patches.recorder
+        if recorder is None or (statement := recorder.watch(getattr(cursor, "_query", None))) is None:
             return None
-        entry = self._open[id(cursor)] = _OpenCursor(self.recorder, statement)
-        return entry
+        query = self._open[id(cursor)] = OpenQuery(recorder, statement)
+        return query
 
-    def _end(self, key: int, error: BaseException | None) -> None:
-        entry = self._open.pop(key, None)
-        if entry is not None:
-            try:
-                entry.end(error)
-            except Exception as inner:
-                not_captured(inner)
+    def _end(self, key: int, error: BaseException | None = None) -> None:
+        query = self._open.pop(key, None)
+        if query is not None:
+            query.end(error)
 
-    async def _step(self, cursor: Any, entry: _OpenCursor, pending: Awaitable[Any], *, brings_rows: bool) -> Any:
-        started, entry.started = entry.started or perf_counter_ns(), 0
+    async def _step(self, cursor: Any, query: OpenQuery, pending: Awaitable[Any], *, brings_rows: bool) -> Any:
+        started = query.start_step()
         try:
             result = await pending
         except BaseException as error:
-            entry.spend(started)
+            query.spend(started)
             self._end(id(cursor), error)
             raise
-        entry.spend(started)
+        query.spend(started)
         try:
             if brings_rows:
-                entry.rows += len(result)
+                query.add_rows(len(result))
             if cursor._exhausted:
-                self._end(id(cursor), None)
-        except Exception as inner:  # another asyncpg
+                self._end(id(cursor))
+        except Exception as inner:  # another version of asyncpg
             not_captured(inner)
         return result
 
     # -- replacements
 
     def next_row(self, original: Any) -> Any:
-        """Watch the first row of an iteration, where the statement is prepared; the others are nobody's business."""
+        """Watch the first row of an iteration, before which the statement is prepared; others are not steps."""
 
         @functools.wraps(original)
         def wrapper(cursor: Any) -> Any:
-            if getattr(cursor, "_state", True) is not None or self.recorder is None:
+            if getattr(cursor, "_state", True) is not None or self._patches.recorder is None:
                 return original(cursor)
             return first_row(cursor, original(cursor))
 
         async def first_row(cursor: Any, pending: Awaitable[Any]) -> Any:
-            if self._begin(cursor) is None:
+            query = self._begin(cursor)
+            if query is None:
                 return await pending
             try:
                 return await pending
             except StopAsyncIteration:
                 raise
             except BaseException as error:
-                entry = self._open.get(id(cursor))
-                if entry is not None:  # not ended by a step: it failed before the first one
-                    entry.spend(entry.started)
+                if id(cursor) in self._open:  # not ended by a step: it failed before the first one
+                    query.spend(query.start_step())
                     self._end(id(cursor), error)
                 raise
 
@@ -130,10 +104,10 @@ class CursorTap:
 
         @functools.wraps(original)
         async def wrapper(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            entry = self._begin(cursor)
-            if entry is None:
+            query = self._begin(cursor)
+            if query is None:
                 return await original(cursor, *args, **kwargs)
-            return await self._step(cursor, entry, original(cursor, *args, **kwargs), brings_rows=False)
+            return await self._step(cursor, query, original(cursor, *args, **kwargs), brings_rows=False)
 
         return wrapper
 
@@ -142,10 +116,10 @@ class CursorTap:
 
         @functools.wraps(original)
         async def wrapper(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            entry = self._open.get(id(cursor)) or self._begin(cursor)
-            if entry is None:
+            query = self._open.get(id(cursor)) or self._begin(cursor)
+            if query is None:
                 return await original(cursor, *args, **kwargs)
-            return await self._step(cursor, entry, original(cursor, *args, **kwargs), brings_rows=True)
+            return await self._step(cursor, query, original(cursor, *args, **kwargs), brings_rows=True)
 
         return wrapper
 
@@ -154,10 +128,10 @@ class CursorTap:
 
         @functools.wraps(original)
         async def wrapper(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            entry = self._open.get(id(cursor))
-            if entry is None:
+            query = self._open.get(id(cursor))
+            if query is None:
                 return await original(cursor, *args, **kwargs)
-            return await self._step(cursor, entry, original(cursor, *args, **kwargs), brings_rows=True)
+            return await self._step(cursor, query, original(cursor, *args, **kwargs), brings_rows=True)
 
         return wrapper
 
@@ -167,8 +141,8 @@ class CursorTap:
         @functools.wraps(original)
         def wrapper(cursor: Any, *args: Any, **kwargs: Any) -> Any:
             pending = original(cursor, *args, **kwargs)
-            entry = self._open.get(id(cursor))
-            return pending if entry is None else self._step(cursor, entry, pending, brings_rows=False)
+            query = self._open.get(id(cursor))
+            return pending if query is None else self._step(cursor, query, pending, brings_rows=False)
 
         return wrapper
 
@@ -178,7 +152,7 @@ class CursorTap:
         @functools.wraps(original)
         def wrapper(cursor: Any) -> None:
             try:
-                self._end(id(cursor), None)
+                self._end(id(cursor))
             finally:
                 original(cursor)
 

@@ -2,16 +2,19 @@
 
 For each query that the application runs::
 
-    statement = recorder.watch(query)          # None: not a query of the application, so only pass it on
+    statement = recorder.watch(query)          # None: not a query of the application, so just run it
     started = perf_counter_ns()
     try:
         result = run the query
     except BaseException as error:
         recorder.failed(statement, started, error)
         raise
-    recorder.succeeded(statement, started, rows)
+    recorder.succeeded(statement, started, rows_of, result)
 
-A query that takes several steps, a cursor for instance, is counted when it begins, and recorded when it ends::
+``rows_of(result, statement, source)`` is the driver's function that counts the rows of a result. It may raise: the rows
+are not known then.
+
+A query that takes several steps, for example a cursor, is counted when it begins and recorded when it ends::
 
     recorder.begin(statement)
     recorder.spend(duration)                   # for each step, in microseconds
@@ -25,7 +28,7 @@ from __future__ import annotations
 import math
 from random import random
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import get_current
 
@@ -41,7 +44,13 @@ from asgi_analytics.instrumentation.queries.statement import Statement, normalis
 from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_analytics.client import AnalyticsClient
+    from asgi_analytics.context import RequestContext
+
+    RowsOf = Callable[[Any, Statement, Any], int | None]
+    """Returns the rows of a result; None if they are not known."""
 
 
 class QueryRecorder:
@@ -58,16 +67,19 @@ class QueryRecorder:
             raise ConfigError(f"slow_ms is {slow_ms!r}: use milliseconds from 0, or None")
         if not (_is_number(sample_rate) and 0 <= sample_rate <= 1):
             raise ConfigError(f"sample_rate is {sample_rate!r}: use a share from 0.0 to 1.0")
-        self._slow = math.inf if slow_ms is None else slow_ms * 1000
+        # In microseconds, the duration from which a query is kept without a look at the sample.
+        self._always_from = 0 if sample_rate == 1 else math.inf if slow_ms is None else slow_ms * 1000
         self._sample_rate = sample_rate
         self._capture_statement = capture_statement
         self._intake = checked_client(client).intake
 
+    def is_watching(self) -> bool:
+        """Tell whether queries are captured here: not in an excluded request, nor while capture is muted."""
+        return not suppressed.get() and ((request := current.get()) is None or not request.excluded)
+
     def watch(self, query: object) -> Statement | None:
         """Return what is known of a statement that is about to run; None for a query that is not to be captured."""
-        if suppressed.get() or ((request := current.get()) is not None and request.excluded):
-            return None
-        if not isinstance(query, str):
+        if not isinstance(query, str) or not self.is_watching():
             return None
         try:
             statement = normalise(query)
@@ -76,19 +88,31 @@ class QueryRecorder:
             return None
         return None if statement.is_control else statement
 
-    def succeeded(self, statement: Statement, started: int, rows: int | None) -> None:
-        """Record a query that went well; ``started`` is the `perf_counter_ns` before it."""
-        self._record(statement, started, rows, None)
+    def succeeded(
+        self, statement: Statement, started: int, rows_of: RowsOf, result: object, source: object = None
+    ) -> None:
+        """Record a query that went well; ``started`` is the `perf_counter_ns` before it.
+
+        ``source`` is passed on to ``rows_of``, for a driver whose result does not tell all.
+        """
+        duration = (perf_counter_ns() - started) // 1000
+        try:
+            rows = rows_of(result, statement, source)
+        except Exception as error:
+            not_captured(error)
+            rows = None
+        self._record(statement, duration, rows, None)
 
     def failed(self, statement: Statement, started: int, error: BaseException) -> None:
         """Record a query that raised."""
-        self._record(statement, started, None, error)
+        self._record(statement, (perf_counter_ns() - started) // 1000, None, error)
 
-    def _record(self, statement: Statement, started: int, rows: int | None, error: BaseException | None) -> None:
-        duration = (perf_counter_ns() - started) // 1000
-        self.begin(statement)
-        self.spend(duration)
-        self.end(statement, duration, rows, error)
+    def _record(self, statement: Statement, duration: int, rows: int | None, error: BaseException | None) -> None:
+        request = current.get()
+        if request is not None:
+            request.count_query(statement.fingerprint)
+            request.add_query_time(duration / 1000)
+        self._track(statement, duration, rows, error, request)
 
     def begin(self, statement: Statement) -> None:
         """Count a query in its request, whatever the sampling."""
@@ -102,23 +126,41 @@ class QueryRecorder:
 
     def end(self, statement: Statement, duration: int, rows: int | None, error: BaseException | None = None) -> None:
         """Track a query that was counted before, if it is kept; ``duration`` is in microseconds."""
+        self._track(statement, duration, rows, error, current.get())
+
+    def _track(
+        self,
+        statement: Statement,
+        duration: int,
+        rows: int | None,
+        error: BaseException | None,
+        request: RequestContext | None,
+    ) -> None:
         try:
-            if error is not None or duration >= self._slow or random() < self._sample_rate:  # noqa: S311
-                self._intake.record(self._make_record(statement, duration, rows, error))
+            if duration >= self._always_from or error is not None or random() < self._sample_rate:  # noqa: S311
+                self._intake.record(self._make_record(statement, duration, rows, error, request))
         except Exception as inner:
             not_captured(inner)
 
     def _make_record(
-        self, statement: Statement, duration: int, rows: int | None, error: BaseException | None
+        self,
+        statement: Statement,
+        duration: int,
+        rows: int | None,
+        error: BaseException | None,
+        request: RequestContext | None,
     ) -> QueryRecord:
         user_id = session_id = request_id = endpoint = span = None
-        if (request := current.get()) is not None:
+        if request is not None:
             user_id, session_id = request.user_id, request.session_id
             request_id, endpoint = request.request_id, request.endpoint
             span = request.span
         if trace := get_current():
             span = span_of(trace) or span
         text = statement.text if self._capture_statement else None
+        outcome = kind = sqlstate = None
+        if error is not None:
+            outcome, kind, sqlstate = query_outcome(error), error_type(error), sqlstate_of(error)
         return QueryRecord(
             self._intake.source,
             weight_with(user_id, session_id, endpoint, text),
@@ -134,9 +176,9 @@ class QueryRecorder:
             statement.fingerprint,
             duration,
             rows,
-            "ok" if error is None else query_outcome(error),
-            None if error is None else error_type(error),
-            None if error is None else sqlstate_of(error),
+            outcome or "ok",
+            kind,
+            sqlstate,
             endpoint,
         )
 
@@ -146,5 +188,5 @@ def _is_number(value: object) -> bool:
 
 
 def not_captured(error: Exception) -> None:
-    """Log a failure of our own, which must not become the application's."""
+    """Log a failure in capturing a query: it must not become the application's."""
     log_problem("query", "a query was not captured: %s", failure(error))
