@@ -55,8 +55,11 @@ class CapturedRequest(RequestContext):
     # Whether a WebSocket was accepted, and whether its client has closed it.
     accepted = False
     client_left = False
-    # The exception that was being handled when the response began, and what the server's send() has raised.
+    # The exception that was being handled when the response began.
     answering: BaseException | None = None
+    # The exception that broke a response in its middle, if a layer above completes the response all the same.
+    broken: BaseException | None = None
+    # What the server's send() has raised.
     send_error: OSError | None = None
     # The trace in which the response began.
     trace: Context | None = None
@@ -176,13 +179,13 @@ class CapturedRequest(RequestContext):
         After the response it is not the request's any more: a background task has raised.
         """
         try:
-            is_answered = exc is self.answering or (self.status or 0) >= 500
+            is_answered = exc is self.answering or exc is self.broken or (self.status or 0) >= 500
             # A WebSocket connection is never over while the application runs, whose errors are the connection's.
             is_over = self.ended is not None and self.method != "WEBSOCKET"
             exc = unwrapped(exc)
-            outcome = request_outcome(exc, self.send_error)
             for framework in self.plan.frameworks:
                 exc = unwrapped(framework.unwrap(exc))
+            outcome = request_outcome(exc, self.send_error)
             if not is_over or is_answered:
                 self.outcome = outcome
                 self.error_type = error_type(exc) if outcome == "error" else None
@@ -220,8 +223,8 @@ class CapturedRequest(RequestContext):
                 self.framework_state = None
             if self.trace is not None:
                 self.trace = None
-            if self.answering is not None or self.send_error is not None:
-                self.answering = self.send_error = None
+            if self.answering is not None or self.broken is not None or self.send_error is not None:
+                self.answering = self.broken = self.send_error = None
             if outer is not None:
                 self.outer = None
 
