@@ -77,7 +77,7 @@ class CapturedRequest(RequestContext):
         self.plan = plan
         self.scope: Scope | None = scope
         self.receive = receive
-        self._send = send
+        self.server_send = send
         self._exchange = exchange
         self.status: int | None = None
         self.response_bytes: int | None = 0
@@ -163,7 +163,7 @@ class CapturedRequest(RequestContext):
     async def send(self, message: Message) -> None:
         """Pass a message on, and take note of it when it is sent."""
         try:
-            await self._send(message)
+            await self.server_send(message)
         except Exception as error:
             if isinstance(error, OSError):
                 self.send_error = error
