@@ -165,13 +165,15 @@ class CapturedRequest(RequestContext):
         try:
             await self.server_send(message)
         except Exception as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and self.is_running:
                 self.send_error = error
             raise
         except BaseException:  # cancelled: the server has been handed the message
-            self._exchange.note(self, message)
+            if self.is_running:
+                self._exchange.note(self, message)
             raise
-        self._exchange.note(self, message)
+        if self.is_running:
+            self._exchange.note(self, message)
 
     def failed(self, exc: BaseException) -> None:
         """Take note of an exception that leaves the application, or that a framework answers; never raises.
@@ -205,8 +207,13 @@ class CapturedRequest(RequestContext):
         if scope is None:
             return
         try:
+            # Events that are tracked later, in tasks that the request has started, still say who asked.
+            if (user_id := self.user_id) is not None:
+                self._user_id = user_id
+            if (session_id := self.session_id) is not None:
+                self._session_id = session_id
             if not self.excluded:
-                self.plan.intake.record(self._record(scope))
+                self.plan.intake.record(self._record(scope, user_id, session_id))
         except Exception as error:
             log_problem("finish", "a request was not captured: %s", failure(error))
         finally:
@@ -228,19 +235,14 @@ class CapturedRequest(RequestContext):
             if outer is not None:
                 self.outer = None
 
-    def _record(self, scope: Scope) -> RequestRecord:
+    def _record(self, scope: Scope, user_id: UUID | str | int | None, session_id: str | None) -> RequestRecord:
         ended = self.ended or perf_counter_ns()
         status = self._exchange.answered(self)
         trace = get_current()
         if trace or self.trace:
             # The span that is current now, else the one in which the response began.
             self.span = span_of(trace) or (span_of(self.trace) if self.trace else None)
-        endpoint, user_id, session_id = self.endpoint, self.user_id, self.session_id
-        # Events that are tracked later, in tasks that the request has started, still say who asked.
-        if user_id is not None:
-            self._user_id = user_id
-        if session_id is not None:
-            self._session_id = session_id
+        endpoint = self.endpoint
         weight = RECORD_BYTES
         if user_id is not None or session_id is not None or self.plan.endpoint is not None:
             weight = weight_with(user_id, session_id, endpoint)
