@@ -160,7 +160,15 @@ async def test_an_exception_with_a_handler_is_handled_and_a_page_for_errors_is_n
     assert len(analytics.of("application_error")) == 1
 
 
-async def test_what_raises_after_the_start_is_what_was_raised(analytics: CapturedEvents) -> None:
+def passing_on(app: Any) -> Any:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    return middleware
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+async def test_what_raises_after_the_start_is_what_was_raised(analytics: CapturedEvents, layers: int) -> None:
     async def parts() -> AsyncIterator[bytes]:
         yield b"a"
         raise_unforeseen()
@@ -170,7 +178,8 @@ async def test_what_raises_after_the_start_is_what_was_raised(analytics: Capture
         return Stream(parts())
 
     with contextlib.suppress(Exception):
-        await run(AnalyticsMiddleware(silent(stream), client=analytics.client), http_scope("/stream"))
+        app = silent(stream, middleware=[passing_on] * layers)
+        await run(AnalyticsMiddleware(app, client=analytics.client), http_scope("/stream"))
 
     [request] = analytics.of("api_request")
     [error] = analytics.of("application_error")

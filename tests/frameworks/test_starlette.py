@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -144,3 +147,51 @@ def test_starlette_is_left_as_it_is_unless_the_middleware_stands_inside(inside: 
         """
     )
     assert done.split() == [str(not inside)]
+
+
+async def _pass_on(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("install", ["outermost", "usual"])
+async def test_a_stream_that_breaks_below_base_http_middleware_is_an_error(
+    analytics: CapturedEvents, layers: int, install: str
+) -> None:
+    async def broken(request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise_unforeseen()
+
+        return StreamingResponse(parts())
+
+    app: Any = Starlette(
+        routes=[Route("/broken", broken)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=_pass_on)] * layers
+    )
+    if install == "usual":
+        app.add_middleware(AnalyticsMiddleware, client=analytics.client)
+    else:
+        app = AnalyticsMiddleware(app, client=analytics.client)
+    with pytest.raises(Unforeseen):
+        await run(app, http_scope("/broken"))
+
+    [request], [error] = analytics.of("api_request"), analytics.of("application_error")
+    assert (request.data["status_code"], request.data["outcome"]) == (200, "error")
+    assert request.data["error_type"] == error.data["error_type"] == "tests.frameworks.contract.Unforeseen"
+
+
+async def test_a_background_task_that_raises_below_base_http_middleware_leaves_its_request_ok(
+    analytics: CapturedEvents,
+) -> None:
+    async def answered(request: Request) -> Response:
+        return PlainTextResponse("whole", background=BackgroundTask(raise_unforeseen))
+
+    app = Starlette(
+        routes=[Route("/answered", answered)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=_pass_on)]
+    )
+    with pytest.raises(Unforeseen):
+        await run(AnalyticsMiddleware(app, client=analytics.client), http_scope("/answered"))
+
+    assert analytics.of("api_request")[0].data["outcome"] == "ok"
+    assert len(analytics.of("application_error")) == 1

@@ -386,11 +386,30 @@ async def test_a_response_without_its_last_message_is_disconnected(analytics: Ca
     assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (200, "disconnected")
 
 
-async def test_nothing_sent_to_a_client_that_left_is_499(analytics: CapturedEvents) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        assert (await receive())["type"] == "http.disconnect"
+class ServerThatKnows(Server):
+    """Tells, as uvicorn and Hypercorn do, whether the client has left."""
 
-    await run(wrapped(app, analytics), http_scope(), [{"type": "http.disconnect"}])
+    disconnected = True
+    closed = True
+
+
+async def returning(scope: Scope, receive: Receive, send: Send) -> None:
+    pass
+
+
+async def test_returned_without_an_answer_is_an_error_with_500(analytics: CapturedEvents) -> None:
+    await run(wrapped(returning, analytics), http_scope())
+
+    assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (500, "error")
+    assert analytics.of("application_error") == []
+
+
+@pytest.mark.parametrize("by", ["receive", "send"])
+async def test_nothing_sent_to_a_client_that_is_known_to_have_left_is_499(analytics: CapturedEvents, by: str) -> None:
+    knowing, other = ServerThatKnows(), Server()
+    receive = knowing.receive if by == "receive" else other.receive
+    send = knowing.send if by == "send" else other.send
+    await wrapped(returning, analytics)(http_scope(), receive, send)
 
     assert (the_request(analytics)["status_code"], the_request(analytics)["outcome"]) == (499, "disconnected")
 

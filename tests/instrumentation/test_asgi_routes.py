@@ -262,3 +262,61 @@ async def test_a_function_that_does_not_know_the_endpoint_leaves_it_to_the_frame
 ) -> None:
     app = Starlette(routes=[Route("/a/{b}", page)])
     assert await endpoint_of(AnalyticsMiddleware(app, client=analytics.client, endpoint=endpoint), "/a/1") == expected
+
+
+async def test_a_route_mounted_as_an_application_has_its_template_and_costs_no_other_its_own(endpoint_of: Ask) -> None:
+    app = Starlette(
+        routes=[
+            Mount("/x", app=Route("/a/{b}", page)),
+            Mount("/y", app=Mount("/z", app=Route("/q", page))),
+            Mount("/h", app=Host("testserver", app=Router([Route("/i/{j}", page)]))),
+            Route("/p/{q}", page),
+        ]
+    )
+
+    assert await endpoint_of(app, "/x/a/1") == "/x/a/{b}"
+    assert await endpoint_of(app, "/x/b") is None
+    assert await endpoint_of(app, "/y/z/q") == "/y/z/q"
+    assert await endpoint_of(app, "/h/i/1", headers=[(b"host", b"testserver")]) == "/h/i/{j}"
+    assert await endpoint_of(app, "/p/1") == "/p/{q}"
+
+
+async def test_a_route_that_cannot_be_read_costs_no_other_its_template(endpoint_of: Ask) -> None:
+    class Unreadable(BaseRoute):
+        @property
+        def path_format(self) -> str:
+            raise ValueError("not now")
+
+        def matches(self, scope: Any) -> tuple[Match, Any]:
+            return Match.NONE, {}
+
+    app = Starlette(routes=[Unreadable(), Route("/p/{q}", page), Mount("/m", routes=[Unreadable(), Route("/r", page)])])
+
+    assert await endpoint_of(app, "/p/1") == "/p/{q}"
+    assert await endpoint_of(app, "/m/r") == "/m/r"
+
+
+async def test_a_single_route_or_mount_can_be_the_whole_application(endpoint_of: Ask) -> None:
+    routed = Mount("/x/{y}", app=Router([Route("/a/{b}", page)]))
+
+    assert await endpoint_of(Route("/a/{b}", page), "/a/1") == "/a/{b}"
+    assert await endpoint_of(Route("/a/{b}", page), "/nowhere") is None
+    assert await endpoint_of(routed, "/x/1/a/1") == "/x/{y}/a/{b}"
+    assert await endpoint_of(GZipMiddleware(routed), "/x/1/a/1") == "/x/{y}/a/{b}"
+    assert await endpoint_of(Mount("/x", app=Route("/a/{b}", page)), "/x/a/1") == "/x/a/{b}"
+
+
+@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this release of FastAPI has no frontend()")
+async def test_the_files_of_a_frontend_have_one_template(endpoint_of: Ask, tmp_path: Path) -> None:
+    (tmp_path / "app.js").write_text("a")
+    app = FastAPI()
+    app.add_api_route("/api/{x}", lambda x: x)
+    app.frontend("/web", directory=tmp_path)
+    mounting = Starlette(routes=[Mount("/t/{tenant}", app)])
+
+    assert await endpoint_of(app, "/api/1") == "/api/{x}"
+    assert await endpoint_of(app, "/web/app.js") == "/web/{path}"
+    assert await endpoint_of(app, "/web/missing.js") == "/web/{path}"
+    assert await endpoint_of(app, "/nowhere") is None
+    assert await endpoint_of(mounting, "/t/acme/web/app.js") == "/t/{tenant}/web/{path}"
+    assert await endpoint_of(mounting, "/t/acme/api/1") == "/t/{tenant}/api/{x}"

@@ -1,4 +1,4 @@
-"""An application behind uvicorn or gunicorn, in a process of its own."""
+"""An application behind a real server, in a process of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Serving:
         self.port = free_port()
         self.log = folder / "log"
         (folder / "shop.py").write_text(code)
-        address = {"uvicorn": f"--port={self.port}", "gunicorn": f"--bind=127.0.0.1:{self.port}"}[command[0]]
+        is_bound = command[0] in ("gunicorn", "hypercorn")
+        address = f"--bind=127.0.0.1:{self.port}" if is_bound else f"--port={self.port}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command, address, "shop:app"], cwd=folder, env=environ, stdout=log, stderr=log

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asgi_analytics.exceptions import unwrapped
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.instrumentation.requests.framework import Framework, Template
 from asgi_analytics.instrumentation.requests.request import captured_request
@@ -60,9 +61,10 @@ class Litestar(Framework):
         return None
 
     def unwrap(self, exc: BaseException) -> BaseException:
-        """Return what Litestar has dressed up because the response had begun."""
-        dressed = type(exc).__name__ == "LitestarException" and "after response started" in str(exc)
-        return exc.__cause__ if dressed and exc.__cause__ is not None else exc
+        """Return the application's exception: once a response has begun, each layer of Litestar wraps it anew."""
+        while type(exc).__name__ == "LitestarException" and "after response started" in str(exc) and exc.__cause__:
+            exc = unwrapped(exc.__cause__)
+        return exc
 
 
 class _AfterException:

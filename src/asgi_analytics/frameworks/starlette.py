@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
 
-from asgi_analytics.frameworks.starlette_routes import RouteTable
+from asgi_analytics.frameworks.starlette_routes import RouteTable, is_route
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.instrumentation.requests.framework import Framework, Template
 
@@ -21,16 +22,28 @@ _MOST_LAYERS = 100
 
 
 class Starlette(Framework):
-    """Routes by the tables of the routers that have served a request; the middleware outside of the error handler.
+    """Knows routes from the tables of the routers that have served a request, and hooks Starlette's outermost layer.
 
-    Starlette puts what ``add_middleware`` adds inside of the layer that answers for unhandled exceptions, where the
-    answer cannot be seen. That layer is made to run inside of the middleware.
+    Starlette puts what ``add_middleware`` adds inside the layer that answers unhandled exceptions, where the answer
+    cannot be seen. That layer is made to run inside the middleware.
     """
 
     module = "starlette.routing"
 
     def __init__(self) -> None:
         self._tables: dict[int, RouteTable] = {}
+        # In place of a router, if the application is a single route or mount.
+        self._bare_root: Any = None
+
+    @classmethod
+    def detect(cls, app: object) -> Self | None:
+        """Return an instance that knows whether the application is a single route."""
+        found = super().detect(app)
+        if found is not None:
+            route = next((layer for layer in _layers_of(app) if is_route(layer)), None)
+            if route is not None and not hasattr(route, "redirect_slashes"):
+                found._bare_root = SimpleNamespace(routes=[route])
+        return found
 
     @classmethod
     def needs_hooks(cls, app: object) -> bool:
@@ -40,7 +53,7 @@ class Starlette(Framework):
 
     @classmethod
     def install_hooks(cls) -> None:
-        """Make Starlette's outermost layer ask for the middleware inside of it."""
+        """Make Starlette's outermost layer ask for the middleware inside it."""
         errors = sys.modules.get("starlette.middleware.errors")
         if errors is None:
             return
@@ -60,7 +73,7 @@ class Starlette(Framework):
 
     def template(self, scope: Scope, state: Any) -> Template | None:
         """Return the route that the outermost router and those below it have matched."""
-        root = scope.get("router")
+        root = self._bare_root or scope.get("router")
         if root is None:
             return None
         table = self._tables.get(id(root))
@@ -74,7 +87,7 @@ class Starlette(Framework):
 
 
 def _outermost(layer: Any, run_layer: Callable[..., Awaitable[None]]) -> AnalyticsMiddleware | None:
-    """Return the middleware that stands inside of a layer, around that layer; None where there is none."""
+    """Return the middleware that stands inside a layer, around that layer; None if there is none."""
     for app in _layers_of(getattr(layer, "app", None)):
         if isinstance(app, AnalyticsMiddleware):
             outermost = copy.copy(app)

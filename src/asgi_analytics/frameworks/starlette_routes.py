@@ -1,8 +1,8 @@
-"""Which template a request took through a tree of routers, found without walking the tree again.
+"""Find the template of the route that a request took through a tree of routers, without walking the tree again.
 
-The tree is Starlette's: routers have ``routes``; a route has a ``path_format`` and an ``endpoint``, a mount a
-``path_regex`` and an ``app``. Each endpoint is looked up in a table made from the whole tree; what the table says is
-checked against the request, and a route that was added meanwhile makes it anew.
+The tree is Starlette's: routers have ``routes``; a route has a ``path_format`` and an ``endpoint``, a mount has a
+``path_regex`` and an ``app``. A table of the whole tree is made once, and each endpoint is looked up in it. What the
+table says is checked against the request. The table is made again when routes have been added.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics.instrumentation.requests.framework import Template
+from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,14 +52,19 @@ class RouteTable:
         # Each list of routes in the tree, and what was in it.
         self._lists: list[tuple[list[Any], list[Any]]] = []
         self._open_mounts: list[_Leaf] = []
+        # The concrete path that mounts of routers consume, and their prefix.
+        self._prefixes: list[tuple[re.Pattern[str], str]] = []
         self._unknown: dict[int, object] = {}
         self._build()
 
     def find(self, scope: Scope) -> Template | None:
         """Return the template of the route that a request took; None if it took none."""
+        included = scope.get("fastapi")
         lone = self._lone.get(id(scope.get("route")))
-        if lone is not None and "app_root_path" not in scope and "fastapi" not in scope:
+        if lone is not None and "app_root_path" not in scope and included is None:
             return lone
+        if included is not None and (frontend_path := included.get("frontend_path")) is not None:
+            return self._frontend(scope, frontend_path)
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return None
@@ -97,11 +103,24 @@ class RouteTable:
                 return leaf.template
         return None
 
+    def _frontend(self, scope: Scope, frontend_path: str) -> Template | None:
+        """Return the template of a directory that FastAPI's ``frontend()`` serves; its route has no endpoint.
+
+        Such a route has no parameters: what stands before the file's path is the template.
+        """
+        mounted = _mounted(scope)
+        template = _path_below(scope).removesuffix(frontend_path).rstrip("/") + _MOUNT_TAIL
+        if not mounted:
+            return Template(template)
+        return next(
+            (Template(prefix + template) for mounts, prefix in self._prefixes if mounts.fullmatch(mounted)), None
+        )
+
     def _has_changed(self) -> bool:
         return any(routes != before for routes, before in self._lists)
 
     def _build(self) -> None:
-        self._leaves, self._lists, self._open_mounts = {}, [], []
+        self._leaves, self._lists, self._open_mounts, self._prefixes = {}, [], [], []
         self._visit_all(self.root.routes, "", "", 0)
         # Routes that are in one place only, not below a mount: none of them has another template while it lives.
         self._lone = {
@@ -116,15 +135,21 @@ class RouteTable:
         if isinstance(routes, list):
             self._lists.append((routes, list(routes)))
         for route in list(routes):
-            # FastAPI includes a router by reference; its contexts are the routes with all their prefixes.
-            if (contexts := getattr(route, "effective_route_contexts", None)) is None:
-                self._visit(route, (route,), prefix, mounts, depth)
-                continue
-            for included in _included_lists(route):
-                self._lists.append((included, list(included)))
-            for context in contexts():
-                effective = getattr(context, "starlette_route", None) or context
-                self._visit(effective, (context, effective), prefix, mounts, depth)
+            try:
+                self._visit_either(route, prefix, mounts, depth)
+            except Exception as error:  # the other routes are known all the same
+                log_problem(("route", type(route)), "the endpoint of a route is not known: %s", failure(error))
+
+    def _visit_either(self, route: Any, prefix: str, mounts: str, depth: int) -> None:
+        """Visit a route, or each of those that FastAPI includes by reference: its contexts, with all their prefixes."""
+        if (contexts := getattr(route, "effective_route_contexts", None)) is None:
+            self._visit(route, (route,), prefix, mounts, depth)
+            return
+        for included in _included_lists(route):
+            self._lists.append((included, list(included)))
+        for context in contexts():
+            effective = getattr(context, "starlette_route", None) or context
+            self._visit(effective, (context, effective), prefix, mounts, depth)
 
     def _visit(self, route: Any, names: tuple[object, ...], prefix: str, mounts: str, depth: int) -> None:
         path_format: Any = getattr(route, "path_format", None)
@@ -145,6 +170,8 @@ class RouteTable:
             self._open_mounts.append(leaf)
         else:
             leaf = _Leaf(None, mounts, depth, route)  # a router that was reached and has found nothing
+            if leaf.mounts is not None:
+                self._prefixes.append((leaf.mounts, prefix))
             self._visit_all(below, prefix, mounts, depth + 1)
         self._add((*names, route.app), leaf)
 
@@ -201,26 +228,39 @@ def _matches(leaf: _Leaf, scope: Scope) -> bool:
     regex = getattr(leaf.route, "path_regex", None)
     if regex is None:
         return True
+    return regex.match(_path_below(scope)) is not None
+
+
+def _path_below(scope: Scope) -> str:
+    """Return the part of the path that is left to the innermost router."""
     path: str = scope["path"]
     root_path: str = scope.get("root_path") or ""
-    if root_path and path.startswith(root_path):
-        path = path[len(root_path) :]
-    return regex.match(path) is not None
+    return path[len(root_path) :] if root_path and path.startswith(root_path) else path
+
+
+def is_route(app: object) -> bool:
+    """Tell whether an ASGI application is a single route, a mount or a host: each can stand without a router."""
+    return hasattr(app, "matches") and hasattr(app, "handle") and hasattr(app, "url_path_for")
 
 
 def _routes_of(mount: Any) -> Iterable[Any] | None:
-    """Return the routes below a mount or a host, through the middleware around them; None where it shows none."""
-    routes: Iterable[Any] | None
+    """Return the routes below a mount or a host, through the middleware around them; None if it shows none."""
     app = mount.app
     for _ in range(_DEEPEST):
         if app is None:
             break
-        if hasattr(app, "url_path_for"):
-            routes = app.routes
+        if (routes := _routes_in(app)) is not None:
             return routes
         app = getattr(app, "app", None)
-    base: Any = getattr(mount, "_base_app", None)  # what the mount's own middleware was put around
-    routes = base.routes if hasattr(base, "url_path_for") else None
+    return _routes_in(getattr(mount, "_base_app", None))  # what the mount's own middleware stands around
+
+
+def _routes_in(app: Any) -> Iterable[Any] | None:
+    if is_route(app) and not hasattr(app, "redirect_slashes"):  # FastAPI's routers can be matched as well
+        return [app]
+    if not hasattr(app, "url_path_for"):
+        return None
+    routes: Iterable[Any] | None = getattr(app, "routes", None)
     return routes
 
 

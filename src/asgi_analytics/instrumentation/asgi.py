@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -136,8 +137,8 @@ class AnalyticsMiddleware:
         """Wait, within ``close_timeout``, until what was tracked is settled."""
         client = self.client
         try:
-            if client.sink is not None:
-                # The worker has a thread of its own, and this blocks the loop on purpose: uvicorn raises the signal
+            if client.sink is not None or asyncio._get_running_loop() is None:  # the latter on trio
+                # The worker runs in another thread, and this blocks the loop on purpose: uvicorn raises the signal
                 # that ended it, which kills the process, as soon as the loop turns after the application's shutdown.
                 is_settled = client.flush()
             else:

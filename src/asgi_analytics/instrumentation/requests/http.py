@@ -81,13 +81,19 @@ def _unanswered(request: CapturedRequest) -> int:
     request.response_bytes = None
     if request.outcome == "error":
         return 500
+    if request.outcome == "ok" and not _has_left(request):
+        request.outcome = "error"  # it returned while the client waits: the server answers with a 500
+        return 500
     if request.outcome == "ok":
-        # The application returned. uvicorn knows whether the client has left, or waits: then it sends a 500.
-        if getattr(getattr(request.receive, "__self__", None), "disconnected", None) is False:
-            request.outcome = "error"
-            return 500
         request.outcome = "disconnected"
     return 499
+
+
+def _has_left(request: CapturedRequest) -> bool:
+    """Tell whether the client is known to have left; each server keeps that in a place of its own, or to itself."""
+    uvicorn = getattr(request.receive, "__self__", None)
+    hypercorn = getattr(request.server_send, "__self__", None)
+    return getattr(uvicorn, "disconnected", False) is True or getattr(hypercorn, "closed", False) is True
 
 
 HTTP = Exchange(note=_note, answered=_answered)

@@ -55,8 +55,11 @@ class CapturedRequest(RequestContext):
     # Whether a WebSocket was accepted, and whether its client has closed it.
     accepted = False
     client_left = False
-    # The exception that was being handled when the response began, and what the server's send() has raised.
+    # The exception that was being handled when the response began.
     answering: BaseException | None = None
+    # The exception that broke a response in its middle, if a layer above completes the response all the same.
+    broken: BaseException | None = None
+    # What the server's send() has raised.
     send_error: OSError | None = None
     # The trace in which the response began.
     trace: Context | None = None
@@ -74,7 +77,7 @@ class CapturedRequest(RequestContext):
         self.plan = plan
         self.scope: Scope | None = scope
         self.receive = receive
-        self._send = send
+        self.server_send = send
         self._exchange = exchange
         self.status: int | None = None
         self.response_bytes: int | None = 0
@@ -160,15 +163,17 @@ class CapturedRequest(RequestContext):
     async def send(self, message: Message) -> None:
         """Pass a message on, and take note of it when it is sent."""
         try:
-            await self._send(message)
+            await self.server_send(message)
         except Exception as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and self.is_running:
                 self.send_error = error
             raise
         except BaseException:  # cancelled: the server has been handed the message
-            self._exchange.note(self, message)
+            if self.is_running:
+                self._exchange.note(self, message)
             raise
-        self._exchange.note(self, message)
+        if self.is_running:
+            self._exchange.note(self, message)
 
     def failed(self, exc: BaseException) -> None:
         """Take note of an exception that leaves the application, or that a framework answers; never raises.
@@ -176,13 +181,13 @@ class CapturedRequest(RequestContext):
         After the response it is not the request's any more: a background task has raised.
         """
         try:
-            is_answered = exc is self.answering or (self.status or 0) >= 500
+            is_answered = exc is self.answering or exc is self.broken or (self.status or 0) >= 500
             # A WebSocket connection is never over while the application runs, whose errors are the connection's.
             is_over = self.ended is not None and self.method != "WEBSOCKET"
             exc = unwrapped(exc)
-            outcome = request_outcome(exc, self.send_error)
             for framework in self.plan.frameworks:
                 exc = unwrapped(framework.unwrap(exc))
+            outcome = request_outcome(exc, self.send_error)
             if not is_over or is_answered:
                 self.outcome = outcome
                 self.error_type = error_type(exc) if outcome == "error" else None
@@ -202,8 +207,13 @@ class CapturedRequest(RequestContext):
         if scope is None:
             return
         try:
+            # Events that are tracked later, in tasks that the request has started, still say who asked.
+            if (user_id := self.user_id) is not None:
+                self._user_id = user_id
+            if (session_id := self.session_id) is not None:
+                self._session_id = session_id
             if not self.excluded:
-                self.plan.intake.record(self._record(scope))
+                self.plan.intake.record(self._record(scope, user_id, session_id))
         except Exception as error:
             log_problem("finish", "a request was not captured: %s", failure(error))
         finally:
@@ -220,24 +230,19 @@ class CapturedRequest(RequestContext):
                 self.framework_state = None
             if self.trace is not None:
                 self.trace = None
-            if self.answering is not None or self.send_error is not None:
-                self.answering = self.send_error = None
+            if self.answering is not None or self.broken is not None or self.send_error is not None:
+                self.answering = self.broken = self.send_error = None
             if outer is not None:
                 self.outer = None
 
-    def _record(self, scope: Scope) -> RequestRecord:
+    def _record(self, scope: Scope, user_id: UUID | str | int | None, session_id: str | None) -> RequestRecord:
         ended = self.ended or perf_counter_ns()
         status = self._exchange.answered(self)
         trace = get_current()
         if trace or self.trace:
             # The span that is current now, else the one in which the response began.
             self.span = span_of(trace) or (span_of(self.trace) if self.trace else None)
-        endpoint, user_id, session_id = self.endpoint, self.user_id, self.session_id
-        # Events that are tracked later, in tasks that the request has started, still say who asked.
-        if user_id is not None:
-            self._user_id = user_id
-        if session_id is not None:
-            self._session_id = session_id
+        endpoint = self.endpoint
         weight = RECORD_BYTES
         if user_id is not None or session_id is not None or self.plan.endpoint is not None:
             weight = weight_with(user_id, session_id, endpoint)
