@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from asgi_analytics.pipeline.queue import weight_of
 from asgi_analytics.pipeline.stats import LockFreeCounter, Stats
 from tests.kit.queues import make, put, run_all
 
@@ -23,7 +24,7 @@ def test_taking_is_bound_by_count_and_bytes_but_one_event_always_fits() -> None:
         put(queue, b"x" * size)
     taken = []
     while batch := ledger.take(2, 12):
-        taken.append([len(line) for line in batch])
+        taken.append([weight_of(line) for line in batch])
         ledger.settle(batch, duplicates=0, rejected=[])
     assert taken == [[5, 5], [5], [50], [1]]
 

@@ -110,7 +110,7 @@ def _call(function: Callable[[Scope], object], scope: Scope, name: str) -> UUID 
     except Exception as error:
         log_problem((name, function), "the middleware's %s raised %s", name, failure(error))
         return None
-    if value is None or is_id(value):
+    if value is None or type(value) is UUID or is_id(value):
         return value
     log_problem((name, function), "the middleware's %s returned a %s, not an id", name, type(value).__name__)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 from opentelemetry.context import get_current
 
@@ -19,7 +20,6 @@ from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
     from opentelemetry.context import Context
 
@@ -243,9 +243,9 @@ class CapturedRequest(RequestContext):
             # The span that is current now, else the one in which the response began.
             self.span = span_of(trace) or (span_of(self.trace) if self.trace else None)
         endpoint = self.endpoint
-        weight = RECORD_BYTES
-        if user_id is not None or session_id is not None or self.plan.endpoint is not None:
-            weight = weight_with(user_id, session_id, endpoint)
+        # A UUID and the template of a route are in the usual weight.
+        is_usual = (user_id is None or type(user_id) is UUID) and session_id is None and self.plan.endpoint is None
+        weight = RECORD_BYTES if is_usual else weight_with(user_id, session_id, endpoint)
         queries = self.queries
         return RequestRecord(
             self.plan.intake.source,
