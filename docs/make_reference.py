@@ -44,6 +44,7 @@ PUBLIC = {
     "asgi_analytics.MemorySink": [],
     "asgi_analytics.sinks.http.HttpSink": [],
     "asgi_analytics.web.ingestion.create_ingestion_app": [],
+    "asgi_analytics.instrumentation.psycopg.instrument_psycopg": [],
     "asgi_analytics.testing.capture_events": [],
 }  # fmt: skip
 COMMANDS = {"analytics-migrate": "asgi_analytics.cli.migrate", "analytics-ingest": "asgi_analytics.cli.ingest"}

@@ -1,4 +1,4 @@
-"""Observes the calls of a function, whatever kind of function it is, without being noticed."""
+"""Observes the calls of a function of any kind, without being noticed."""
 
 from __future__ import annotations
 

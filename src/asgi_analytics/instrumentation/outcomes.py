@@ -1,4 +1,4 @@
-"""How a request or a query ended: one table of errors, cancellations, timeouts and clients that left."""
+"""How a request or a query ended: errors, cancellations, timeouts and clients that left, told apart in one place."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "57014", "55P03"
 
 
 def request_outcome(exc: BaseException, send_error: OSError | None = None) -> str:
-    """Return error, disconnected or cancelled for what an application raised; of a group, the gravest.
+    """Return error, disconnected or cancelled for what an application raised; for a group, the gravest.
 
-    ``send_error`` is what the server's ``send`` raised: the client has left.
+    ``send_error`` is what the server's ``send`` raised, because the client has left.
     """
     outcomes = {_outcome_of_one(one, send_error) for one in leaves(exc)}
     return "error" if "error" in outcomes else "disconnected" if "disconnected" in outcomes else "cancelled"
 
 
 def query_outcome(error: BaseException) -> str:
-    """Return cancelled, timeout or error; what the server cancelled is a timeout if its message says so."""
+    """Return cancelled, timeout or error; a query that the server cancelled timed out if the message says so."""
     if _is_cancellation(error):
         return "cancelled"
     if isinstance(error, TimeoutError):
@@ -41,7 +41,7 @@ def query_outcome(error: BaseException) -> str:
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the five characters that the server gave the error, as asyncpg and psycopg keep them."""
+    """Return the server's five-character code of an error, as asyncpg and psycopg keep it; None if it has none."""
     sqlstate = getattr(error, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None
 
@@ -63,7 +63,7 @@ def _names(exc: BaseException) -> list[str]:
 
 
 def _with_causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it was raised from: frameworks wrap a server's OSError."""
+    """Yield an exception and its causes: frameworks wrap the server's OSError."""
     one: BaseException | None = exc
     for _ in range(_MOST_CAUSES):
         if one is None:

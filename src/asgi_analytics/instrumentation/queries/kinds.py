@@ -1,4 +1,4 @@
-"""What kind of statement it is and which table it is about, told from its words."""
+"""What kind of statement it is, and which table it is about, judged by its words."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_A_NAME = frozenset(["only", "table", "if", "not", "exists", "into", "from"]
 
 
 def classify(words: list[str]) -> tuple[str, str | None, bool]:
-    """Return kind, table, and whether there is nothing but transaction control."""
+    """Return the kind, the table if any, and whether the statement is nothing but transaction control."""
     at, end = 0, len(words)
     first = None
     while at < end:
@@ -53,7 +53,7 @@ def classify(words: list[str]) -> tuple[str, str | None, bool]:
 
 
 def _main_statement(words: list[str], at: int, common: set[str]) -> int:
-    """Return where the main statement of a WITH begins, and collect the names that the WITH defines."""
+    """Return where the main statement of a WITH begins; add the names that the WITH defines to ``common``."""
     for index in _on_its_level(words, at):
         word, before = words[index], words[index - 1]
         if before in ("with", "recursive", ","):
@@ -88,11 +88,11 @@ def _table(words: list[str], at: int, common: set[str]) -> str | None:
     if verb == "select" and start <= end and words[start - 1] == "(":
         return None  # a function
     plain = (part[1:-1].replace('""', '"') if part[0] == '"' else part for part in name)
-    return ".".join(plain)[:200] or None  # "" is no name
+    return ".".join(plain)[:200] or None  # "" is not a name
 
 
 def _from(words: list[str], at: int) -> int:
-    """Return where FROM stands at the level of the verb; the end when nowhere."""
+    """Return the place after the FROM at the level of the verb; the end if there is none."""
     for index in _on_its_level(words, at):
         if words[index] == "from" and words[index - 1] not in ("distinct", "rows"):
             return index + 1
@@ -102,7 +102,7 @@ def _from(words: list[str], at: int) -> int:
 
 
 def _on_its_level(words: list[str], at: int) -> Iterator[int]:
-    """Yield the places behind a word that stand in the same brackets, up to their end."""
+    """Yield the places after a word within the same brackets."""
     depth = 0
     for index in range(at + 1, len(words)):
         if words[index] == "(":

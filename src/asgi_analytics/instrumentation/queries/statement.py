@@ -1,7 +1,7 @@
 """What may be kept of a SQL statement: its text without literals and comments, a fingerprint, its kind and its table.
 
-Written for PostgreSQL's lexical rules. Any text will do: what is no SQL is cut into words all the same, in time linear
-in its length, and a quote that never ends takes the rest of the text with it.
+It follows PostgreSQL's lexical rules. Any text is accepted: what is not SQL is cut into words all the same, in time
+linear in its length, and a quote that never ends takes the rest of the text with it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ MAX_TEXT = 2_000
 """Characters of a statement that are kept."""
 
 MAX_WORDS = 5_000
-"""Where reading a statement ends. Its text is full long before; only an enormous list can come this far."""
+"""Words of a statement that are read. Its text is full long before; only an enormous list can come this far."""
 
 MEMO_SIZE = 2_048
+"""Statements that are remembered. When they are too many, all of them are forgotten."""
+
 LONG = 4_096
-"""A longer statement is remembered by its hash: literals written into statements must not fill the memory."""
+"""Characters from which a statement is remembered by its hash: literals in statements must not fill the memory."""
 
 
 class Statement(NamedTuple):
@@ -33,7 +35,7 @@ class Statement(NamedTuple):
     query_type: str
     """SELECT, INSERT and so on: of the main statement of a WITH, of the first that does something in a script."""
     table: str | None
-    """The table that it is about, where there is one."""
+    """The table that it is about, if any."""
     is_control: bool
     """Whether it only begins, ends or describes a transaction or a session, or is empty."""
     is_read: bool
@@ -61,13 +63,13 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
-# In no statement that PostgreSQL takes but inside quotes; as text they would move a terminal's cursor, or be refused.
+# PostgreSQL accepts these inside quotes only; as text they would move a terminal's cursor, or be refused.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BLANK = re.compile(r"[\t\n\r\f\v]")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _BEFORE_A_SIGN = frozenset("([,=<>+*/%") | {"<=", ">=", "<>", "!="}
 
-_ABOUT_THE_SESSION = frozenset(  # asked by SQLAlchemy and asyncpg when they connect, in exactly these words
+_ABOUT_THE_SESSION = frozenset(  # what SQLAlchemy and asyncpg ask when they connect, in exactly these words
     [
         "select pg_catalog.version()",
         "select current_schema()",
@@ -75,12 +77,13 @@ _ABOUT_THE_SESSION = frozenset(  # asked by SQLAlchemy and asyncpg when they con
         "SELECT pg_catalog.pg_is_in_recovery()",
     ]
 )
+# Threads share the memo without a lock: each step is one operation of a dict, and at worst a statement is read twice.
 _memo: dict[str, Statement] = {}
 _long_memo: dict[tuple[int, int], Statement] = {}
 
 
 def normalise(statement: str) -> Statement:
-    """Return what may be kept of a statement; the same object for the same text while it is remembered."""
+    """Return what may be kept of a statement: the same object for the same text, as long as it is remembered."""
     known = _memo.get(statement)
     return _learn(statement) if known is None else known
 
