@@ -1,4 +1,4 @@
-"""Make the values that applications give fit for JSON and PostgreSQL, or refuse them with the reason, in bounded time."""
+"""Make the values that applications give fit for JSON and PostgreSQL, or refuse them with the reason."""
 
 from __future__ import annotations
 
