@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -211,3 +214,9 @@ def test_before_track_that_tracks_ends() -> None:
     client = AnalyticsClient(service="shop", before_track=lambda event: client.track(event) and event)  # type: ignore[arg-type, return-value]
     assert client.track(TASK) is False
     assert client.stats().queued == 0
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_client_is_not_pickled_and_says_what_to_do(copied: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match="make one in each process"):
+        copied(AnalyticsClient(service="shop"))

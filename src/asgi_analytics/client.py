@@ -6,7 +6,7 @@ import os
 import socket
 from datetime import UTC, datetime
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from opentelemetry.context import get_current
 
@@ -142,6 +142,13 @@ class AnalyticsClient:
     def __repr__(self) -> str:
         """Return the service and what waits."""
         return f"<AnalyticsClient service={self.settings.service!r} queued={len(self._queue.items)}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError: a client has a queue and a thread, which belong to its process."""
+        raise TypeError(
+            "an AnalyticsClient cannot be pickled or copied: make one in each process, at import or in the initializer of the "
+            "pool, instead of passing it as an argument"
+        )
 
     @property
     def sink(self) -> Any:

@@ -1,9 +1,13 @@
-"""The values that users give, made fit for JSON and PostgreSQL, or refused with the reason, within a bounded time."""
+"""Make the values that applications give fit for JSON and PostgreSQL, or refuse them with the reason."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
 from enum import Enum
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,7 +23,10 @@ MAX_DEPTH = 100
 """How deep values may be nested. PostgreSQL's own parser gives up at some thousands."""
 
 # Bound here: what freezes datetime in a test puts a class in its place whose objects cannot be encoded.
-_combine, _kept = datetime.combine, (datetime, UUID)
+_combine, _kept = datetime.combine, (datetime, time, UUID)
+
+_TEXTS = (PurePath, IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
+"""Classes whose objects are stored as their text."""
 
 
 class _Oversize(InvalidEvent):
@@ -34,7 +41,7 @@ class ByteBudget:
     """How much of an event's bytes is left to its values.
 
     A value that is met again and again is written each time: thirty lists that hold each other twice are a billion
-    values, and an object that knows its parent has no end. Whoever tracks must not wait for that.
+    values, and an object that knows its parent has no end. The caller of `track` must not wait for that.
     """
 
     __slots__ = ("left", "max_bytes")
@@ -43,7 +50,7 @@ class ByteBudget:
         self.max_bytes = self.left = max_bytes
 
     def take(self, size: int) -> None:
-        """Count so many bytes; raises `InvalidEvent` with the reason ``oversize`` where there is no budget for them."""
+        """Count so many bytes; raises `InvalidEvent` with the reason ``oversize`` if the budget does not allow them."""
         self.left -= size
         if self.left < 0:
             raise _Oversize(self.max_bytes)
@@ -61,7 +68,7 @@ def clean(value: Any, where: str, budget: ByteBudget, depth: int = 0) -> Any:
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
             raise InvalidEvent(f"{where} is a naive datetime: give it a time zone, datetime.now(UTC)")
-        return value if kind is datetime else exact_datetime(value)
+        return exact_datetime(value)
     if depth >= MAX_DEPTH:
         raise InvalidEvent(f"{where} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
@@ -77,15 +84,34 @@ def clean(value: Any, where: str, budget: ByteBudget, depth: int = 0) -> Any:
         return int.__index__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    if isinstance(value, date):
+    if isinstance(value, date | time):
         return value.isoformat()
-    # Decimals, bytes, times, structs, dataclasses, attrs: as msgspec writes them, one level, then look again.
+    # Decimals, bytes, durations, structs, dataclasses, attrs: as msgspec writes them, then look again.
     _measure(value, where, ByteBudget(budget.left), depth)
     try:
-        converted = msgspec.to_builtins(value, builtin_types=_kept, str_keys=True)
+        converted = msgspec.to_builtins(
+            value, builtin_types=_kept, str_keys=True, enc_hook=partial(_stand_in, where, budget.max_bytes)
+        )
     except (TypeError, ValueError) as error:
         raise InvalidEvent(f"{where}: {reason_of(error)}") from None
     return clean(converted, where, budget, depth + 1)
+
+
+def _stand_in(where: str, max_bytes: int, value: Any) -> Any:
+    """Return what is stored for an object that msgspec does not know; raises `InvalidEvent` for what is refused."""
+    kind = type(value)
+    if isinstance(value, _TEXTS):
+        return str(value)
+    if isinstance(value, str | int | float | date):
+        return clean(value, where, ByteBudget(max_bytes))
+    if isinstance(value, Mapping):
+        return dict(value)
+    if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(kind, "model_dump") and hasattr(kind, "model_fields"):  # pydantic
+        return value.model_dump(mode="json")
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    raise InvalidEvent(f"{where} holds a {name}, which is unsupported: give its text, number, list or dict")
 
 
 def _measure(value: Any, where: str, budget: ByteBudget, depth: int) -> None:
@@ -100,6 +126,10 @@ def _measure(value: Any, where: str, budget: ByteBudget, depth: int) -> None:
     elif isinstance(value, list | tuple | set | frozenset):
         parts = value
     elif names := getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", None):
+        parts = (getattr(value, name, None) for name in names)
+    elif kind.__module__ == "numpy":
+        budget.take(int(getattr(value, "size", 1)))
+    elif hasattr(kind, "model_dump") and isinstance(names := getattr(kind, "model_fields", None), dict):
         parts = (getattr(value, name, None) for name in names)
     elif attributes := getattr(kind, "__attrs_attrs__", None):
         parts = (getattr(value, attribute.name, None) for attribute in attributes)
@@ -117,7 +147,13 @@ def _clean_key(key: Any, where: str, budget: ByteBudget) -> str:
 
 
 def exact_datetime(value: datetime) -> datetime:
-    """Return a datetime of a class of its own as one of the standard class."""
+    """Return an aware datetime as one of the standard class, whose offset is of whole minutes as in RFC 3339.
+
+    Local times before time zones had offsets with seconds: such a moment is given in UTC.
+    """
+    offset = value.utcoffset()
+    if offset is not None and (offset.seconds % 60 or offset.microseconds):
+        value = value.astimezone(UTC)
     return _combine(value.date(), value.timetz())
 
 

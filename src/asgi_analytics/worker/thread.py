@@ -51,7 +51,7 @@ class ThreadHost:
         self._token = token
         self.sink: Sink = sink_from_url(url, token=token)
         self._inherited: list[object] = []
-        self._problem = object()  # this host's own in the log
+        self._problem = object()  # so that each host logs its own problems
         self._begin()
         _hosts.add(self)
 
@@ -63,7 +63,7 @@ class ThreadHost:
         self._stop = False
 
     def start(self) -> bool:
-        """Start the thread unless it runs; False where no thread can be started any more."""
+        """Start the thread unless it runs; False if no thread can be started any more."""
         if self._running:
             return True
         # Another thread, or the code that this call interrupted, is starting it already: never wait for that here.
@@ -74,7 +74,7 @@ class ThreadHost:
                 self._running = True
                 # Not threading.Thread, whose start() takes a lock that the code under this signal handler may hold.
                 _thread.start_new_thread(self._start_thread, ())
-                _finish_in_multiprocessing_children(self._client)
+                _finish_in_children(self._client)
             return True
         except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
             self._ended()
@@ -85,9 +85,9 @@ class ThreadHost:
     def _start_thread(self) -> None:
         """Start the worker's thread, in a short-lived one that may wait for threading's lock.
 
-        A thread that threading did not start itself is made known to it at the first look; in the child of a fork
-        CPython takes such a one apart under that same lock, before it is made anew: where another thread held it, the
-        child would hang in ``os.fork()``.
+        A thread that threading did not start becomes known to it when it is first looked at. In the child of a fork
+        CPython takes such a thread apart under that same lock, before the lock is made anew: if another thread held it,
+        the child would hang in ``os.fork()``.
         """
         try:
             threading.Thread(target=self._run, name="asgi-analytics worker", daemon=True).start()
@@ -121,7 +121,7 @@ class ThreadHost:
         """Let the next event start the thread again, unless it was told to end."""
         self._running = False
         client = self._client()
-        # Also where no thread could be started.
+        # Also if no thread could be started.
         if client is not None and not self._stop and not client._delivery.is_attached():
             client._queue.idle(self.start, wake_at=1)
 
@@ -191,25 +191,34 @@ class ThreadHost:
         """Begin anew in the child of a fork.
 
         The parent's loop, sink and connections are kept, untouched and unused, as long as the child lives: to finalise
-        them would close sockets in the middle of the parent's talk, or take them out of the epoll set that both share.
+        them would close sockets in the middle of the parent's conversation, or take them out of the epoll set that both share.
         """
         self._inherited += [self.sink, self._loop, self._task]
         self.sink = sink_from_url(self._url, token=self._token)
         self._begin()
 
 
-def _finish_in_multiprocessing_children(client: ref[AnalyticsClient]) -> None:
-    """Close the client at the end of a multiprocessing child, which leaves by ``os._exit`` and so past atexit."""
-    process = sys.modules.get("multiprocessing.process")
-    util = sys.modules.get("multiprocessing.util")
-    if process is None or util is None or process.parent_process() is None:
-        return
+def _finish_in_children(client: ref[AnalyticsClient]) -> None:
+    """Close the client at the end of a child of multiprocessing or billiard, or of a process of Celery's pool.
 
-    def close() -> None:
+    They leave by ``os._exit``, and so past atexit.
+    """
+
+    def close(**_: object) -> None:
         if (alive := client()) is not None:
             alive.close()
 
-    util.Finalize(None, close, exitpriority=100)
+    process = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None:
+        # billiard, Celery's fork of multiprocessing, has finalizers and the current process in common with it, but not
+        # the parent.
+        if process.parent_process() is not None or process.current_process().name != "MainProcess":
+            util.Finalize(None, close, exitpriority=100)
+    # Celery's pool runs no finalizers, but says when one of its processes ends.
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(close, weak=False, dispatch_uid=f"asgi_analytics {id(client())}")
 
 
 _hosts: WeakSet[ThreadHost] = WeakSet()
