@@ -194,7 +194,8 @@ def get_api_consumers(events: Sequence[Event], asked: Asked, limit: int = 100) -
     requests = [e for e in asked.within(events, "api_request") if e.user_id is not None]
     rows = [
         (
-            user, len(found), statuses(found, 400), statuses(found, 500), percentile(amounts(found, "duration_ms"), 0.95),
+            user, len(found), statuses(found, 400), statuses(found, 500),
+            percentile(amounts(found, "duration_ms"), 0.95),
             min(e.timestamp for e in found), max(e.timestamp for e in found),
         )
         for user, found in grouped(requests, lambda e: e.user_id).items()
@@ -239,7 +240,7 @@ def get_cocoon_activity(events: Sequence[Event], asked: Asked) -> Answer:
 
 
 def first_message(found: Iterable[Event]) -> str:
-    return min(e.data["error_message"].encode() for e in found).decode()
+    return str(min(e.data["error_message"].encode() for e in found).decode())
 
 
 def get_error_summary(events: Sequence[Event], asked: Asked) -> Answer:
@@ -262,7 +263,8 @@ def list_error_groups(events: Sequence[Event], asked: Asked) -> Answer:
         rows.append(
             (
                 fingerprint, newest.data["error_type"], first_message(found), newest.data["endpoint"], newest.service,
-                len(found), users(found), min(e.timestamp for e in found), newest.timestamp, newest.data["handled"], trend,
+                len(found), users(found), min(e.timestamp for e in found), newest.timestamp, newest.data["handled"],
+                trend,
             )
         )  # fmt: skip
     rows.sort(key=lambda row: row[0])

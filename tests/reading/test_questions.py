@@ -18,7 +18,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from tests.kit.databases import Database
 from tests.reading import expected
 from tests.reading.expected import Asked
-from tests.reading.happened import Event, random_events, insert
+from tests.reading.happened import Event, insert, random_events
 from tests.schema.happenings import keep_fresh
 
 DAY = timedelta(days=1)

@@ -10,8 +10,8 @@ import msgspec
 from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.categories import CategoryName, category_of, types_of
 from asgi_analytics.reading.question import Text, question
-from asgi_analytics.reading.ranges import Moment, Step, local
-from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.ranges import DAY, Moment, Step, local
+from asgi_analytics.reading.source import Source, refuse_too_many
 
 SQL = load(__package__, "aggregations.sql")
 
@@ -65,34 +65,29 @@ async def query_aggregations(
     timezone: str | None = None,
     service: Text | None = None,
 ) -> Aggregations:
-    """Count the events and the distinct users of each type in each local hour, day or week; oldest first."""
+    """Count the events and the distinct users of each type in each local hour, day or week; oldest first.
+
+    Hours, and days of time zones other than UTC, need the raw rows.
+    """
     asked = source.range(start, end, timezone)
     buckets = asked.buckets(STEPS[aggregation_type])
     only, but = types_of(
         None if event_category is None else [event_category], None if event_type is None else [event_type]
     )
+    split = buckets.split(DAY)
     async with source.snapshot() as snapshot:
-        await snapshot.require_raw([(asked.start, asked.end)], "this question")
-        rows = await snapshot.rows(_Counted, SQL["types"], asked.start, asked.end, buckets.edges, only, but, service)
-        [(users,)] = await snapshot.records(SQL["users"], asked.start, asked.end, only, but, service)
+        await snapshot.require_parts(split)
+        # The last row is that of all: the one without a bucket and a type.
+        *rows, (_, _, total_events, unique_users) = await snapshot.records(
+            SQL["types"], *split.bounds, buckets.edges, only, but, service
+        )
+    refuse_too_many(rows)
     return Aggregations(
         aggregations=[
-            Aggregation(
-                time_bucket=buckets.labels[row.bucket - 1],
-                event_category=category_of(row.event_type),
-                event_type=row.event_type,
-                metrics=Metrics(row.events, row.unique_users),
-            )
-            for row in rows
+            Aggregation(buckets.labels[bucket - 1], category_of(name), name, Metrics(events, users))
+            for bucket, name, events, users in rows
         ],
-        total_events=sum(row.events for row in rows),
-        unique_users=users,
+        total_events=total_events,
+        unique_users=unique_users,
         time_range=TimeRange(local(asked.start, asked.zone), local(asked.end, asked.zone)),
     )
-
-
-class _Counted(msgspec.Struct, frozen=True):
-    bucket: int
-    event_type: str
-    events: int
-    unique_users: int

@@ -41,9 +41,9 @@ async def get_overview_stats(
     source: Source, *, timezone: str | None = None, service: Text | None = None
 ) -> OverviewStats:
     """Count all users, tasks, cocoons and integrations ever known, and those of the day, week and month to today."""
-    now = source.now()
-    today = source.range(None, None, timezone)
-    day = now.astimezone(today.zone).date()
-    begins = [midnight(day - days * DAY, today.zone) for days in (0, 6, 29)]
+    now, zone = source.now(), source.zone_of(timezone)
+    today = now.astimezone(zone).date()
+    begins = [midnight(today - days * DAY, zone) for days in (0, 6, 29)]
+    ends = midnight(today + DAY, zone)
     async with source.snapshot() as snapshot:
-        return await snapshot.row(OverviewStats, SQL["overview"], *begins, today.end, now - DAY, service)
+        return await snapshot.row(OverviewStats, SQL["overview"], *begins, ends, now - DAY, service)

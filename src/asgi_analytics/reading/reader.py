@@ -6,10 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Self
 
-import asyncpg
 import msgspec
 
-from asgi_analytics.database.url import read_dsn
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import (
     aggregations,
@@ -24,9 +22,10 @@ from asgi_analytics.reading import (
     tasks,
     users,
 )
+from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
-from asgi_analytics.reading.source import ACQUIRE_TIMEOUT, Noted, Source, noted
+from asgi_analytics.reading.source import Noted, Source, noted
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -99,36 +98,18 @@ class AnalyticsReader(Source):
 
         Connections are made when they are needed, so opening works while the database is away. Raises `ConfigError`.
         """
-        known = read_dsn(url)
-        reader = cls.__new__(cls)
-        reader._set(timezone, statement_timeout, schema, clock)
-        reader._pool, reader._place = None, str(known)
-        reader._dsn, reader._connections = known.dsn, connections
-        return reader
-
-    _dsn: str | None = None
-    """Of a reader that was made from a URL."""
-    _connections: int = 0
+        pool = UrlPool(url, connections)
+        return cls(pool, timezone=timezone, statement_timeout=statement_timeout, schema=schema, clock=clock)
 
     async def open(self) -> None:
         """Open the pool of a reader that was made from a URL; without effect on any other."""
-        if self._dsn is None or self._pool is not None:
-            return
-        self._pool = await asyncpg.create_pool(
-            self._dsn,
-            min_size=0,
-            max_size=self._connections,
-            timeout=ACQUIRE_TIMEOUT,
-            statement_cache_size=0,  # a pooler hands each transaction to another connection, which has not prepared it
-            reset=_keep,  # nothing outlives a transaction, so a round trip per question is saved
-            server_settings={"application_name": "asgi-analytics-reader"},
-        )
+        if isinstance(self._pool, UrlPool):
+            await self._pool.open()
 
     async def aclose(self) -> None:
         """Close the pool of a reader that was made from a URL; questions that run are waited for."""
-        if self._dsn is not None and self._pool is not None:
-            pool, self._pool = self._pool, None
-            await pool.close()
+        if isinstance(self._pool, UrlPool):
+            await self._pool.aclose()
 
     async def __aenter__(self) -> Self:
         """Open the reader."""
@@ -165,7 +146,3 @@ class AnalyticsReader(Source):
                 definition=asked.definition,
             ),
         )
-
-
-async def _keep(connection: asyncpg.Connection[Any]) -> None:
-    """Leave a connection as it is."""

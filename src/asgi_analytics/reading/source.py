@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar
 
 import asyncpg
@@ -13,8 +13,9 @@ import msgspec
 
 from asgi_analytics.database.blocks import load
 from asgi_analytics.database.names import checked, quoted
-from asgi_analytics.errors import ConfigError, InvalidQuery, NoConnection
+from asgi_analytics.errors import ConfigError, InvalidQuery
 from asgi_analytics.reading.failures import FAILURES, read_error
+from asgi_analytics.reading.pool import ACQUIRE_TIMEOUT, UrlPool
 from asgi_analytics.reading.ranges import Buckets, Moment, Range, Split, read_zone
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
@@ -22,8 +23,6 @@ Answer = TypeVar("Answer", bound=msgspec.Struct)
 SQL = load(__package__, "source.sql")
 MOST_ROWS = 10_000
 """Rows of one answer. Blocks of SQL that could return more have LIMIT 10001, so that one too many is noticed."""
-ACQUIRE_TIMEOUT = 10.0
-"""Seconds until a connection must be there, whether the pool opens one or waits for one."""
 LATE = 5.0
 """Seconds after ``statement_timeout``, which the server keeps, until a server that says nothing is given up."""
 
@@ -47,7 +46,7 @@ class Source:
 
     def __init__(
         self,
-        pool: asyncpg.Pool[Any],
+        pool: asyncpg.Pool[Any] | UrlPool,
         *,
         timezone: str = "UTC",
         statement_timeout: float = 10.0,
@@ -56,13 +55,8 @@ class Source:
     ) -> None:
         if isinstance(pool, str) or not hasattr(pool, "acquire"):
             raise ConfigError("pool must be an asyncpg pool: to read from a URL use AnalyticsReader.from_url(url)")
-        self._set(timezone, statement_timeout, schema, clock)
-        self._pool: asyncpg.Pool[Any] | None = pool
-        self._place = "the database"
-
-    def _set(
-        self, timezone: str, statement_timeout: float, schema: str | None, clock: Callable[[], datetime] | None
-    ) -> None:
+        self._pool = pool
+        self._place = str(pool.url) if isinstance(pool, UrlPool) else "the database"
         try:
             self.zone = read_zone(timezone)
         except InvalidQuery as exc:
@@ -92,13 +86,14 @@ class Source:
 
     def range(self, start: Moment | None, end: Moment | None, timezone: str | None) -> Range:
         """Return the range of a question; by default it is the last 30 whole days and today."""
-        return self._note(Range.read(start, end, self._zone(timezone), self.now()))
+        return self._note(Range.read(start, end, self.zone_of(timezone), self.now()))
 
     def range_of_hours(self, start: Moment | None, end: Moment | None, timezone: str | None) -> Range:
         """Return the range of a question; by default it is the last 24 whole hours and the current one."""
-        return self._note(Range.read_hours(start, end, self._zone(timezone), self.now()))
+        return self._note(Range.read_hours(start, end, self.zone_of(timezone), self.now()))
 
-    def _zone(self, timezone: str | None) -> Any:
+    def zone_of(self, timezone: str | None) -> tzinfo:
+        """Return the zone of a question: that of the name, else that of the reader. Raises `InvalidQuery`."""
         return self.zone if timezone is None else read_zone(timezone)
 
     @staticmethod
@@ -114,8 +109,6 @@ class Source:
 
         Raises `ReadError`. A task that is cancelled in it has its statement cancelled in the server.
         """
-        if self._pool is None:
-            raise NoConnection("the reader is not open: use async with AnalyticsReader.from_url(url) as reader")
         try:
             async with (
                 self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection,
@@ -130,6 +123,12 @@ class Source:
                     raise
         except FAILURES as exc:
             raise read_error(exc, self._place, self._seconds) from None  # whose text may quote a row
+
+
+def refuse_too_many(rows: Sequence[Any]) -> None:
+    """Raise `InvalidQuery` for more rows than an answer may have."""
+    if len(rows) > MOST_ROWS:
+        raise InvalidQuery("start", f"the answer has more than {MOST_ROWS:,} rows: narrow the range, or page")
 
 
 def _utc_now() -> datetime:
@@ -156,8 +155,7 @@ class Snapshot:
         than 10,000 rows.
         """
         found = await self._fetch(sql, *parameters)
-        if len(found) > MOST_ROWS:
-            raise InvalidQuery("start", f"the answer has more than {MOST_ROWS:,} rows: narrow the range, or page")
+        refuse_too_many(found)
         if buckets is None:
             return [answer(*row) for row in found]
         return [answer(buckets.labels[number - 1], *values) for number, *values in found]
@@ -176,7 +174,7 @@ class Snapshot:
 
         ``why``: what the question cannot be answered without.
         """
-        for start, end in parts:
+        for start, end in (part for part in parts if part[0] < part[1]):
             [(kept_from, is_lost)] = await self._fetch(SQL["lost_rows"], start, end)
             if is_lost:
                 since = f"from {kept_from:%Y-%m-%dT%H:%MZ} on" if isinstance(kept_from, datetime) else "of no day"
