@@ -16,19 +16,7 @@ from tests.kit.databases import Database
 from tests.reading.happened import insert, random_events
 
 DAY = timedelta(days=1)
-EVIL = (
-    "'; DROP TABLE analytics_events; --",
-    '" OR 1=1',
-    "%",
-    "\\",
-    "$1",
-    "{}",
-    "a\0b",
-    "\ud800",
-    "🦋",
-    "\n",
-    "x" * 2000,
-)
+EVIL = ("'; DROP TABLE analytics_events; --", '"%\\$1{}\n🦋', "a\0b\ud800", "x" * 2000)
 KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
 )  # fmt: skip
@@ -47,7 +35,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 async def test_no_text_is_ever_sql(database: Database, reader: AnalyticsReader) -> None:
     now = datetime.now(UTC)
-    await insert(await database.connect(), random_events(Random(1), 200, now - 3 * DAY, now))
+    await insert(await database.connect(), random_events(Random(1), 200, now - DAY, now))
     asked = 0
     for name, parameter in texts():
         given: dict[str, Any] = {"fingerprint": "f1"} if name == "get_error_group" else {}
@@ -64,7 +52,7 @@ async def test_no_text_is_ever_sql(database: Database, reader: AnalyticsReader) 
             else:
                 assert isinstance(answer, object)
             asked += 1
-    assert asked > 300
+    assert asked > 150
     assert await (await database.connect()).fetchval("SELECT count(*) FROM analytics_events") == 200
 
 
