@@ -109,7 +109,7 @@ def check(field: str, value: Any, kind: Any) -> Any:
     if kinds == _members(User):
         if not is_id(value) or value == "" or len(str(value)) > LONGEST_TEXT:
             raise InvalidQuery(field, "must be the id of a user: a UUID, a text or an integer")
-        return value
+        return _clean(value)
     try:
         return _clean(msgspec.convert(_clean(value), kind))
     except (msgspec.ValidationError, UnicodeError):
