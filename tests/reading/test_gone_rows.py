@@ -70,7 +70,7 @@ NEEDS_RAW_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("get_task_stats_daily", {"start": midnight(35) + timedelta(hours=10, minutes=7)}),
     ("list_error_groups", {}),
     ("get_error_group", {"fingerprint": "f1"}),
-    ("list_slow_queries", {}),
+    ("list_slow_queries", {"timezone": "Europe/Berlin"}),
     ("get_api_consumers", {}),
 ]
 
