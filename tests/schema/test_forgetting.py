@@ -44,7 +44,12 @@ async def test_a_user_who_is_deleted_day_by_day_leaves_no_trace_in_any_view(data
         await connection.execute(delete, user, midnight(day), midnight(day - 1))
     await refresh(connection)
     assert_same(await all_rows(connection), expected(left))
-    for relation in ("analytics_events", "analytics_user_days"):
+    for relation in (
+        "analytics_events",
+        "analytics_user_days",
+        "analytics_user_quarters",
+        "analytics_user_types_daily",
+    ):
         assert not await connection.fetchval(f"SELECT count(*) FROM {relation} WHERE user_id = $1", user)
 
 
