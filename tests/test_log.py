@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from asgi_analytics import log as _log
-from asgi_analytics.log import QUIET_SECONDS, is_due, log_problem, number_of_events, solved
+from asgi_analytics.log import QUIET_SECONDS, is_due, log_problem, solved
 
 
 @pytest.fixture
@@ -57,8 +57,3 @@ def test_problems_without_end_take_no_memory_without_end() -> None:
 def test_a_machine_that_has_just_booted_logs_its_first_problem(clock: list[float]) -> None:
     clock[0] = 0.5
     assert is_due("away")
-
-
-def test_a_number_of_events_is_told_as_one_says_it() -> None:
-    assert [number_of_events(number) for number in (0, 1, 2)] == ["0 events", "1 event", "2 events"]
-    assert [number_of_events(number, "was", "were") for number in (1, 2)] == ["1 event was", "2 events were"]

@@ -13,9 +13,8 @@ import msgspec
 import pytest
 
 from asgi_analytics import EnrichedEvent, Event, events, set_session, set_user
-from asgi_analytics.encoding.users import USER_NAMESPACE
 from asgi_analytics.errors import ConfigError, InvalidEvent
-from asgi_analytics.events import Personal
+from asgi_analytics.events import USER_NAMESPACE, Personal
 from asgi_analytics.testing import capture_events
 
 ID = UUID("0198c1a2-0000-7000-8000-000000000001")

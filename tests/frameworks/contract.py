@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from asgi_analytics import AnalyticsMiddleware, set_session, set_user
-from asgi_analytics.encoding.users import USER_NAMESPACE
+from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.events.base import EnrichedEvent
 from asgi_analytics.events.cocoons import CocoonConnected
 from asgi_analytics.testing import CapturedEvents

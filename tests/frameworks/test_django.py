@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.urls import clear_url_caches, include, path, re_path
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.encoding.users import USER_NAMESPACE
+from asgi_analytics.events import USER_NAMESPACE
 from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
 from tests.instrumentation.asgi_app import http_scope, run
 

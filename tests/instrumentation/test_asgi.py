@@ -155,7 +155,8 @@ async def test_a_call_by_name_and_those_of_classes_that_derive_are_the_same(
     async def send(message: Message) -> None:
         pass
 
-    await wrapped(hello, analytics)(scope=http_scope("/"), receive=None, send=send)
+    middleware: Any = wrapped(hello, analytics)
+    await middleware(scope=http_scope("/"), receive=None, send=send)
     for kind in (Plain, Own):
         app: Any = kind(hello, client=analytics.client)
         await app(http_scope("/"), None, send)
@@ -164,7 +165,7 @@ async def test_a_call_by_name_and_those_of_classes_that_derive_are_the_same(
     assert len(analytics.of("api_request")) == 5
     for arguments in ((), (1, 2), (1, 2, 3, 4)):
         with pytest.raises(TypeError, match="argument"):
-            wrapped(hello, analytics)(*arguments)
+            middleware(*arguments)
     original: Any = AnalyticsMiddleware.__call__
 
     def patched(self: Any, *args: Any) -> Any:
@@ -172,7 +173,7 @@ async def test_a_call_by_name_and_those_of_classes_that_derive_are_the_same(
         return original(self, *args)
 
     monkeypatch.setattr(AnalyticsMiddleware, "__call__", patched)
-    await wrapped(hello, analytics)(http_scope("/"), None, send)
+    await middleware(http_scope("/"), None, send)
     assert seen[2:] == ["patched"]
     assert len(analytics.of("api_request")) == 6
 

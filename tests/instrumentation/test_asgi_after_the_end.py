@@ -13,7 +13,7 @@ import pytest
 
 from asgi_analytics import AnalyticsMiddleware, capture_query, set_session, set_user
 from asgi_analytics.context import RequestContext, current
-from asgi_analytics.encoding.users import USER_NAMESPACE
+from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.events.cocoons import CocoonConnected
 from asgi_analytics.testing import CapturedEvents
 from tests.frameworks.contract import COCOON

@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from asgi_analytics import AnalyticsMiddleware, set_session, set_user
 from asgi_analytics.context import current
-from asgi_analytics.encoding.users import USER_NAMESPACE
+from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.events.base import EnrichedEvent
 from asgi_analytics.events.cocoons import CocoonConnected
 from asgi_analytics.testing import CapturedEvents
