@@ -146,8 +146,8 @@ class AnalyticsClient:
     def __reduce__(self) -> NoReturn:
         """Raise TypeError: a client has a queue and a thread, which belong to its process."""
         raise TypeError(
-            "an AnalyticsClient cannot be pickled or copied: make one in each process, at import or in the initializer of the "
-            "pool, instead of passing it as an argument"
+            "an AnalyticsClient cannot be pickled or copied: make one in each process, at import or in the initializer "
+            "of the pool, instead of passing it as an argument"
         )
 
     @property

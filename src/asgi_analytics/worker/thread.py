@@ -191,7 +191,8 @@ class ThreadHost:
         """Begin anew in the child of a fork.
 
         The parent's loop, sink and connections are kept, untouched and unused, as long as the child lives: to finalise
-        them would close sockets in the middle of the parent's conversation, or take them out of the epoll set that both share.
+        them would close sockets in the middle of the parent's conversation, or take them out of the epoll set that both
+        share.
         """
         self._inherited += [self.sink, self._loop, self._task]
         self.sink = sink_from_url(self._url, token=self._token)
@@ -210,11 +211,13 @@ def _finish_in_children(client: ref[AnalyticsClient]) -> None:
 
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None:
-        # billiard, Celery's fork of multiprocessing, has finalizers and the current process in common with it, but not
-        # the parent.
-        if process.parent_process() is not None or process.current_process().name != "MainProcess":
-            util.Finalize(None, close, exitpriority=100)
+    # billiard, Celery's fork of multiprocessing, shares the finalizers and the current process with it, not the parent.
+    if (
+        process is not None
+        and util is not None
+        and (process.parent_process() is not None or process.current_process().name != "MainProcess")
+    ):
+        util.Finalize(None, close, exitpriority=100)
     # Celery's pool runs no finalizers, but says when one of its processes ends.
     signals = sys.modules.get("celery.signals")
     if signals is not None:
