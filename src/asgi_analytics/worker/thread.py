@@ -211,8 +211,7 @@ def _finish_in_children(client: ref[AnalyticsClient]) -> None:
 
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    # billiard, Celery's fork of multiprocessing, has finalizers and the current process in common with it, but not the
-    # parent.
+    # billiard, Celery's fork of multiprocessing, shares the finalizers and the current process with it, not the parent.
     if (
         process is not None
         and util is not None
