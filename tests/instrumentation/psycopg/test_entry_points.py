@@ -212,12 +212,14 @@ def test_a_timeout_of_the_server(connection: Connection, captured: CapturedEvent
     assert (event.data["outcome"], event.data["sqlstate"]) == ("timeout", "57014")
 
 
-async def test_a_cancelled_task(async_connection: Connection, captured: CapturedEvents) -> None:
-    running = asyncio.create_task(async_connection.execute("SELECT pg_sleep(10)"))
+async def test_a_cancelled_task(dsn: str, captured: CapturedEvents) -> None:
+    connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+    running = asyncio.create_task(connection.execute("SELECT pg_sleep(10)"))
     await asyncio.sleep(0.2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    await connection.close()
     [event] = queries(captured)
     assert (event.data["outcome"], event.data["error_type"]) == ("cancelled", "asyncio.exceptions.CancelledError")
 

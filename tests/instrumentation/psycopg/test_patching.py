@@ -89,7 +89,7 @@ def test_a_method_that_is_missing_is_left_out_with_a_warning(dsn: str, monkeypat
         assert len(queries(captured)) == 1
 
 
-def test_template_strings_have_a_text_without_their_values() -> None:
+def test_template_strings_have_a_text_without_their_values(connection: psycopg.Connection[Any]) -> None:
     class Interpolation:
         def __init__(self, value: object, format_spec: str = "") -> None:
             self.value, self.format_spec = value, format_spec
@@ -100,7 +100,7 @@ def test_template_strings_have_a_text_without_their_values() -> None:
     inner = Template(["id > ", Interpolation(3)])
     template = Template(["SELECT ", Interpolation("x", "l"), " FROM ", Interpolation("t", "i"), " WHERE "])
     template.append(Interpolation(inner, "q"))
-    assert text_of(template) == "SELECT '' FROM \"t\" WHERE id > $1"
+    assert text_of(template, connection) == "SELECT '' FROM \"t\" WHERE id > $1"
 
 
 def test_what_cannot_be_composed_is_left_to_psycopg(captured: CapturedEvents, dsn: str) -> None:

@@ -76,7 +76,7 @@ class PsycopgPatches(Patches):
     def _watch(self, cursor: Any, query: Any) -> AbstractContextManager[None]:
         """Return the block in which a cursor runs a query."""
         recorder = self.recorder
-        statement = watch(recorder, query)
+        statement = watch(recorder, query, cursor)
         if recorder is None or statement is None:
             return contextlib.nullcontext()
         pipeline = getattr(getattr(cursor, "_conn", None), "_pipeline", None)
@@ -84,9 +84,9 @@ class PsycopgPatches(Patches):
             return self.pipelines.sending(OpenQuery(recorder, statement), cursor, pipeline)
         return _RunningQuery(recorder, statement, cursor)
 
-    def _open(self, query: Any) -> OpenQuery | None:
+    def _open(self, cursor: Any, query: Any) -> OpenQuery | None:
         recorder = self.recorder
-        statement = watch(recorder, query)
+        statement = watch(recorder, query, cursor)
         if recorder is None or statement is None:
             return None
         return OpenQuery(recorder, statement)
@@ -154,7 +154,7 @@ class PsycopgPatches(Patches):
         @functools.wraps(original)
         def wrapper(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
             stream = original(cursor, query, *args, **kwargs)
-            opened = self._open(query)
+            opened = self._open(cursor, query)
             if opened is None:
                 yield from stream
                 return
@@ -176,7 +176,7 @@ class PsycopgPatches(Patches):
         @functools.wraps(original)
         async def wrapper(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             stream = original(cursor, query, *args, **kwargs)
-            opened = self._open(query)
+            opened = self._open(cursor, query)
             async with contextlib.aclosing(stream):
                 try:
                     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -112,15 +113,15 @@ class Pipelines:
         return next((sent for sent in self._sent.get(pipeline, ()) if sent.is_of(id(queued[0]))), None)
 
     def leaving(self, original: Any) -> Any:
-        """Replace the end of a pipeline: what awaits results then, because the connection is gone, has failed."""
+        """Replace the end of a pipeline: what still awaits results has failed with what ends the pipeline."""
 
         @functools.wraps(original)
         def wrapper(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+            error = sys.exception() or next((arg for arg in args if isinstance(arg, BaseException)), None)
             try:
                 return original(pipeline, *args, **kwargs)
             finally:
                 if pipeline.level == 0:
-                    error = next((arg for arg in args if isinstance(arg, BaseException)), None)
                     for sent in list(self._sent.get(pipeline, ())):
                         sent.end(error, has_rows=False)
 

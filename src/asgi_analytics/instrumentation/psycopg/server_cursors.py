@@ -42,7 +42,7 @@ class ServerCursors:
     def _begin(self, cursor: Any, query: Any) -> OpenQuery | None:
         self._end(cursor)  # what the cursor was used for before
         recorder = self._patches.recorder
-        statement = watch(recorder, query)
+        statement = watch(recorder, query, cursor)
         if recorder is None or statement is None:
             return None
         return OpenQuery(recorder, statement)

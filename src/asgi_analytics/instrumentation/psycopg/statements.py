@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 _LITERAL, _PARAMETER = "''", "$1"
 
 
-def watch(recorder: QueryRecorder | None, query: object) -> Statement | None:
-    """Return what is known of a query that is about to run; None if it is not to be captured. Never raises."""
+def watch(recorder: QueryRecorder | None, query: object, context: Any) -> Statement | None:
+    """Return what is known of a query that is about to run; None if it is not to be captured. Never raises.
+
+    ``context`` is the cursor or the connection that runs it.
+    """
     if recorder is None:
         return None
     try:
-        text = text_of(query)
+        text = text_of(query, context)
     except Exception as error:  # psycopg will say what is wrong with it
         not_captured(error)
         return None
     return recorder.watch(text)
 
 
-def text_of(query: object) -> str | None:
+def text_of(query: object, context: Any) -> str | None:
     """Return the SQL text of a query, with an empty literal for each value in it; None for what is not a query.
 
     Values are not converted: that is for psycopg to do, once.
@@ -39,24 +42,24 @@ def text_of(query: object) -> str | None:
     if isinstance(query, sql.Literal):
         return _LITERAL
     if isinstance(query, sql.Composed):
-        return "".join(text_of(part) or "" for part in query)
+        return "".join(text_of(part, context) or "" for part in query)
     if isinstance(query, sql.Composable):
-        return query.as_string(None)
+        return query.as_string(context)  # before psycopg 3.2, an identifier needs a connection
     if hasattr(query, "interpolations"):  # a template string, of Python 3.14
-        return "".join(_part_of(part) for part in query)  # type: ignore[attr-defined]
+        return "".join(_part_of(part, context) for part in query)  # type: ignore[attr-defined]
     return None
 
 
-def _part_of(part: object) -> str:
+def _part_of(part: object, context: Any) -> str:
     """Return the SQL text of a part of a template string: text, or an interpolation of a value with its format."""
     if isinstance(part, str):
         return part
     value = getattr(part, "value", None)
     match getattr(part, "format_spec", ""):
         case "i" if isinstance(value, str):
-            return sql.Identifier(value).as_string(None)
+            return text_of(sql.Identifier(value), context) or ""
         case "i" | "q":
-            return text_of(value) or ""
+            return text_of(value, context) or ""
         case "l":
             return _LITERAL
         case _:
