@@ -24,7 +24,7 @@ from asgi_analytics.events.base import PERSONAL, Event, event_type_of
 from asgi_analytics.pipeline.stats import Stats
 
 TARGET = Path(__file__).parent / "reference.md"
-SHORT = {"AnalyticsClient": "client", "AnalyticsWorker": "worker"}
+SHORT = {"AnalyticsClient": "client", "AnalyticsWorker": "worker", "AnalyticsReader": "reader"}
 PUBLIC = {
     "asgi_analytics.AnalyticsClient": [
         "from_url", "from_environ", "track", "track_error", "flush", "aflush", "close", "aclose", "stats",
@@ -45,6 +45,7 @@ PUBLIC = {
     "asgi_analytics.sinks.http.HttpSink": [],
     "asgi_analytics.web.ingestion.create_ingestion_app": [],
     "asgi_analytics.testing.capture_events": [],
+    "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer"],
 }  # fmt: skip
 COMMANDS = {"analytics-migrate": "asgi_analytics.cli.migrate", "analytics-ingest": "asgi_analytics.cli.ingest"}
 

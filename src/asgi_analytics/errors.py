@@ -11,7 +11,12 @@
     ├── SinkError                        a batch was not written
     │   ├── TransientError               the same batch may succeed later: retried with jitter
     │   └── OperatorError                somebody must act first: retried slowly, logged loudly
-    └── MigrationError                   a schema step cannot be taken
+    ├── MigrationError                   a schema step cannot be taken
+    └── ReadError                        a question was not answered
+        ├── InvalidQuery (ValueError)    a parameter is wrong: change the question
+        ├── QueryTimeout                 the answer took longer than statement_timeout
+        ├── NotMigrated                  the tables or views are not there: run analytics-migrate
+        └── NoConnection                 the database is away, or does not let the reader in
 
 No message holds a password, a token or the content of an event.
 """
@@ -77,3 +82,28 @@ class OperatorError(SinkError):
 
 class MigrationError(AnalyticsError):
     """A schema step cannot be taken; the message names the file or the object and what to do."""
+
+
+class ReadError(AnalyticsError):
+    """A question was not answered; the message holds neither SQL nor a value of a row."""
+
+
+class InvalidQuery(ReadError, ValueError):
+    """A parameter cannot be answered; ``field`` is its name, ``expected`` says what it may be."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: {expected}")
+        self.field = field
+        self.expected = expected
+
+
+class QueryTimeout(ReadError):
+    """The answer took longer than ``statement_timeout``; the server has stopped working on it."""
+
+
+class NotMigrated(ReadError):
+    """A table, view or function is missing; the message names the command that makes it."""
+
+
+class NoConnection(ReadError):
+    """The database cannot be reached, or does not let the reader in."""

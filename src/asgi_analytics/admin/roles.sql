@@ -53,4 +53,6 @@ GRANT EXECUTE ON FUNCTION analytics_upkeep() TO {writer};
 -- The reader may read the events, the dead letters, the ledger and every view.
 GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_migrations TO {reader};
 GRANT SELECT ON {views} TO {reader};
+-- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
+GRANT SELECT ON analytics_gone_days TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};

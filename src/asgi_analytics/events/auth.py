@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from asgi_analytics.events.base import Event, Personal, UserId
+from typing import ClassVar
+
+from asgi_analytics.events.base import Category, Event, Personal, UserId
 
 __all__ = [
     "AuthCodeVerified",
@@ -17,6 +19,8 @@ __all__ = [
 class AuthLoginAttempt(Event):
     """Somebody tried to log in. ``email`` is stored as its keyed hash."""
 
+    category: ClassVar[Category] = "activity"
+
     user_id: UserId | None = None
     email: Personal[str]
     success: bool
@@ -26,6 +30,8 @@ class AuthLoginAttempt(Event):
 class AuthCodeVerified(Event):
     """A one-time code was checked."""
 
+    category: ClassVar[Category] = "activity"
+
     user_id: UserId
     success: bool
     error: str | None = None
@@ -33,6 +39,8 @@ class AuthCodeVerified(Event):
 
 class AuthTokenRefresh(Event):
     """A token was exchanged for a fresh one."""
+
+    category: ClassVar[Category] = "activity"
 
     user_id: UserId
     success: bool
@@ -42,12 +50,16 @@ class AuthTokenRefresh(Event):
 class AuthSessionValidated(Event):
     """A session was checked and found valid or not."""
 
+    category: ClassVar[Category] = "activity"
+
     user_id: UserId
     valid: bool
 
 
 class OAuthFlowStarted(Event):
     """A user was sent to an OAuth provider. ``state`` is a secret and stored as its keyed hash."""
+
+    category: ClassVar[Category] = "activity"
 
     user_id: UserId
     provider: str
@@ -56,6 +68,8 @@ class OAuthFlowStarted(Event):
 
 class OAuthFlowCompleted(Event):
     """A user came back from an OAuth provider."""
+
+    category: ClassVar[Category] = "activity"
 
     user_id: UserId
     provider: str

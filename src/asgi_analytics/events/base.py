@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -20,6 +20,9 @@ _T = TypeVar("_T")
 PERSONAL = "asgi_analytics_personal"
 Personal = Annotated[_T, msgspec.Meta(extra={PERSONAL: True})]
 """``Personal[str]`` marks a field that is stored as its keyed hash: HMAC-SHA256 under the client's ``hash_key``."""
+
+Category = Literal["system", "interaction", "activity", "transaction", "content"]
+"""The class of event that decides how long its rows are kept."""
 
 _WORD_ENDS = re.compile(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])")
 
@@ -92,7 +95,10 @@ class Event(
 
     A field called ``user_id`` is lifted out of the stored ``data`` into the column of that name. Fields that are None
     by default are left out of the stored JSON while they are None. ``Personal[str]`` fields are stored hashed.
+    A class attribute ``category: ClassVar[Category] = "transaction"`` says which category its rows belong to.
     """
+
+    category: ClassVar[Category] = "interaction"
 
 
 def event_types() -> dict[str, type[Event]]:
@@ -115,6 +121,12 @@ def event_type_of(cls: type[Event]) -> str:
     if not isinstance(tag, str):
         raise TypeError(f"{cls.__name__} has no event type")
     return tag
+
+
+def known_categories() -> dict[str, Category]:
+    """Return the category of every event class that is defined now, by its tag; all other types are `interaction`."""
+    # A class whose events have a field of that name says nothing of its category.
+    return {tag: cls.category if isinstance(cls.category, str) else Event.category for tag, cls in _types.items()}
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -148,13 +160,18 @@ class EnrichedEvent(msgspec.Struct, frozen=True):
     def from_json(cls, line: bytes | str) -> EnrichedEvent:
         """Decode one event from its JSON; raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
         event = _decode_enriched(line)
-        known = _types.get(event.event_type)
-        data = event.data if known is None else _Data(event.data, known)
+        data = named_data(event.event_type, event.data)
         return msgspec.structs.replace(event, data=data, timestamp=event.timestamp.astimezone(UTC))
 
     def to_json(self) -> bytes:
         """Encode to the JSON that is stored and sent."""
         return _encode(self)
+
+
+def named_data(event_type: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of an event so that an optional field of a known type reads as None if it was left out."""
+    known = _types.get(event_type)
+    return data if known is None else _Data(data, known)
 
 
 class _Data(dict[str, Any]):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from asgi_analytics.events.base import Event, UserId
+from asgi_analytics.events.base import Category, Event, UserId
 
 __all__ = ["ApiRequest", "ApplicationError", "DatabaseQuery"]
 
@@ -15,6 +15,8 @@ class ApiRequest(Event):
     ``endpoint`` is the route template (``/tasks/{id}``), never the path that arrived. ``outcome``: ok, error,
     cancelled or disconnected. ``db_repeats``: most repeats of one statement fingerprint in the request.
     """
+
+    category: ClassVar[Category] = "system"
 
     method: str
     endpoint: str | None = None
@@ -34,6 +36,8 @@ class ApiRequest(Event):
 class DatabaseQuery(Event):
     """The application ran a query. ``statement`` holds no literal; ``outcome``: ok, error, timeout or cancelled."""
 
+    category: ClassVar[Category] = "system"
+
     query_type: str
     table: str | None = None
     statement: str | None = None
@@ -51,6 +55,8 @@ class ApplicationError(Event):
 
     ``stack``: frames as ``{file, line, function}``, innermost first, the application's before the libraries'.
     """
+
+    category: ClassVar[Category] = "system"
 
     error_type: str
     error_message: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
-from asgi_analytics.events.base import Event, UserId
+from asgi_analytics.events.base import Category, Event, UserId
 
 __all__ = [
     "CocoonClaimed",
@@ -19,6 +20,8 @@ __all__ = [
 class CocoonRegistered(Event):
     """A cocoon was made known."""
 
+    category: ClassVar[Category] = "system"
+
     cocoon_id: UUID
     user_id: UserId
     device_name: str | None = None
@@ -27,12 +30,16 @@ class CocoonRegistered(Event):
 class CocoonConnected(Event):
     """A cocoon came online."""
 
+    category: ClassVar[Category] = "system"
+
     cocoon_id: UUID
     user_id: UserId | None = None
 
 
 class CocoonDisconnected(Event):
     """A cocoon went offline after a session of ``duration_seconds``."""
+
+    category: ClassVar[Category] = "system"
 
     cocoon_id: UUID
     user_id: UserId | None = None
@@ -42,6 +49,8 @@ class CocoonDisconnected(Event):
 class CocoonClaimed(Event):
     """A user took a cocoon as their own."""
 
+    category: ClassVar[Category] = "system"
+
     cocoon_id: UUID
     user_id: UserId
     via_setup_token: bool
@@ -50,6 +59,8 @@ class CocoonClaimed(Event):
 class CocoonSetupTokenCreated(Event):
     """A token to set up a cocoon was made."""
 
+    category: ClassVar[Category] = "system"
+
     token_id: UUID
     user_id: UserId
     cocoon_name: str | None = None
@@ -57,6 +68,8 @@ class CocoonSetupTokenCreated(Event):
 
 class CocoonSetupTokenUsed(Event):
     """A cocoon was set up by a token."""
+
+    category: ClassVar[Category] = "system"
 
     token_id: UUID
     cocoon_id: UUID

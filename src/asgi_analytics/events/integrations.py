@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
-from asgi_analytics.events.base import Event, UserId
+from asgi_analytics.events.base import Category, Event, UserId
 
 __all__ = [
     "IntegrationConnected",
@@ -19,6 +20,8 @@ __all__ = [
 class IntegrationConnected(Event):
     """A user connected a provider."""
 
+    category: ClassVar[Category] = "activity"
+
     integration_id: UUID
     user_id: UserId
     provider: str
@@ -27,6 +30,8 @@ class IntegrationConnected(Event):
 
 class IntegrationDisconnected(Event):
     """A provider was disconnected."""
+
+    category: ClassVar[Category] = "activity"
 
     integration_id: UUID
     user_id: UserId
@@ -37,6 +42,8 @@ class IntegrationDisconnected(Event):
 class IntegrationUsed(Event):
     """An integration did something for a user."""
 
+    category: ClassVar[Category] = "activity"
+
     integration_id: UUID
     user_id: UserId
     provider: str
@@ -45,6 +52,8 @@ class IntegrationUsed(Event):
 
 class IntegrationError(Event):
     """An integration failed."""
+
+    category: ClassVar[Category] = "activity"
 
     integration_id: UUID
     user_id: UserId
@@ -55,6 +64,8 @@ class IntegrationError(Event):
 class WebhookReceived(Event):
     """A provider delivered a webhook."""
 
+    category: ClassVar[Category] = "system"
+
     integration_id: UUID | None = None
     provider: str
     event_type: str
@@ -63,6 +74,8 @@ class WebhookReceived(Event):
 
 class WebhookProcessed(Event):
     """A delivered webhook was worked off."""
+
+    category: ClassVar[Category] = "system"
 
     integration_id: UUID | None = None
     provider: str

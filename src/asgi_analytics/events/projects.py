@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
-from asgi_analytics.events.base import Event, UserId
+from asgi_analytics.events.base import Category, Event, UserId
 
 __all__ = ["ProjectCreated", "ProjectDeleted", "ProjectUpdated"]
 
 
 class ProjectCreated(Event):
     """A project was made."""
+
+    category: ClassVar[Category] = "transaction"
 
     project_id: UUID
     user_id: UserId
@@ -20,12 +23,16 @@ class ProjectCreated(Event):
 class ProjectUpdated(Event):
     """A project was changed."""
 
+    category: ClassVar[Category] = "transaction"
+
     project_id: UUID
     user_id: UserId
 
 
 class ProjectDeleted(Event):
     """A project was removed."""
+
+    category: ClassVar[Category] = "transaction"
 
     project_id: UUID
     user_id: UserId

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
-from asgi_analytics.events.base import Event, UserId
+from asgi_analytics.events.base import Category, Event, UserId
 
 __all__ = ["TaskCancelled", "TaskCompleted", "TaskCreated", "TaskFailed", "TaskStarted"]
 
 
 class TaskCreated(Event):
     """A task was asked for."""
+
+    category: ClassVar[Category] = "system"
 
     task_id: UUID
     user_id: UserId
@@ -22,6 +25,8 @@ class TaskCreated(Event):
 class TaskStarted(Event):
     """A task began to run."""
 
+    category: ClassVar[Category] = "system"
+
     task_id: UUID
     user_id: UserId
     cocoon_id: UUID | None = None
@@ -29,6 +34,8 @@ class TaskStarted(Event):
 
 class TaskCompleted(Event):
     """A task ran to its end."""
+
+    category: ClassVar[Category] = "system"
 
     task_id: UUID
     user_id: UserId
@@ -39,6 +46,8 @@ class TaskCompleted(Event):
 class TaskFailed(Event):
     """A task ended in an error."""
 
+    category: ClassVar[Category] = "system"
+
     task_id: UUID
     user_id: UserId
     duration_ms: float | None = None
@@ -48,6 +57,8 @@ class TaskFailed(Event):
 
 class TaskCancelled(Event):
     """A task was stopped before its end."""
+
+    category: ClassVar[Category] = "system"
 
     task_id: UUID
     user_id: UserId

@@ -1,0 +1,48 @@
+"""Who calls the API. Durations are milliseconds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.reading.question import Limit, Text, question
+from asgi_analytics.reading.ranges import Moment
+from asgi_analytics.reading.source import Source
+
+SQL = load(__package__, "consumers.sql")
+
+
+class ApiConsumer(msgspec.Struct, frozen=True):
+    """The requests of one user in a range."""
+
+    user_id: UUID
+    request_count: int
+    error_4xx_count: int
+    error_5xx_count: int
+    p95_duration_ms: float | None
+    first_seen_at: datetime
+    """In the range, as the last."""
+    last_seen_at: datetime
+
+
+@question()
+async def get_api_consumers(
+    source: Source,
+    *,
+    limit: Limit = 100,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+) -> list[ApiConsumer]:
+    """Count the requests of each known user in the range, with their errors and durations; the most requests first.
+
+    Reads raw rows. Raises `InvalidQuery` for a range whose rows are gone.
+    """
+    asked = source.range(start, end, timezone)
+    async with source.snapshot() as snapshot:
+        await snapshot.require_raw([(asked.start, asked.end)], "this question")
+        return await snapshot.rows(ApiConsumer, SQL["consumers"], asked.start, asked.end, service, limit)

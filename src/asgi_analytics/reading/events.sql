@@ -1,0 +1,46 @@
+-- The events themselves, newest first.
+
+-- page --
+-- List events. $1 and $2 are the range; the filters, each null for any, are $3 the types, $4 all types but these, $5 the
+-- user, $6 the session, $7 and $8 a key of data and its value, $9 the fingerprint, $10 the endpoint, $11 the trace,
+-- $12 the service, $13 the environment; $14 and $15 are the time and id of the last event of the page before, $16 is the
+-- greatest number of rows.
+SELECT e.id, e.event_type, e.timestamp, e.service, e.data, e.user_id, e.session_id, e.context
+FROM analytics_events AS e
+WHERE e.timestamp >= $1 AND e.timestamp < $2
+    AND ($3::text[] IS NULL OR e.event_type = ANY ($3))
+    AND ($4::text[] IS NULL OR e.event_type <> ALL ($4))
+    AND ($5::uuid IS NULL OR e.user_id = $5)
+    AND ($6::text IS NULL OR e.session_id = $6)
+    AND ($7::text IS NULL OR e.data ->> $7 IS NOT NULL)
+    AND ($8::text IS NULL OR e.data ->> $7 = $8)
+    AND ($9::text IS NULL OR e.data ->> 'fingerprint' = $9)
+    AND ($10::text IS NULL OR e.data ->> 'endpoint' = $10)
+    AND ($11::text IS NULL OR e.context ->> 'trace_id' = $11)
+    AND ($12::text IS NULL OR e.service = $12)
+    AND ($13::text IS NULL OR e.context ->> 'environment' = $13)
+    -- The time by itself lets chunks be left out, which the pair does not.
+    AND ($14::timestamptz IS NULL OR (e.timestamp <= $14 AND (e.timestamp, e.id) < ($14, $15::uuid)))
+ORDER BY e.timestamp DESC, e.id DESC
+LIMIT $16;
+
+-- total --
+-- Count the same events, up to 10,001. $1 to $13 are those of the page.
+SELECT count(*)
+FROM (
+    SELECT
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $1 AND e.timestamp < $2
+        AND ($3::text[] IS NULL OR e.event_type = ANY ($3))
+        AND ($4::text[] IS NULL OR e.event_type <> ALL ($4))
+        AND ($5::uuid IS NULL OR e.user_id = $5)
+        AND ($6::text IS NULL OR e.session_id = $6)
+        AND ($7::text IS NULL OR e.data ->> $7 IS NOT NULL)
+        AND ($8::text IS NULL OR e.data ->> $7 = $8)
+        AND ($9::text IS NULL OR e.data ->> 'fingerprint' = $9)
+        AND ($10::text IS NULL OR e.data ->> 'endpoint' = $10)
+        AND ($11::text IS NULL OR e.context ->> 'trace_id' = $11)
+        AND ($12::text IS NULL OR e.service = $12)
+        AND ($13::text IS NULL OR e.context ->> 'environment' = $13)
+    LIMIT 10001
+) AS counted;

@@ -1,0 +1,50 @@
+-- The one page that says how it goes: all totals, and what is active now.
+
+-- overview --
+-- Count users, tasks, cocoons and integrations. $1, $2 and $3 are when the day, the 7 and the 30 days begin, $4 is when
+-- they end, $5 is 24 hours ago, $6 the service.
+WITH users AS (
+    SELECT q.user_id, max(q.quarter) FILTER (WHERE q.quarter < $4) AS last_active
+    FROM analytics_user_quarters AS q
+    WHERE q.user_id IS NOT NULL AND ($6::text IS NULL OR q.service = $6)
+    GROUP BY q.user_id
+),
+tasks AS (
+    SELECT
+        coalesce(sum(t.events) FILTER (WHERE t.event_type = 'task_created'), 0)::bigint AS created,
+        coalesce(
+            sum(t.events) FILTER (WHERE t.event_type = 'task_created' AND t.quarter >= $1 AND t.quarter < $4), 0
+        )::bigint AS created_today,
+        coalesce(sum(t.events) FILTER (WHERE t.event_type = 'task_completed'), 0)::float8 AS completed,
+        coalesce(sum(t.events) FILTER (WHERE t.event_type = 'task_failed'), 0) AS failed
+    FROM analytics_type_quarters AS t
+    WHERE t.event_type IN ('task_created', 'task_completed', 'task_failed') AND ($6::text IS NULL OR t.service = $6)
+),
+things AS (
+    SELECT
+        count(DISTINCT t.thing_id) FILTER (WHERE t.event_type IN ('cocoon_registered', 'cocoon_connected')) AS cocoons,
+        count(DISTINCT t.thing_id) FILTER (WHERE t.event_type = 'integration_connected') AS integrations
+    FROM analytics_things_daily AS t
+    WHERE $6::text IS NULL OR t.service = $6
+)
+SELECT
+    u.*,
+    t.created,
+    t.created_today,
+    t.completed / nullif(t.completed + t.failed, 0) AS task_success_rate,
+    o.cocoons,
+    (
+        SELECT count(DISTINCT e.data ->> 'cocoon_id')
+        FROM analytics_events AS e
+        WHERE e.event_type = 'cocoon_connected' AND e.timestamp >= $5 AND e.timestamp < $4
+            AND ($6::text IS NULL OR e.service = $6)
+    ) AS active_cocoons,
+    o.integrations
+FROM (
+    SELECT
+        count(*) AS total_users,
+        count(*) FILTER (WHERE last_active >= $1) AS active_users_today,
+        count(*) FILTER (WHERE last_active >= $2) AS active_users_week,
+        count(*) FILTER (WHERE last_active >= $3) AS active_users_month
+    FROM users
+) AS u, tasks AS t, things AS o;

@@ -1,0 +1,73 @@
+"""How the pipeline is: what arrived last, what was refused, what is behind, and what the database holds."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.reading.question import Text, question
+from asgi_analytics.reading.source import Source
+
+SQL = load(__package__, "pipeline.sql")
+MINUTE = timedelta(minutes=1)
+
+
+class DeadLetters(msgspec.Struct, frozen=True):
+    """The events that were rejected for one reason."""
+
+    reason: str
+    count: int
+    last_received_at: datetime
+
+
+class PendingView(msgspec.Struct, frozen=True):
+    """A view whose complete hours or days are not all up to date."""
+
+    view: str
+    since: datetime
+
+
+class DatabaseState(msgspec.Struct, frozen=True):
+    """What database it is, and what the events weigh in it."""
+
+    flavour: str
+    """timescaledb or postgresql."""
+    postgresql_version: str
+    timescaledb_version: str | None
+    size_bytes: int | None
+    """Of the raw rows with their indexes."""
+    compressed_size_bytes: int | None
+    """Of the part that was turned into columns; null where there is none."""
+
+
+class PipelineHealth(msgspec.Struct, frozen=True):
+    """The state of the pipeline at its end, the database."""
+
+    newest_event_at: datetime | None
+    events_last_minute: int
+    dead_letters: list[DeadLetters]
+    """The most frequent reason first."""
+    pending: list[PendingView]
+    """The one that is furthest behind first."""
+    database: DatabaseState
+    oldest_event_at: datetime | None
+
+
+@question()
+async def get_pipeline_health(source: Source, *, service: Text | None = None) -> PipelineHealth:
+    """Count the events of the last minute and the dead letters, and tell which views are behind the events."""
+    now = source.now()
+    async with source.snapshot() as snapshot:
+        [(newest, last_minute, oldest)] = await snapshot.records(SQL["health"], now - MINUTE, now, service)
+        [(is_plain,)] = await snapshot.records(SQL["is_filled"])
+        flavour = "database_plain" if is_plain else "database_timescaledb"
+        return PipelineHealth(
+            newest_event_at=newest,
+            events_last_minute=last_minute,
+            dead_letters=await snapshot.rows(DeadLetters, SQL["dead_letters"], service),
+            pending=await snapshot.rows(PendingView, SQL["pending"]),
+            database=await snapshot.row(DatabaseState, SQL[flavour]),
+            oldest_event_at=oldest,
+        )

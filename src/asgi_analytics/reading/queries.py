@@ -1,0 +1,82 @@
+"""The application's own queries: what is slow, and what is repeated within one request. Durations are milliseconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.reading.question import Limit, Text, question
+from asgi_analytics.reading.ranges import HOUR, Moment
+from asgi_analytics.reading.source import Source
+
+SQL = load(__package__, "queries.sql")
+
+
+class SlowQuery(msgspec.Struct, frozen=True):
+    """The calls of one statement in a range."""
+
+    fingerprint: str | None
+    query_type: str | None
+    table: str | None
+    statement: str | None
+    call_count: int
+    total_duration_ms: float
+    avg_duration_ms: float | None
+    p95_duration_ms: float | None
+    error_count: int
+    endpoints: list[str]
+    """Whose requests made them, in alphabetical order."""
+
+
+class RepeatedQuery(msgspec.Struct, frozen=True):
+    """How many queries the requests to one endpoint make: to repeat a statement many times is an N+1 problem."""
+
+    endpoint: str | None
+    method: str | None
+    request_count: int
+    avg_db_queries: float | None
+    """Per request that tells how many it made."""
+    max_db_repeats: int | None
+    """The most repeats of one statement in one request."""
+
+
+@question()
+async def list_slow_queries(
+    source: Source,
+    *,
+    endpoint: Text | None = None,
+    limit: Limit = 100,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+    environment: Text | None = None,
+) -> list[SlowQuery]:
+    """List the captured queries by fingerprint, with calls, durations and errors, the greatest total duration first.
+
+    Reads raw rows. Raises `InvalidQuery` for a range whose rows are gone.
+    """
+    asked = source.range(start, end, timezone)
+    async with source.snapshot() as snapshot:
+        await snapshot.require_raw([(asked.start, asked.end)], "this question")
+        return await snapshot.rows(
+            SlowQuery, SQL["slow"], asked.start, asked.end, service, environment, endpoint, limit
+        )
+
+
+@question()
+async def list_repeated_queries(
+    source: Source,
+    *,
+    limit: Limit = 100,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+    environment: Text | None = None,
+) -> list[RepeatedQuery]:
+    """List the endpoints whose requests query the database, by the most repeats of one statement in one request."""
+    split = source.range(start, end, timezone).buckets(None).split(HOUR)
+    async with source.snapshot() as snapshot:
+        await snapshot.require_parts(split)
+        return await snapshot.rows(RepeatedQuery, SQL["repeated"], *split.bounds, service, environment, limit)

@@ -1,0 +1,191 @@
+"""What questions are asked of: a pool, one read-only transaction per question, and the limits of both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextvars import ContextVar
+from datetime import UTC, datetime, tzinfo
+from typing import Any, TypeVar
+
+import asyncpg
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.database.names import checked, quoted
+from asgi_analytics.errors import ConfigError, InvalidQuery
+from asgi_analytics.reading.failures import FAILURES, read_error
+from asgi_analytics.reading.pool import ACQUIRE_TIMEOUT, UrlPool
+from asgi_analytics.reading.ranges import Buckets, Moment, Range, Split, read_zone
+
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+SQL = load(__package__, "source.sql")
+MOST_ROWS = 10_000
+"""Rows of one answer. Blocks of SQL that could return more have LIMIT 10001, so that one too many is noticed."""
+LATE = 5.0
+"""Seconds after ``statement_timeout``, which the server keeps, until a server that says nothing is given up."""
+
+
+class Noted(msgspec.Struct):
+    """What a question that is being answered has found out about itself."""
+
+    now: datetime
+    range: Range | None = None
+
+
+noted: ContextVar[Noted | None] = ContextVar("asgi_analytics_noted", default=None)
+
+
+class Source:
+    """A database to read from; `AnalyticsReader` adds the questions.
+
+    The pool belongs to the caller. Each question takes one connection and one transaction, which is read-only and sees
+    one state of the database. Nothing is set for longer than the transaction, so a pooler may stand in between.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool[Any] | UrlPool,
+        *,
+        timezone: str = "UTC",
+        statement_timeout: float = 10.0,
+        schema: str | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        if isinstance(pool, str) or not hasattr(pool, "acquire"):
+            raise ConfigError("pool must be an asyncpg pool: to read from a URL use AnalyticsReader.from_url(url)")
+        self._pool = pool
+        self._place = str(pool.url) if isinstance(pool, UrlPool) else "the database"
+        try:
+            self.zone = read_zone(timezone)
+        except InvalidQuery as exc:
+            raise ConfigError(str(exc)) from None
+        if not 0.001 <= statement_timeout <= 86_400:
+            raise ConfigError("statement_timeout must be from 0.001 to 86400 seconds")
+        self._timezone = timezone
+        self._seconds = statement_timeout
+        self._settings = {
+            "statement_timeout": f"{int(statement_timeout * 1000)}ms",
+            "work_mem": "64MB",
+            "jit": "off",
+            "timezone": "UTC",
+            **({} if schema is None else {"search_path": quoted(checked(schema, "schema"))}),
+        }
+        self._clock = clock or _utc_now
+
+    @property
+    def timezone(self) -> str:
+        """The name of the zone whose days are meant unless a question names another."""
+        return self._timezone
+
+    def now(self) -> datetime:
+        """Return the time of the question that is being answered, in UTC."""
+        known = noted.get()
+        return self._clock() if known is None else known.now
+
+    def range(self, start: Moment | None, end: Moment | None, timezone: str | None) -> Range:
+        """Return the range of a question; by default it is the last 30 whole days and today."""
+        return self._note(Range.read(start, end, self.zone_of(timezone), self.now()))
+
+    def range_of_hours(self, start: Moment | None, end: Moment | None, timezone: str | None) -> Range:
+        """Return the range of a question; by default it is the last 24 whole hours and the current one."""
+        return self._note(Range.read_hours(start, end, self.zone_of(timezone), self.now()))
+
+    def zone_of(self, timezone: str | None) -> tzinfo:
+        """Return the zone of a question: that of the name, else that of the reader. Raises `InvalidQuery`."""
+        return self.zone if timezone is None else read_zone(timezone)
+
+    @staticmethod
+    def _note(found: Range) -> Range:
+        known = noted.get()
+        if known is not None:
+            known.range = found
+        return found
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Open a transaction to ask in: read-only, one state of the database, with this reader's limits.
+
+        Raises `ReadError`. A task that is cancelled in it has its statement cancelled in the server.
+        """
+        try:
+            async with (
+                self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                snapshot = Snapshot(connection, self._seconds + LATE)
+                try:
+                    await snapshot.set(self._settings)
+                    yield snapshot
+                except TimeoutError:
+                    connection.terminate()  # or the end of the transaction would wait for the same silence
+                    raise
+        except FAILURES as exc:
+            raise read_error(exc, self._place, self._seconds) from None  # whose text may quote a row
+
+
+def refuse_too_many(rows: Sequence[Any]) -> None:
+    """Raise `InvalidQuery` for more rows than an answer may have."""
+    if len(rows) > MOST_ROWS:
+        raise InvalidQuery("start", f"the answer has more than {MOST_ROWS:,} rows: narrow the range, or page")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Snapshot:
+    """One transaction of one question."""
+
+    def __init__(self, connection: Any, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    async def set(self, settings: dict[str, str]) -> None:
+        """Change settings until the end of the transaction."""
+        await self._fetch(SQL["settings"], list(settings), list(settings.values()))
+
+    async def rows(
+        self, answer: type[Answer], sql: str, *parameters: Any, buckets: Buckets | None = None
+    ) -> list[Answer]:
+        """Return a struct per row, whose fields are the columns in their order.
+
+        With ``buckets`` the first column is the number of one, and becomes its label. Raises `InvalidQuery` for more
+        than 10,000 rows.
+        """
+        found = await self._fetch(sql, *parameters)
+        refuse_too_many(found)
+        if buckets is None:
+            return [answer(*row) for row in found]
+        return [answer(buckets.labels[number - 1], *values) for number, *values in found]
+
+    async def row(self, answer: type[Answer], sql: str, *parameters: Any) -> Answer:
+        """Return the one row of a statement as a struct."""
+        [found] = await self._fetch(sql, *parameters)
+        return answer(*found)
+
+    async def records(self, sql: str, *parameters: Any) -> Sequence[Any]:
+        """Return the rows as asyncpg gives them."""
+        return await self._fetch(sql, *parameters)
+
+    async def require_raw(self, parts: Iterable[tuple[datetime, datetime]], why: str) -> None:
+        """Raise `InvalidQuery` unless the raw rows of each part of a range are still kept.
+
+        ``why``: what the question cannot be answered without.
+        """
+        for start, end in (part for part in parts if part[0] < part[1]):
+            [(kept_from, is_lost)] = await self._fetch(SQL["lost_rows"], start, end)
+            if is_lost:
+                since = f"from {kept_from:%Y-%m-%dT%H:%MZ} on" if isinstance(kept_from, datetime) else "of no day"
+                raise InvalidQuery("start", f"{why} needs the raw rows, which are kept {since}")
+
+    async def require_parts(self, split: Split) -> None:
+        """Raise `InvalidQuery` unless the raw rows are kept where the aggregates cannot answer."""
+        await self.require_raw(
+            split.raw,
+            "a time zone other than UTC, a part of a day or hour, or a filter that the aggregate does not know,",
+        )
+
+    async def _fetch(self, sql: str, *parameters: Any) -> list[Any]:
+        return list(await self._connection.fetch(sql, *parameters, timeout=self._timeout))

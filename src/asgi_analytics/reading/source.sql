@@ -1,0 +1,30 @@
+-- What every question needs, whatever it asks.
+
+-- settings --
+-- Change settings until the end of the transaction. $1 are their names, $2 their values.
+SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (name, value);
+
+-- lost_rows --
+-- Tell since when raw rows are kept, and whether any between $1 and $2 were dropped: the aggregates know more than the
+-- table. A row that came late for a day whose rows are gone does not bring the others back.
+SELECT
+    nullif(kept.since, 'infinity') AS kept_from,
+    EXISTS (
+        SELECT FROM analytics_user_days AS u
+        WHERE u.day >= date_bin('1 day', $1::timestamptz, '2000-01-01 00:00:00+00')
+            AND u.day < least($2::timestamptz, kept.since)
+    )
+    OR EXISTS (
+        SELECT FROM analytics_gone_days AS g
+        WHERE g.day >= date_bin('1 day', $1::timestamptz, '2000-01-01 00:00:00+00') AND g.day < $2::timestamptz
+    ) AS is_lost
+FROM (
+    SELECT greatest(
+        date_bin('1 day', now() - analytics_raw_retention(), '2000-01-01 00:00:00+00'),
+        date_bin(
+            '1 day',
+            coalesce((SELECT min(e.timestamp) FROM analytics_events AS e), 'infinity'),
+            '2000-01-01 00:00:00+00'
+        )
+    ) AS since
+) AS kept;

@@ -1,0 +1,108 @@
+"""Active users by day, week and month, in every time zone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.reading.question import Text, question
+from asgi_analytics.reading.ranges import DAY, QUARTER, Moment, Range, Step, floor, midnight
+from asgi_analytics.reading.source import Source
+
+SQL = load(__package__, "users.sql")
+NEWEST_FIRST, OLDEST_FIRST = -1, 1
+LOOK_BACK = 29
+"""Days before the first one whose users are still among its monthly ones."""
+
+
+class DailyActiveUsers(msgspec.Struct, frozen=True):
+    """The users of one local day."""
+
+    day: datetime
+    active_users: int
+    total_events: int
+    """All events of the day, with a user or without."""
+    weekly_active_users: int
+    """Of the 7 days to this one."""
+    monthly_active_users: int
+    """Of the 30 days to this one."""
+
+
+class ActiveUsers(msgspec.Struct, frozen=True):
+    """The users of one local week or month."""
+
+    day: datetime
+    """The first of the week or month."""
+    active_users: int
+    total_events: int
+
+
+@question()
+async def get_daily_active_users(
+    source: Source,
+    *,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+) -> list[DailyActiveUsers]:
+    """Count the distinct users with an event in each local day, and in the 7 and the 30 days to it; newest day first.
+
+    Days without an event have no row. The 7 and 30 days are whole days, and may begin before the range.
+    """
+    asked = source.range(start, end, timezone)
+    days = asked.buckets("day")
+    first = asked.start.astimezone(asked.zone).date()
+    before = tuple(midnight(first - n * DAY, asked.zone) for n in range(LOOK_BACK, -1, -1))
+    split = days.split(QUARTER)
+    since = floor(asked.start, QUARTER)
+    async with source.snapshot() as snapshot:
+        await snapshot.require_parts(split)
+        await snapshot.require_raw([(since, asked.start)], "a part of a quarter hour")
+        edges = (*before, *days.edges[1:])
+        found = await snapshot.records(SQL["daily"], *split.bounds, edges, service, before[0], since)
+    return [DailyActiveUsers(days.labels[number - LOOK_BACK - 1], *counts) for number, *counts in found]
+
+
+@question()
+async def get_weekly_active_users(
+    source: Source,
+    *,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+) -> list[ActiveUsers]:
+    """Count the distinct users with an event in each local week from Monday on; newest week first.
+
+    Of a week that the range cuts, only what is in the range counts.
+    """
+    return await _active_users(source, source.range(start, end, timezone), "week", service, NEWEST_FIRST)
+
+
+@question()
+async def get_monthly_active_users(
+    source: Source,
+    *,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+) -> list[ActiveUsers]:
+    """Count the distinct users with an event in each local calendar month; oldest month first.
+
+    Of a month that the range cuts, only what is in the range counts.
+    """
+    return await _active_users(source, source.range(start, end, timezone), "month", service, OLDEST_FIRST)
+
+
+async def _active_users(source: Source, asked: Range, step: Step, service: str | None, order: int) -> list[ActiveUsers]:
+    buckets = asked.buckets(step)
+    split = buckets.split(QUARTER)
+    async with source.snapshot() as snapshot:
+        await snapshot.require_parts(split)
+        return await snapshot.rows(
+            ActiveUsers, SQL["by_bucket"], *split.bounds, buckets.edges, service, order, buckets=buckets
+        )

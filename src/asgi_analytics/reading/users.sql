@@ -1,0 +1,103 @@
+-- Active users: quarter hours of each user, and raw rows at the ends of the range that are no whole quarter hour.
+
+-- daily --
+-- Count users by day, and those of the 7 and 30 days to each day, which may begin before the range.
+-- $1 to $4 are the bounds of the three parts, $5 the edges of the days, 29 before the range among them, $6 is the
+-- service; $7 is where the first of those days begins, $8 the last whole quarter hour before the range.
+--
+-- A user counts from each active day on for 1, 7 or 30 days, or until the next active day, which counts in turn. So
+-- each is one that comes and one that goes, and the number of a day is the sum of all until then.
+WITH hits AS (
+    SELECT q.quarter AS at, q.user_id, q.events
+    FROM analytics_user_quarters AS q
+    WHERE q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+    UNION ALL
+    SELECT e.timestamp, e.user_id, 1
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $1 AND e.timestamp < $2 AND ($6::text IS NULL OR e.service = $6)
+    UNION ALL
+    SELECT e.timestamp, e.user_id, 1
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $3 AND e.timestamp < $4 AND ($6::text IS NULL OR e.service = $6)
+    UNION ALL
+    -- Who was there before the range: their events do not count.
+    SELECT q.quarter, q.user_id, 0
+    FROM analytics_user_quarters AS q
+    WHERE q.quarter >= $7 AND q.quarter < $8 AND ($6::text IS NULL OR q.service = $6)
+    UNION ALL
+    SELECT e.timestamp, e.user_id, 0
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $8 AND e.timestamp < $1 AND ($6::text IS NULL OR e.service = $6)
+),
+days AS (
+    SELECT width_bucket(h.at, $5::timestamptz[]) AS day, h.user_id, sum(h.events) AS events
+    FROM hits AS h
+    GROUP BY 1, 2
+),
+spans AS (
+    SELECT
+        d.day,
+        d.ends,
+        d.user_id IS NOT NULL AS known,
+        count(*) AS users,
+        count(*) FILTER (WHERE d.events > 0) AS users_in_range,
+        sum(d.events) AS events
+    FROM (
+        SELECT u.*, least(u.day + 30, lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day)) AS ends FROM days AS u
+    ) AS d
+    GROUP BY d.day, d.ends, d.user_id IS NOT NULL
+),
+steps AS (
+    SELECT s.day, s.users_in_range AS daily, s.users AS weekly, s.users AS monthly, s.events
+    FROM spans AS s
+    WHERE s.known
+    UNION ALL
+    SELECT least(s.day + 7, s.ends), 0, -s.users, 0, 0 FROM spans AS s WHERE s.known
+    UNION ALL
+    SELECT s.ends, 0, 0, -s.users, 0 FROM spans AS s WHERE s.known
+    UNION ALL
+    SELECT s.day, 0, 0, 0, s.events FROM spans AS s WHERE NOT s.known
+),
+sums AS (
+    SELECT
+        s.day,
+        sum(s.daily)::bigint AS active_users,
+        sum(s.events)::bigint AS total_events,
+        (sum(sum(s.weekly)) OVER (ORDER BY s.day))::bigint AS weekly_active_users,
+        (sum(sum(s.monthly)) OVER (ORDER BY s.day))::bigint AS monthly_active_users
+    FROM steps AS s
+    GROUP BY s.day
+)
+SELECT day, active_users, total_events, weekly_active_users, monthly_active_users
+FROM sums
+WHERE total_events > 0
+ORDER BY day DESC
+LIMIT 10001;
+
+-- by_bucket --
+-- Count users by bucket. $1 to $4 are the bounds of the three parts, $5 the edges of the buckets, $6 is the service,
+-- $7 is -1 for the newest first and 1 for the oldest first.
+SELECT
+    h.bucket,
+    count(h.user_id) AS active_users,
+    sum(h.events)::bigint AS total_events
+FROM (
+    SELECT width_bucket(a.at, $5::timestamptz[]) AS bucket, a.user_id, sum(a.events) AS events
+    FROM (
+        SELECT q.quarter AS at, q.user_id, q.events
+        FROM analytics_user_quarters AS q
+        WHERE q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+        UNION ALL
+        SELECT e.timestamp, e.user_id, 1
+        FROM analytics_events AS e
+        WHERE e.timestamp >= $1 AND e.timestamp < $2 AND ($6::text IS NULL OR e.service = $6)
+        UNION ALL
+        SELECT e.timestamp, e.user_id, 1
+        FROM analytics_events AS e
+        WHERE e.timestamp >= $3 AND e.timestamp < $4 AND ($6::text IS NULL OR e.service = $6)
+    ) AS a
+    GROUP BY 1, 2
+) AS h
+GROUP BY h.bucket
+ORDER BY h.bucket * $7::integer
+LIMIT 10001;
