@@ -40,7 +40,7 @@ class RepeatedQuery(msgspec.Struct, frozen=True):
     """The most repeats of one statement in one request."""
 
 
-@question()
+@question("/queries/slow")
 async def list_slow_queries(
     source: Source,
     *,
@@ -64,7 +64,7 @@ async def list_slow_queries(
         )
 
 
-@question()
+@question("/queries/repeated")
 async def list_repeated_queries(
     source: Source,
     *,
