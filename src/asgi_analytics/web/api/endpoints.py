@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -139,7 +138,7 @@ class QuestionEndpoint:
             answered = await self.service.ask(self.question, arguments)
             if is_all and len(self.rows.of(answered.results)) == limit:
                 raise InvalidQuery("limit", f"there are {limit:,} rows or more: narrow the range, or give a limit")
-            has_ended = answered.meta.end is not None and answered.meta.end < datetime.now(UTC)
+            has_ended = answered.meta.end is not None and answered.meta.end < self.service.reader.now()
             # Ten thousand rows of CSV take a tenth of a second.
             content = await asyncio.to_thread(self._content, answered, asked.format)
             return Answer.of(content, KEEP_ENDED if has_ended else KEEP_RUNNING)

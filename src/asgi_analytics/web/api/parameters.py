@@ -121,9 +121,8 @@ class Parameters:
     def limit(self) -> int | None:
         """The greatest ``limit``, None for a question without one."""
         parameter = self.known.get("limit")
-        if parameter is None:
-            return None
-        return next((extra.le for extra in get_args(parameter.kind) if isinstance(extra, msgspec.Meta)), None)
+        limits = [] if parameter is None else [one for one in get_args(parameter.kind) if isinstance(one, msgspec.Meta)]
+        return int(limits[0].le) if limits and limits[0].le is not None else None
 
 
 def refuse_long(path: bytes, query: bytes) -> None:
