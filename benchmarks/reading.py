@@ -32,7 +32,7 @@ from tests.kit.servers import Servers
 
 SETTINGS = {
     "fsync": "off", "shared_buffers": "1GB", "maintenance_work_mem": "512MB", "max_wal_size": "2GB",
-    "autovacuum": "on", "max_parallel_workers_per_gather": "1",
+    "autovacuum": "on", "max_parallel_workers_per_gather": "0",
 }  # fmt: skip
 DAYS = 30
 AGGREGATES, RAW = 100, 300

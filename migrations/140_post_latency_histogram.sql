@@ -25,7 +25,8 @@ SELECT
     data ->> 'endpoint' AS endpoint,
     data ->> 'method' AS method,
     analytics_latency_bin(analytics_amount(data -> 'duration_ms')) AS bin,
-    count(*) AS requests
+    count(*) AS requests,
+    count(*) FILTER (WHERE analytics_amount(data -> 'status_code') BETWEEN 500 AND 599) AS errors_5xx
 FROM analytics_events
 WHERE event_type = 'api_request' AND analytics_amount(data -> 'duration_ms') IS NOT NULL
 GROUP BY hour, service, endpoint, method, bin
@@ -49,7 +50,8 @@ CREATE FUNCTION analytics_latency_histogram_live(since timestamptz, until timest
     endpoint text,
     method text,
     bin smallint,
-    requests bigint
+    requests bigint,
+    errors_5xx bigint
 )
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -59,7 +61,8 @@ CREATE FUNCTION analytics_latency_histogram_live(since timestamptz, until timest
         data ->> 'endpoint' AS endpoint,
         data ->> 'method' AS method,
         analytics_latency_bin(analytics_amount(data -> 'duration_ms')) AS bin,
-        count(*) AS requests
+        count(*) AS requests,
+        count(*) FILTER (WHERE analytics_amount(data -> 'status_code') BETWEEN 500 AND 599) AS errors_5xx
     FROM analytics_events
     WHERE timestamp >= since AND timestamp < until
         AND event_type = 'api_request' AND analytics_amount(data -> 'duration_ms') IS NOT NULL

@@ -3,10 +3,16 @@
 -- overview --
 -- Count users, tasks, cocoons and integrations. $1, $2 and $3 are when the day, the 7 and the 30 days begin, $4 is when
 -- they end, $5 is 24 hours ago, $6 the service.
-WITH users AS (
-    SELECT q.user_id, max(q.quarter) FILTER (WHERE q.quarter < $4) AS last_active
+WITH everybody AS (
+    -- The days of all services together are fewer rows.
+    SELECT d.user_id FROM analytics_user_days AS d WHERE $6::text IS NULL AND d.user_id IS NOT NULL
+    UNION
+    SELECT q.user_id FROM analytics_user_quarters AS q WHERE q.service = $6 AND q.user_id IS NOT NULL
+),
+active AS (
+    SELECT q.user_id, max(q.quarter) AS last_active
     FROM analytics_user_quarters AS q
-    WHERE q.user_id IS NOT NULL AND ($6::text IS NULL OR q.service = $6)
+    WHERE q.quarter >= $3 AND q.quarter < $4 AND q.user_id IS NOT NULL AND ($6::text IS NULL OR q.service = $6)
     GROUP BY q.user_id
 ),
 tasks AS (
@@ -22,13 +28,17 @@ tasks AS (
 ),
 things AS (
     SELECT
-        count(DISTINCT t.thing_id) FILTER (WHERE t.event_type IN ('cocoon_registered', 'cocoon_connected')) AS cocoons,
-        count(DISTINCT t.thing_id) FILTER (WHERE t.event_type = 'integration_connected') AS integrations
-    FROM analytics_things_daily AS t
-    WHERE $6::text IS NULL OR t.service = $6
+        count(t.thing_id) FILTER (WHERE t.is_cocoon) AS cocoons,
+        count(t.thing_id) FILTER (WHERE NOT t.is_cocoon) AS integrations
+    FROM (
+        SELECT DISTINCT d.event_type <> 'integration_connected' AS is_cocoon, d.thing_id
+        FROM analytics_things_daily AS d
+        WHERE $6::text IS NULL OR d.service = $6
+    ) AS t
 )
 SELECT
-    u.*,
+    (SELECT count(*) FROM everybody) AS total_users,
+    a.*,
     t.created,
     t.created_today,
     t.completed / nullif(t.completed + t.failed, 0) AS task_success_rate,
@@ -42,9 +52,8 @@ SELECT
     o.integrations
 FROM (
     SELECT
-        count(*) AS total_users,
         count(*) FILTER (WHERE last_active >= $1) AS active_users_today,
         count(*) FILTER (WHERE last_active >= $2) AS active_users_week,
-        count(*) FILTER (WHERE last_active >= $3) AS active_users_month
-    FROM users
-) AS u, tasks AS t, things AS o;
+        count(*) AS active_users_month
+    FROM active
+) AS a, tasks AS t, things AS o;

@@ -8,7 +8,7 @@ import msgspec
 
 from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
-from asgi_analytics.reading.ranges import DAY, QUARTER, Moment, Range, Step, floor, midnight
+from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment, Range, Split, Step, floor, midnight
 from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "users.sql")
@@ -56,13 +56,13 @@ async def get_daily_active_users(
     days = asked.buckets("day")
     first = asked.start.astimezone(asked.zone).date()
     before = tuple(midnight(first - n * DAY, asked.zone) for n in range(LOOK_BACK, -1, -1))
-    split = days.split(QUARTER)
+    split, by_day = _split(days, service)
     since = floor(asked.start, QUARTER)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
         await snapshot.require_raw([(since, asked.start)], "a part of a quarter hour")
         edges = (*before, *days.edges[1:])
-        found = await snapshot.records(SQL["daily"], *split.bounds, edges, service, before[0], since)
+        found = await snapshot.records(SQL["daily"], *split.bounds, edges, service, before[0], since, by_day)
     return [DailyActiveUsers(days.labels[number - LOOK_BACK - 1], *counts) for number, *counts in found]
 
 
@@ -100,9 +100,17 @@ async def get_monthly_active_users(
 
 async def _active_users(source: Source, asked: Range, step: Step, service: str | None, order: int) -> list[ActiveUsers]:
     buckets = asked.buckets(step)
-    split = buckets.split(QUARTER)
+    split, by_day = _split(buckets, service)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
         return await snapshot.rows(
-            ActiveUsers, SQL["by_bucket"], *split.bounds, buckets.edges, service, order, buckets=buckets
+            ActiveUsers, SQL["by_bucket"], *split.bounds, buckets.edges, service, order, by_day, buckets=buckets
         )
+
+
+def _split(buckets: Buckets, service: str | None) -> tuple[Split, bool]:
+    """Return the parts of a range, and whether its middle is whole days of UTC, which are fewer rows."""
+    by_day = buckets.split(DAY)
+    if service is None and not by_day.raw:
+        return by_day, True
+    return buckets.split(QUARTER), False

@@ -1,16 +1,22 @@
--- Active users: quarter hours of each user, and raw rows at the ends of the range that are no whole quarter hour.
+-- Active users: days of each user if those of UTC will do, else quarter hours, and raw rows at the ends of a range that
+-- are not a whole quarter hour.
 
 -- daily --
 -- Count users by day, and those of the 7 and 30 days to each day, which may begin before the range.
 -- $1 to $4 are the bounds of the three parts, $5 the edges of the days, 29 before the range among them, $6 is the
--- service; $7 is where the first of those days begins, $8 the last whole quarter hour before the range.
+-- service; $7 is where the first of those days begins, $8 the last whole quarter hour before the range; $9 tells whether
+-- days of UTC will do.
 --
 -- A user counts from each active day on for 1, 7 or 30 days, or until the next active day, which counts in turn. So
 -- each is one that comes and one that goes, and the number of a day is the sum of all until then.
 WITH hits AS (
-    SELECT q.quarter AS at, q.user_id, q.events
+    SELECT d.day AS at, d.user_id, d.events
+    FROM analytics_user_days AS d
+    WHERE $9::boolean AND d.day >= $2 AND d.day < $3
+    UNION ALL
+    SELECT q.quarter, q.user_id, q.events
     FROM analytics_user_quarters AS q
-    WHERE q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+    WHERE NOT $9::boolean AND q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
     UNION ALL
     SELECT e.timestamp, e.user_id, 1
     FROM analytics_events AS e
@@ -21,9 +27,13 @@ WITH hits AS (
     WHERE e.timestamp >= $3 AND e.timestamp < $4 AND ($6::text IS NULL OR e.service = $6)
     UNION ALL
     -- Who was there before the range: their events do not count.
+    SELECT d.day, d.user_id, 0
+    FROM analytics_user_days AS d
+    WHERE $9::boolean AND d.day >= $7 AND d.day < $8
+    UNION ALL
     SELECT q.quarter, q.user_id, 0
     FROM analytics_user_quarters AS q
-    WHERE q.quarter >= $7 AND q.quarter < $8 AND ($6::text IS NULL OR q.service = $6)
+    WHERE NOT $9::boolean AND q.quarter >= $7 AND q.quarter < $8 AND ($6::text IS NULL OR q.service = $6)
     UNION ALL
     SELECT e.timestamp, e.user_id, 0
     FROM analytics_events AS e
@@ -76,7 +86,7 @@ LIMIT 10001;
 
 -- by_bucket --
 -- Count users by bucket. $1 to $4 are the bounds of the three parts, $5 the edges of the buckets, $6 is the service,
--- $7 is -1 for the newest first and 1 for the oldest first.
+-- $7 is -1 for the newest first and 1 for the oldest first, $8 tells whether days of UTC will do.
 SELECT
     h.bucket,
     count(h.user_id) AS active_users,
@@ -84,9 +94,13 @@ SELECT
 FROM (
     SELECT width_bucket(a.at, $5::timestamptz[]) AS bucket, a.user_id, sum(a.events) AS events
     FROM (
-        SELECT q.quarter AS at, q.user_id, q.events
+        SELECT d.day AS at, d.user_id, d.events
+        FROM analytics_user_days AS d
+        WHERE $8::boolean AND d.day >= $2 AND d.day < $3
+        UNION ALL
+        SELECT q.quarter, q.user_id, q.events
         FROM analytics_user_quarters AS q
-        WHERE q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+        WHERE NOT $8::boolean AND q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
         UNION ALL
         SELECT e.timestamp, e.user_id, 1
         FROM analytics_events AS e
