@@ -123,7 +123,7 @@ async def test_a_caller_who_reads_slowly_holds_no_connection_of_the_database(dat
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asgi-analytics-reader' AND state <> 'idle'"
         " AND datname = current_database()"
     )
-    with Process(database.dsn, "--quiet") as process:
+    with Process(database.dsn) as process:
         async with process.client() as http, http.stream("GET", "/events?format=ndjson") as answer:
             assert answer.status_code == 200
             for _ in range(200):
