@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import tracemalloc
@@ -36,11 +37,12 @@ def lines(text: str) -> list[list[str]]:
 async def test_csv_and_ndjson_hold_the_rows_of_the_json(database: Database, app: Starlette) -> None:
     await fill(database)
     async with opened(app) as http:
+        await app.state.api.open()
         for question in QUESTIONS.values():
             path = question.path.format(fingerprint="f1")
             rows = Rows(question)
-            results = (await app.state.api.reader.answer(question.name, **({"fingerprint": "f1"} if "{" in question.path
-                                                                            else {}))).results  # fmt: skip
+            arguments = {"fingerprint": "f1"} if "{" in question.path else {}
+            results = (await app.state.api.reader.answer(question.name, **arguments)).results
             everything = "limit" not in question.signature.parameters
             by_csv = await http.get(path, params={"format": "csv"})
             by_line = await http.get(path, params={"format": "ndjson"})
@@ -92,8 +94,6 @@ async def test_fifty_thousand_rows_take_the_memory_of_a_few(database: Database, 
         if not received:
             received.append(True)
             return {"type": "http.request", "body": b"", "more_body": False}
-        import asyncio
-
         await asyncio.Event().wait()
 
     received: list[bool] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -17,11 +18,14 @@ from tests.web.api.service import Process, fill
 from tests.web.ingestion.service import client
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-from hypothesis import HealthCheck, settings  # noqa: E402  # after the line that may skip
+from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the line that may skip
+from hypothesis.errors import Unsatisfiable  # noqa: E402
+from schemathesis import GenerationMode  # noqa: E402
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
 # Of each parameter by itself the schema tells what it may be; that a start must be before its end it cannot tell.
 NOT_BY_SCHEMA = [positive_data_acceptance]
+few = settings(max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 TOKEN = {"Authorization": "Bearer t0ken"}
 
 
@@ -32,21 +36,29 @@ class Colour(msgspec.Struct, frozen=True):
     shade: int
 
 
-@pytest.fixture
-async def described(database: Database) -> AsyncIterator[Any]:
-    """Give the schema of a running API over a filled database."""
+async def test_it_does_what_the_description_says(database: Database) -> None:
     await fill(database, 100)
     with Process(database.dsn, ANALYTICS_READ_TOKENS="t0ken") as process:
-        yield schemathesis.openapi.from_url(f"{process.url}/openapi.json")
+        schema = schemathesis.openapi.from_url(f"{process.url}/openapi.json")
+        await asyncio.to_thread(try_all, schema)
 
 
-schema = schemathesis.pytest.from_fixture("described")
+def try_all(schema: Any) -> None:
+    tried = set()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        for mode in GenerationMode:
 
+            @given(operation.as_strategy(generation_mode=mode))
+            @few
+            def matches(case: Any) -> None:
+                case.call_and_validate(excluded_checks=NOT_BY_SCHEMA, headers=TOKEN)
 
-@schema.parametrize()  # type: ignore[untyped-decorator]  # there are no types
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-def test_it_does_what_the_description_says(case: Any) -> None:
-    case.call_and_validate(excluded_checks=NOT_BY_SCHEMA, headers=TOKEN)
+            # Without a parameter there is nothing that could be wrong.
+            with contextlib.suppress(Unsatisfiable):
+                matches()
+                tried.add((operation.path, mode))
+    assert {path for path, _ in tried} >= {one.path for one in QUESTIONS.values()}
 
 
 def nowhere(**settings: Any) -> Starlette:
