@@ -48,7 +48,11 @@ PUBLIC = {
     "asgi_analytics.testing.capture_events": [],
     "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer"],
 }  # fmt: skip
-COMMANDS = {"analytics-migrate": "asgi_analytics.cli.migrate", "analytics-ingest": "asgi_analytics.cli.ingest", "analytics-api": "asgi_analytics.cli.api"}
+COMMANDS = {
+    "analytics-migrate": "asgi_analytics.cli.migrate",
+    "analytics-ingest": "asgi_analytics.cli.ingest",
+    "analytics-api": "asgi_analytics.cli.api",
+}
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

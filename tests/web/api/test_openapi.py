@@ -21,11 +21,11 @@ schemathesis: Any = pytest.importorskip("schemathesis", reason="schemathesis is 
 from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the line that may skip
 from hypothesis.errors import Unsatisfiable  # noqa: E402
 from schemathesis import GenerationMode  # noqa: E402
-from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance  # noqa: E402
 
 # Of each parameter by itself the schema tells what it may be; that a start must be before its end it cannot tell.
 NOT_BY_SCHEMA = [positive_data_acceptance]
-few = settings(max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=2, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 TOKEN = {"Authorization": "Bearer t0ken"}
 
 
@@ -52,7 +52,10 @@ def try_all(schema: Any) -> None:
             @given(operation.as_strategy(generation_mode=mode))
             @few
             def matches(case: Any) -> None:
-                case.call_and_validate(excluded_checks=NOT_BY_SCHEMA, headers=TOKEN)
+                answer = case.call(headers=TOKEN)
+                # A URL may be too long before anything else is wrong with it.
+                too_long = [negative_data_rejection] if answer.status_code == 414 else []
+                case.validate_response(answer, excluded_checks=NOT_BY_SCHEMA + too_long)
 
             # Without a parameter there is nothing that could be wrong.
             with contextlib.suppress(Unsatisfiable):
