@@ -45,10 +45,15 @@ PUBLIC = {
     "asgi_analytics.sinks.http.HttpSink": [],
     "asgi_analytics.web.ingestion.create_ingestion_app": [],
     "asgi_analytics.instrumentation.psycopg.instrument_psycopg": [],
+    "asgi_analytics.web.api.create_api_app": [],
     "asgi_analytics.testing.capture_events": [],
     "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer"],
 }  # fmt: skip
-COMMANDS = {"analytics-migrate": "asgi_analytics.cli.migrate", "analytics-ingest": "asgi_analytics.cli.ingest"}
+COMMANDS = {
+    "analytics-migrate": "asgi_analytics.cli.migrate",
+    "analytics-ingest": "asgi_analytics.cli.ingest",
+    "analytics-api": "asgi_analytics.cli.api",
+}
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

@@ -241,7 +241,7 @@ def test_every_question_says_what_it_counts_in_one_sentence_and_has_types(name: 
 
 
 def test_a_question_is_found_by_being_one() -> None:
-    @question()
+    @question("/test")
     async def count_nothing(source: Source, *, service: str | None = None) -> int:
         """Count nothing."""
         return 0

@@ -53,7 +53,7 @@ class Aggregations(msgspec.Struct, frozen=True):
     time_range: TimeRange
 
 
-@question()
+@question("/aggregations")
 async def query_aggregations(
     source: Source,
     *,

@@ -28,7 +28,7 @@ class ApiConsumer(msgspec.Struct, frozen=True):
     last_seen_at: datetime
 
 
-@question()
+@question("/api/consumers")
 async def get_api_consumers(
     source: Source,
     *,

@@ -68,7 +68,7 @@ class ErrorDetails(ErrorGroup, frozen=True):
     """The newest 20."""
 
 
-@question()
+@question("/errors/hourly", bare=True)
 async def get_error_summary(
     source: Source,
     *,
@@ -85,7 +85,7 @@ async def get_error_summary(
         return await snapshot.rows(ErrorSummary, SQL["summary"], *split.bounds, hours.edges, service, buckets=hours)
 
 
-@question()
+@question("/errors")
 async def list_error_groups(
     source: Source,
     *,
@@ -106,7 +106,7 @@ async def list_error_groups(
         return [group for group, _ in await _groups(snapshot, buckets, service, environment, None, limit)]
 
 
-@question()
+@question("/errors/{fingerprint}")
 async def get_error_group(
     source: Source,
     fingerprint: Text,

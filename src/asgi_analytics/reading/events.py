@@ -38,7 +38,7 @@ class Events(msgspec.Struct, frozen=True):
     """The ``cursor`` of the next page; null on the last one."""
 
 
-@question()
+@question("/events")
 async def query_events(
     source: Source,
     *,

@@ -54,7 +54,7 @@ class CocoonActivity(msgspec.Struct, frozen=True):
     unique_cocoons: int
 
 
-@question()
+@question("/integrations/daily", bare=True)
 async def get_integration_health(
     source: Source,
     *,
@@ -67,7 +67,7 @@ async def get_integration_health(
     return await _daily(source, IntegrationHealth, "integrations", source.range(start, end, timezone), service)
 
 
-@question()
+@question("/auth/daily", bare=True)
 async def get_auth_stats(
     source: Source,
     *,
@@ -80,7 +80,7 @@ async def get_auth_stats(
     return await _daily(source, AuthStats, "auth", source.range(start, end, timezone), service)
 
 
-@question()
+@question("/cocoons/daily", bare=True)
 async def get_cocoon_activity(
     source: Source,
     *,

@@ -57,7 +57,7 @@ def _is_approximate(bucket: str = "hour", **_: object) -> bool:
     return bucket != "hour"
 
 
-@question(approximates=_is_approximate)
+@question("/api/latency", bare=True, approximates=_is_approximate)
 async def get_endpoint_latency(
     source: Source,
     *,
@@ -86,7 +86,7 @@ async def get_endpoint_latency(
     return [EndpointLatency(*msgspec.structs.astuple(row)[:-1]) for row in found]
 
 
-@question(approximates=True)
+@question("/api/slowest", bare=True, approximates=True)
 async def get_slowest_endpoints(
     source: Source,
     *,
@@ -118,7 +118,7 @@ async def get_slowest_endpoints(
         )
 
 
-@question(approximates=True)
+@question("/api/apdex", approximates=True)
 async def get_apdex(
     source: Source,
     *,

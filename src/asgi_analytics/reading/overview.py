@@ -36,7 +36,7 @@ class OverviewStats(msgspec.Struct, frozen=True):
     """Distinct ones that were connected."""
 
 
-@question()
+@question("/overview", bare=True)
 async def get_overview_stats(
     source: Source, *, timezone: str | None = None, service: Text | None = None
 ) -> OverviewStats:

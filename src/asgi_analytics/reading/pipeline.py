@@ -55,7 +55,7 @@ class PipelineHealth(msgspec.Struct, frozen=True):
     oldest_event_at: datetime | None
 
 
-@question()
+@question("/pipeline")
 async def get_pipeline_health(source: Source, *, service: Text | None = None) -> PipelineHealth:
     """Count the events of the last minute and the dead letters, and tell which views are behind the events."""
     now = source.now()

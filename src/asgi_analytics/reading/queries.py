@@ -40,7 +40,7 @@ class RepeatedQuery(msgspec.Struct, frozen=True):
     """The most repeats of one statement in one request."""
 
 
-@question(approximates=True)
+@question("/queries/slow", approximates=True)
 async def list_slow_queries(
     source: Source,
     *,
@@ -63,7 +63,7 @@ async def list_slow_queries(
         return await snapshot.rows(SlowQuery, SQL["slow"], *split.bounds, service, environment, endpoint, limit)
 
 
-@question()
+@question("/queries/repeated")
 async def list_repeated_queries(
     source: Source,
     *,

@@ -39,6 +39,10 @@ class Question(msgspec.Struct, frozen=True):
     function: Callable[..., Any]
     """Takes the source first, then the parameters."""
     approximates: Callable[..., bool]
+    path: str
+    """Where the API answers it. What stands in braces is a parameter."""
+    bare: bool
+    """Whether the API answers without what the answer is about."""
 
     @property
     def definition(self) -> str:
@@ -68,10 +72,14 @@ QUESTIONS: dict[str, Question] = {}
 """Every question whose module was imported, by its name."""
 
 
-def question(approximates: Callable[..., bool] | bool = False) -> Callable[[Function], Function]:
+def question(
+    path: str, *, bare: bool = False, approximates: Callable[..., bool] | bool = False
+) -> Callable[[Function], Function]:
     """Make an async function a question: ``async def name(source, *, parameter: type = default) -> answer``.
 
-    ``approximates`` tells of the arguments whether the answer is approximate (within 2 %).
+    ``path`` is where the API answers it, for instance ``/errors/{fingerprint}``; ``bare`` leaves out what the answer is
+    about, as only those do that had no such thing in the first API. ``approximates`` tells of the arguments whether the
+    answer is approximate (within 2 %).
     """
 
     def decorate(function: Function) -> Function:
@@ -86,7 +94,7 @@ def question(approximates: Callable[..., bool] | bool = False) -> Callable[[Func
             return await function(source, **asked.checked(arguments))
 
         tells = approximates if callable(approximates) else lambda **_: bool(approximates)
-        asked = QUESTIONS[function.__name__] = Question(function.__name__, ask, tells)
+        asked = QUESTIONS[function.__name__] = Question(function.__name__, ask, tells, path, bare)
         return typing.cast("Function", ask)
 
     return decorate

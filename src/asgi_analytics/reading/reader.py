@@ -25,7 +25,7 @@ from asgi_analytics.reading import (
 from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
-from asgi_analytics.reading.source import Noted, Source, noted
+from asgi_analytics.reading.source import SQL, Noted, Source, noted
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -110,6 +110,12 @@ class AnalyticsReader(Source):
         """Close the pool of a reader that was made from a URL; questions that run are waited for."""
         if isinstance(self._pool, UrlPool):
             await self._pool.aclose()
+
+    async def ready(self) -> None:
+        """Return if questions can be answered now. Raises `ReadError` that says what is in the way."""
+        now = self.now()
+        async with self.snapshot() as snapshot:
+            await snapshot.records(SQL["lost_rows"], now, now)
 
     async def __aenter__(self) -> Self:
         """Open the reader."""

@@ -43,7 +43,7 @@ class TaskStatsOverview(msgspec.Struct, frozen=True):
     """Of all completed tasks."""
 
 
-@question()
+@question("/tasks/daily", bare=True)
 async def get_task_stats_daily(
     source: Source,
     *,
@@ -60,7 +60,7 @@ async def get_task_stats_daily(
         return await snapshot.rows(TaskStatsDaily, SQL["daily"], *split.bounds, days.edges, service, buckets=days)
 
 
-@question()
+@question("/tasks/overview", bare=True)
 async def get_task_stats_overview(
     source: Source,
     *,

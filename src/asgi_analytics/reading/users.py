@@ -39,7 +39,7 @@ class ActiveUsers(msgspec.Struct, frozen=True):
     total_events: int
 
 
-@question()
+@question("/users/daily", bare=True)
 async def get_daily_active_users(
     source: Source,
     *,
@@ -66,7 +66,7 @@ async def get_daily_active_users(
     return [DailyActiveUsers(days.labels[number - LOOK_BACK - 1], *counts) for number, *counts in found]
 
 
-@question()
+@question("/users/weekly", bare=True)
 async def get_weekly_active_users(
     source: Source,
     *,
@@ -82,7 +82,7 @@ async def get_weekly_active_users(
     return await _active_users(source, source.range(start, end, timezone), "week", service, NEWEST_FIRST)
 
 
-@question()
+@question("/users/monthly", bare=True)
 async def get_monthly_active_users(
     source: Source,
     *,

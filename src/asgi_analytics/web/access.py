@@ -8,14 +8,13 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from asgi_analytics.log import failure, log_problem
-from asgi_analytics.web.problem import respond
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from asgi_analytics.web.metrics import RequestMetrics
-    from asgi_analytics.web.problem import Problem
 
 access_log = logging.getLogger("asgi_analytics.access")
 
@@ -46,7 +45,7 @@ def request_log(request: Request, endpoint: str) -> RequestLog:
 class AccessLog:
     """Middleware that logs and measures each request. ``failed`` is the answer if the application raises."""
 
-    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics, failed: Problem) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics, failed: Response) -> None:
         self.app = app
         self.metrics = metrics
         self.failed = failed
@@ -75,7 +74,7 @@ class AccessLog:
             # Not left to the server, which would log a traceback, whose last line may quote an event.
             reason = failure(error)
             log_problem((id(self), reason), "a request failed: %s", reason, level=logging.ERROR)
-            await respond(self.failed)(scope, receive, watched)
+            await self.failed(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - start
             method = scope["method"] if scope["method"] in _METHODS else "_OTHER"

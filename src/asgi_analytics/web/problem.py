@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from starlette.requests import Request
     from starlette.responses import Response
 
 CLOSE = {"Connection": "close"}
@@ -32,9 +31,3 @@ def respond(problem: Problem) -> Response:
     content = {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail}
     headers = dict(problem.headers or {})
     return JSONResponse(content, problem.status, headers=headers, media_type="application/problem+json")
-
-
-async def on_problem(request: Request, error: Exception) -> Response:
-    """Answer a request whose endpoint raised a `Problem`."""
-    assert isinstance(error, Problem)
-    return respond(error)

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from asgi_analytics.web.access import AccessLog
 from asgi_analytics.web.metrics import RequestMetrics
-from asgi_analytics.web.problem import Problem, on_problem, respond
+from asgi_analytics.web.problem import Problem, respond
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,12 +29,13 @@ def make_service(
     aclose: Callable[[], Awaitable[object]],
     hint: str,
     failed: Problem,
+    respond: Callable[[Problem], Response] = respond,
 ) -> Starlette:
     """Return an application for ``routes``, to run alone or to mount.
 
     ``name`` stands in the names of its metrics. ``start`` and ``aclose`` are called when its lifespan begins and ends.
     ``hint`` tells callers of an unknown path, or with a wrong method, where to go; ``failed`` is the answer if an
-    endpoint raises anything but a `Problem`.
+    endpoint raises anything but a `Problem`, and ``respond`` makes the response of one.
     """
 
     @contextlib.asynccontextmanager
@@ -45,6 +46,10 @@ def make_service(
         finally:
             await aclose()
 
+    async def on_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return respond(error)
+
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = {404: f"there is nothing at this path: {hint}", 405: hint}.get(error.status_code, error.detail)
@@ -52,7 +57,7 @@ def make_service(
 
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(AccessLog, metrics=RequestMetrics(name), failed=failed)],
+        middleware=[Middleware(AccessLog, metrics=RequestMetrics(name), failed=respond(failed))],
         exception_handlers={Problem: on_problem, HTTPException: on_http_exception},
         lifespan=lifespan,
     )

@@ -72,6 +72,8 @@ class TellingSink(MemorySink):
 class Process:
     """The command ``analytics-ingest`` as a process on a free port."""
 
+    module = "asgi_analytics.cli.ingest"
+
     def __init__(self, dsn: str, *arguments: str, **environ: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log"
@@ -80,7 +82,7 @@ class Process:
         }  # fmt: skip
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "asgi_analytics.cli.ingest", "--port", "0", *arguments],
+                [sys.executable, "-m", self.module, "--port", "0", *arguments],
                 env=environment,
                 stdout=log,
                 stderr=log,

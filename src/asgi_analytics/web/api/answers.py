@@ -1,0 +1,161 @@
+"""The answers that are given again, and the questions that run: one at a time for each, and few at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asgi_analytics.context import suppress
+from asgi_analytics.values import MIB
+from asgi_analytics.web.api.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+AT_ONCE = 4
+"""Questions that run at once."""
+PATIENCE = 10.0
+"""Seconds that a question waits until one of them has ended."""
+MOST_KEPT = 32 * MIB
+ENTRY = 1024
+"""Bytes that an answer takes beside its content and its key, generously."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The content of a response, and for how many seconds new data cannot change it."""
+
+    content: bytes
+    etag: str
+    keep: float
+
+    @classmethod
+    def of(cls, content: bytes, keep: float) -> Answer:
+        """Return an answer with the tag of its content."""
+        return cls(content, f'"{sha256(content).hexdigest()[:32]}"', keep)
+
+
+class Running:
+    """A question that runs, and how many wait for its answer."""
+
+    def __init__(self, task: asyncio.Task[Answer]) -> None:
+        self.task = task
+        self.waiting = 0
+
+
+class Answers:
+    """Ask each question once for all who wait for it, and give its answer again while it is fresh.
+
+    ``patience`` is how many seconds a question waits for its turn; ``most_kept`` limits the bytes of all answers that
+    are kept.
+    """
+
+    def __init__(self, *, at_once: int = AT_ONCE, patience: float = PATIENCE, most_kept: int = MOST_KEPT) -> None:
+        self._turns = asyncio.Semaphore(at_once)
+        self._patience = patience
+        self._most_kept = most_kept
+        self._running: dict[bytes, Running] = {}
+        self._kept: OrderedDict[bytes, tuple[float, Answer]] = OrderedDict()
+        self._kept_bytes = 0
+
+    async def get(self, key: bytes, make: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Return the answer of a key: a kept one, that of the question that runs, or the one that ``make`` makes.
+
+        A question that nobody waits for any longer is cancelled. Raises what ``make`` raises, and `Refusal` 503.
+        """
+        kept = self._find(key)
+        if kept is not None:
+            return kept
+        running = self._running.get(key)
+        if running is None:
+            task = asyncio.create_task(self._run(key, make), name="asgi-analytics question")
+            task.add_done_callback(_retrieve)
+            running = self._running[key] = Running(task)
+        running.waiting += 1
+        try:
+            return await asyncio.shield(running.task)
+        finally:
+            running.waiting -= 1
+            if not running.waiting:
+                if self._running.get(key) is running:
+                    del self._running[key]
+                if not running.task.done():
+                    running.task.cancel()
+                    await asyncio.gather(running.task, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, *, patient: bool = False) -> AsyncIterator[None]:
+        """Wait for a turn to ask the database. Raises `Refusal` 503 after ``patience``, unless ``patient``."""
+        try:
+            async with asyncio.timeout(None if patient else self._patience):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Refusal(
+                503, "too_many_questions", "too many questions are being asked: ask again", None, {"Retry-After": "5"}
+            ) from None
+        try:
+            with suppress():
+                yield
+        finally:
+            self._turns.release()
+
+    async def aclose(self) -> None:
+        """Cancel what runs, and forget what is kept."""
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._kept.clear()
+        self._kept_bytes = 0
+
+    async def _run(self, key: bytes, make: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            async with self.turn():
+                answer = await make()
+            self._keep(key, answer)
+            return answer
+        finally:
+            running = self._running.get(key)
+            if running is not None and running.task is asyncio.current_task():
+                del self._running[key]
+
+    def _find(self, key: bytes) -> Answer | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        until, answer = found
+        if until <= time.monotonic():
+            self._forget(key)
+            return None
+        self._kept.move_to_end(key)
+        return answer
+
+    def _keep(self, key: bytes, answer: Answer) -> None:
+        size = _size(key, answer)
+        if answer.keep <= 0 or size > self._most_kept // 4:
+            return
+        self._forget(key)
+        self._kept[key] = (time.monotonic() + answer.keep, answer)
+        self._kept_bytes += size
+        while self._kept_bytes > self._most_kept:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: bytes) -> None:
+        found = self._kept.pop(key, None)
+        if found is not None:
+            self._kept_bytes -= _size(key, found[1])
+
+
+def _size(key: bytes, answer: Answer) -> int:
+    return len(key) + len(answer.content) + ENTRY
+
+
+def _retrieve(task: asyncio.Task[Answer]) -> None:
+    """Look at the error of a task, which nobody may wait for any longer."""
+    if not task.cancelled():
+        task.exception()

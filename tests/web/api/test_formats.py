@@ -1,0 +1,163 @@
+"""CSV and NDJSON: the columns of the struct, all rows, and no more than a page of them in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import tracemalloc
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+
+from asgi_analytics.reading import QUESTIONS
+from asgi_analytics.reading.aggregations import Aggregation, Aggregations, Metrics, TimeRange
+from asgi_analytics.web.api.formats import MEDIA_TYPES, Rows
+from tests.kit.databases import Database
+from tests.web.api.service import Process, fill, opened
+
+MANY = 50_000
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+INSERT = """
+INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data)
+SELECT gen_random_uuid(), date_trunc('second', now()) - (n / 2) * interval '1 second', 'page_viewed', 'shop',
+    gen_random_uuid(), jsonb_build_object('n', n, 'text', repeat('x', 200))
+FROM generate_series(1, $1::int) AS n
+"""
+
+
+def lines(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
+async def test_csv_and_ndjson_hold_the_rows_of_the_json(database: Database, app: Starlette) -> None:
+    await fill(database)
+    async with opened(app) as http:
+        await app.state.api.open()
+        for question in QUESTIONS.values():
+            path = question.path.format(fingerprint="f1")
+            rows = Rows(question)
+            arguments = {"fingerprint": "f1"} if "{" in question.path else {}
+            results = (await app.state.api.reader.answer(question.name, **arguments)).results
+            everything = "limit" not in question.signature.parameters
+            by_csv = await http.get(path, params={"format": "csv"})
+            by_line = await http.get(path, params={"format": "ndjson"})
+            assert (by_csv.headers["content-type"], by_line.headers["content-type"]) == (
+                MEDIA_TYPES["csv"], MEDIA_TYPES["ndjson"],
+            )  # fmt: skip
+            assert by_csv.headers["content-disposition"].startswith("attachment; filename=")
+            header, *found = lines(by_csv.text)
+            decoded = [msgspec.json.decode(line) for line in by_line.content.splitlines()]
+            assert {name.partition(".")[0] for name in header} == set(rows.row.__struct_fields__)
+            assert len(found) == len(decoded)
+            if everything and question.name != "get_pipeline_health":
+                assert decoded == msgspec.to_builtins(rows.of(results))
+        first = lines((await http.get("/events?format=csv&limit=3")).text)
+        assert len(first) == 1 + 3
+
+
+async def test_every_row_is_sent_once_without_a_limit(database: Database, app: Starlette) -> None:
+    await fill(database, 2500)
+    admin = await database.connect()
+    known = {str(row[0]) for row in await admin.fetch("SELECT id FROM analytics_events")}
+    async with opened(app) as http:
+        text = (await http.get("/events?format=csv")).text
+        by_line = (await http.get("/events?format=ndjson")).content.splitlines()
+    ids = [row[0] for row in lines(text)[1:]]
+    assert len(ids) == len(set(ids)) == len(known) == 2500
+    assert set(ids) == known
+    assert [msgspec.json.decode(line)["event_id"] for line in by_line] == ids
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+async def test_fifty_thousand_rows_take_the_memory_of_a_few(database: Database, app: Starlette, form: str) -> None:
+    admin = await database.connect()
+    await admin.execute(INSERT, MANY)
+    rows = size = largest = 0
+    peaks = []
+
+    async def send(message: Any) -> None:
+        nonlocal rows, size, largest
+        if message["type"] == "http.response.body":
+            body = message["body"]
+            rows += body.count(b"\n")
+            size += len(body)
+            largest = max(largest, len(body))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.reset_peak()
+
+    async def receive() -> Any:
+        if not received:
+            received.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.Event().wait()
+
+    received: list[bool] = []
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/events",
+        "raw_path": b"/events", "query_string": f"format={form}".encode(), "root_path": "", "headers": [],
+        "scheme": "http", "client": None, "server": None,
+    }  # fmt: skip
+    async with opened(app):
+        tracemalloc.start()
+        try:
+            await app(scope, receive, send)
+        finally:
+            tracemalloc.stop()
+    assert rows == MANY + (form == "csv")
+    assert size > 12_000_000
+    assert largest < 1_000_000
+    middle = len(peaks) // 2
+    assert max(peaks[middle:]) < 1.2 * max(peaks[:middle])  # nothing piles up
+    assert max(peaks) < size
+
+
+async def test_a_caller_who_reads_slowly_holds_no_connection_of_the_database(database: Database) -> None:
+    admin = await database.connect()
+    await admin.execute(INSERT, MANY)
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asgi-analytics-reader' AND state <> 'idle'"
+        " AND datname = current_database()"
+    )
+    with Process(database.dsn) as process:
+        async with process.client() as http, http.stream("GET", "/events?format=ndjson") as answer:
+            assert answer.status_code == 200
+            for _ in range(200):
+                if await admin.fetchval(busy) == 0:
+                    break
+            assert await admin.fetchval(busy) == 0
+            assert (await http.get("/overview")).status_code == 200
+
+
+async def test_what_a_limit_would_cut_is_refused(
+    database: Database, app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(database)
+    async with opened(app) as http:
+        endpoint = next(
+            route.endpoint
+            for route in app.routes
+            if getattr(route, "path", "") == "/api/consumers"  # type: ignore[attr-defined]
+        )
+        monkeypatch.setattr(type(endpoint.parameters), "limit", 3)
+        answer = await http.get("/api/consumers?format=csv")
+        assert (answer.status_code, answer.json()["field"]) == (422, "limit")
+        assert (await http.get("/api/consumers?format=csv&limit=3")).status_code == 200
+
+
+def test_a_text_that_a_spreadsheet_would_calculate_is_a_text() -> None:
+    rows = Rows(QUESTIONS["query_aggregations"])
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "a=b", 'say "x", or\ny', "ü"]
+    answer = Aggregations(
+        [Aggregation(NOW, "system", name, Metrics(-1, 2)) for name in names], 1, 2, TimeRange(NOW, NOW)
+    )
+    text = (rows.header() + rows.csv(rows.of(answer))).decode()
+    header, *found = lines(text)
+    assert header == ["time_bucket", "event_category", "event_type", "metrics.count", "metrics.unique_users"]
+    assert [row[2] for row in found] == [("'" + name if name[0] in "=+-@\t\r" else name) for name in names]
+    assert [row[3] for row in found] == ["-1"] * len(names)  # numbers are numbers
+    assert found[0][0] == "2026-11-20T00:00:00Z"
