@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from asgi_analytics.admin.refresh import refresh_views
 from asgi_analytics.admin.roles import make_roles
 from asgi_analytics.migrate import runner
 from asgi_analytics.migrate.session import TransactionPooler
@@ -107,8 +108,6 @@ async def test_a_refresh_behind_a_transaction_pooler_says_where_to_connect(
     database: Database, make_pgbouncer: MakePgBouncer
 ) -> None:
     pooler = make_pgbouncer(database)
-    from asgi_analytics.migrate.runner import refresh_views
-
     with pytest.raises(TransactionPooler, match="connect to the database itself"):
         await refresh_views(pooler.dsn)
 

@@ -16,8 +16,8 @@ from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event, TimescaleSin
 from asgi_analytics.context import current
 from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.encoding.envelope import Surroundings
-from asgi_analytics.encoding.users import USER_NAMESPACE
 from asgi_analytics.errors import ConfigError, OperatorError
+from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.events.base import decode_envelope
 from tests.kit.databases import Database
 from tests.kit.proxy import Proxy
