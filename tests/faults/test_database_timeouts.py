@@ -164,3 +164,20 @@ async def test_no_timeout_of_the_server_ends_a_migration(empty_database: Databas
     await migrate(connection, folder=tmp_path, schema="other")
     assert await connection.fetchval("SHOW transaction_timeout") == "300ms"
     assert await connection.fetchval("SHOW idle_session_timeout") == "300ms"
+
+
+async def test_a_write_on_a_wire_that_stalls_asks_for_fewer_events(
+    database: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not even answer the cancellation: that is not the error to be told."""
+    monkeypatch.setattr("asgi_analytics.sinks.timescale.WRITE_TIMEOUT", 0.2)
+    monkeypatch.setattr("asgi_analytics.database.pool.CONNECT_TIMEOUT", 0.5)
+    sink = TimescaleSink(proxy.dsn)
+    await sink.ready()
+    proxy.stall()
+    with pytest.raises(TransientError, match="the database did not answer in time") as caught:
+        await sink.write([line()])
+    assert caught.value.fewer
+    proxy.cut()
+    proxy.resume()
+    await sink.aclose()

@@ -151,13 +151,17 @@ class _Pair:
     async def pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_lost: Callable[[bytes], bool]
     ) -> None:
-        while chunk := await source.read(65536):
-            await self.proxy.flowing.wait()
-            if is_lost(chunk):
-                self.abort()
-                return
-            sink.write(chunk)
-            await sink.drain()
+        try:
+            while chunk := await source.read(65536):
+                await self.proxy.flowing.wait()
+                if is_lost(chunk):
+                    self.abort()
+                    return
+                sink.write(chunk)
+                await sink.drain()
+        except OSError:  # reset by one side: without a proxy the other one would see it
+            self.abort()
+            return
         if sink.can_write_eof():
             sink.write_eof()
 

@@ -95,7 +95,9 @@ class ConnectionKeeper:
         try:
             yield connection
         except BaseException:
-            await pool.release(connection)  # which ends what was begun, or the connection
+            # Releasing ends what was begun, or the connection: how it went wrong is not what went wrong.
+            with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await pool.release(connection)
             raise
         if self._pool is pool and not self._acquiring:
             self._kept.append(connection)
