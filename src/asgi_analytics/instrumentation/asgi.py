@@ -73,7 +73,8 @@ class AnalyticsMiddleware:
         found = [framework for known in self.known_frameworks if (framework := known.detect(self.app)) is not None]
         self.plan.set_frameworks(tuple(found))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    # The types are loose because those of the frameworks do not agree.
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         """Run the application; what it returns or raises goes on unchanged."""
         request = self._begin(scope, receive, send)
         if request is None:

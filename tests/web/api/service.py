@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+import httpx2
 from starlette.applications import Starlette
 
 from tests.kit.databases import Database
@@ -29,7 +30,7 @@ class Process(service.Process):
 
 
 @asynccontextmanager
-async def opened(app: Starlette) -> AsyncIterator[service.httpx2.AsyncClient]:
+async def opened(app: Starlette) -> AsyncIterator[httpx2.AsyncClient]:
     """Give a client of an application whose lifespan runs."""
     async with app.router.lifespan_context(app), client(app) as http:
         yield http

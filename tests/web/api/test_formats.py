@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from asgi_analytics.reading import QUESTIONS
 from asgi_analytics.reading.aggregations import Aggregation, Aggregations, Metrics, TimeRange
@@ -97,7 +98,7 @@ async def test_fifty_thousand_rows_take_the_memory_of_a_few(database: Database, 
         await asyncio.Event().wait()
 
     received: list[bool] = []
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/events",
         "raw_path": b"/events", "query_string": f"format={form}".encode(), "root_path": "", "headers": [],
         "scheme": "http", "client": None, "server": None,
@@ -138,12 +139,11 @@ async def test_what_a_limit_would_cut_is_refused(
 ) -> None:
     await fill(database)
     async with opened(app) as http:
-        endpoint = next(
-            route.endpoint
-            for route in app.routes
-            if getattr(route, "path", "") == "/api/consumers"  # type: ignore[attr-defined]
-        )
-        monkeypatch.setattr(type(endpoint.parameters), "limit", 3)
+        [endpoint] = [
+            route.endpoint for route in app.routes if isinstance(route, Route) and route.path == "/api/consumers"
+        ]
+        parameters: Any = endpoint.parameters  # type: ignore[attr-defined]  # an object of ours
+        monkeypatch.setattr(type(parameters), "limit", 3)
         answer = await http.get("/api/consumers?format=csv")
         assert (answer.status_code, answer.json()["field"]) == (422, "limit")
         assert (await http.get("/api/consumers?format=csv&limit=3")).status_code == 200
