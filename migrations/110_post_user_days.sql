@@ -14,7 +14,7 @@ WITH NO DATA;
 
 SELECT analytics_keep_fresh('analytics_user_days');
 
--- To find one user's days. Without a name of its own: it stands in a schema that all installations share.
+-- To find one user's days. Without a name: the index stands in a schema that all installations share.
 CREATE INDEX ON analytics_user_days (user_id, day);
 
 -- After 100 days, when the raw events are gone: until then a refresh would have to take the columns apart again.

@@ -17,8 +17,8 @@ WITH NO DATA;
 
 SELECT analytics_keep_fresh('analytics_user_quarters');
 
--- To find one user's days.
-CREATE INDEX analytics_user_quarters_user_id_quarter_idx ON analytics_user_quarters (user_id, quarter);
+-- To find one user's days. Without a name: the index stands in a schema that all installations share.
+CREATE INDEX ON analytics_user_quarters (user_id, quarter);
 
 -- postgresql
 

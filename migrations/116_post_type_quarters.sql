@@ -21,8 +21,8 @@ WITH NO DATA;
 
 SELECT analytics_keep_fresh('analytics_type_quarters');
 
--- To find one type's quarter hours.
-CREATE INDEX analytics_type_quarters_event_type_quarter_idx ON analytics_type_quarters (event_type, quarter);
+-- To find one type's quarter hours. Without a name: the index stands in a schema that all installations share.
+CREATE INDEX ON analytics_type_quarters (event_type, quarter);
 
 -- postgresql
 

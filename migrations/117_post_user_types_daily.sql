@@ -18,8 +18,8 @@ WITH NO DATA;
 
 SELECT analytics_keep_fresh('analytics_user_types_daily');
 
--- To find one type's days.
-CREATE INDEX analytics_user_types_daily_event_type_day_idx ON analytics_user_types_daily (event_type, day);
+-- To find one type's days. Without a name: the index stands in a schema that all installations share.
+CREATE INDEX ON analytics_user_types_daily (event_type, day);
 
 -- postgresql
 

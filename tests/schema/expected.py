@@ -24,6 +24,10 @@ def hour_of(event: Happened) -> datetime:
     return event.timestamp.replace(minute=0, second=0, microsecond=0)
 
 
+def quarter_of(event: Happened) -> datetime:
+    return hour_of(event) + timedelta(minutes=event.timestamp.minute // 15 * 15)
+
+
 def amount(value: Any) -> float | None:
     """Return a measured amount, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e100:
@@ -33,6 +37,15 @@ def amount(value: Any) -> float | None:
 
 def average(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
+
+
+def total(values: Sequence[float]) -> float | None:
+    return math.fsum(values) if values else None
+
+
+def bin_of(duration: float) -> int:
+    """Return the bin of the latency histogram."""
+    return math.ceil(math.log(duration) / math.log(1.04)) if duration else -1000
 
 
 def percentile(values: Sequence[float], q: float) -> float | None:
@@ -210,8 +223,7 @@ def analytics_latency_histogram(events: Sequence[Happened]) -> Rows:
     requests = [e for e in events if e.event_type == "api_request" and amount(e.data.get("duration_ms")) is not None]
 
     def key(event: Happened) -> tuple[Any, ...]:
-        duration = event.data["duration_ms"]
-        number = math.ceil(math.log(duration) / math.log(1.04)) if duration else -1000
+        number = bin_of(event.data["duration_ms"])
         return hour_of(event), event.service, event.data.get("endpoint"), event.data.get("method"), number
 
     return [
@@ -222,8 +234,111 @@ def analytics_latency_histogram(events: Sequence[Happened]) -> Rows:
             "method": method,
             "bin": number,
             "requests": len(group),
+            "errors_5xx": sum(500 <= status <= 599 for status in amounts(group, "status_code")),
         }
         for (hour, service, endpoint, method, number), group in grouped(requests, key).items()
+    ]
+
+
+def analytics_user_quarters(events: Sequence[Happened]) -> Rows:
+    groups = grouped(events, lambda e: (quarter_of(e), e.service, e.user_id))
+    return [
+        {"quarter": quarter, "service": service, "user_id": user_id, "events": len(group)}
+        for (quarter, service, user_id), group in groups.items()
+    ]
+
+
+def analytics_type_quarters(events: Sequence[Happened]) -> Rows:
+    rows = []
+    groups = grouped(events, lambda e: (quarter_of(e), e.service, e.event_type))
+    for (quarter, service, event_type), group in groups.items():
+        durations = amounts(group, "duration_ms")
+        rows.append(
+            {
+                "quarter": quarter,
+                "service": service,
+                "event_type": event_type,
+                "events": len(group),
+                "measured": len(durations),
+                "duration_ms": total(durations),
+                "succeeded": count(group, event_type, success=True),
+                "failed": count(group, event_type, success=False),
+            }
+        )
+    return rows
+
+
+def analytics_user_types_daily(events: Sequence[Happened]) -> Rows:
+    groups = grouped(events, lambda e: (day_of(e), e.service, e.event_type, e.user_id))
+    return [
+        {"day": day, "service": service, "event_type": event_type, "user_id": user_id, "events": len(group)}
+        for (day, service, event_type, user_id), group in groups.items()
+    ]
+
+
+def analytics_endpoint_hours(events: Sequence[Happened]) -> Rows:
+    requests = [e for e in events if e.event_type == "api_request"]
+    rows = []
+    groups = grouped(requests, lambda e: (hour_of(e), e.service, e.data.get("endpoint"), e.data.get("method")))
+    for (hour, service, endpoint, method), group in groups.items():
+        durations, statuses = amounts(group, "duration_ms"), amounts(group, "status_code")
+        queries, repeats = amounts(group, "db_queries"), amounts(group, "db_repeats")
+        rows.append(
+            {
+                "hour": hour,
+                "service": service,
+                "environment": None,
+                "endpoint": endpoint,
+                "method": method,
+                "requests": len(group),
+                "measured": len(durations),
+                "duration_ms": total(durations),
+                "errors_4xx": sum(400 <= status <= 499 for status in statuses),
+                "errors_5xx": sum(500 <= status <= 599 for status in statuses),
+                "with_queries": len(queries),
+                "db_queries": total(queries),
+                "max_db_repeats": max(repeats, default=None),
+            }
+        )
+    return rows
+
+
+def analytics_query_days(events: Sequence[Happened]) -> Rows:
+    queries = [e for e in events if e.event_type == "database_query"]
+
+    def key(event: Happened) -> tuple[Any, ...]:
+        duration = amount(event.data.get("duration_ms"))
+        number = None if duration is None else bin_of(duration)
+        return day_of(event), event.service, event.data.get("fingerprint"), event.data.get("endpoint"), number
+
+    return [
+        {
+            "day": day,
+            "service": service,
+            "environment": None,
+            "fingerprint": fingerprint,
+            "endpoint": endpoint,
+            "bin": number,
+            "calls": len(group),
+            "duration_ms": total(amounts(group, "duration_ms")),
+            "errors": sum(e.data.get("outcome", "ok") != "ok" for e in group),
+            "newest_at": max(e.timestamp for e in group),
+        }
+        for (day, service, fingerprint, endpoint, number), group in grouped(queries, key).items()
+    ]
+
+
+def analytics_things_daily(events: Sequence[Happened]) -> Rows:
+    types = ("cocoon_registered", "cocoon_connected", "integration_connected")
+    known = [e for e in events if e.event_type in types]
+
+    def key(event: Happened) -> tuple[Any, ...]:
+        thing = event.data.get("cocoon_id", event.data.get("integration_id"))
+        return day_of(event), event.service, event.event_type, thing
+
+    return [
+        {"day": day, "service": service, "event_type": event_type, "thing_id": thing_id, "events": len(group)}
+        for (day, service, event_type, thing_id), group in grouped(known, key).items()
     ]
 
 

@@ -61,6 +61,14 @@ def some_data(random: Random, event_type: str) -> dict[str, Any]:
             "method": random.choice(["GET", "POST", "WEBSOCKET"]),
             "status_code": "500" if wrong else random.choice([101, 200, 399, 400, 404, 499, 500, 503, 599]),
             "duration_ms": duration,
+            "db_queries": random.choice([0, 3, "3" if wrong else 7]),
+            "db_repeats": random.randrange(3),
+        },
+        "database_query": {
+            "fingerprint": random.choice(["q1", "q2"]),
+            "endpoint": random.choice(["/tasks/{id}", "/"]),
+            "duration_ms": duration,
+            "outcome": random.choice(["ok", "ok", "error", "timeout"]),
         },
         "task_completed": {"duration_ms": duration, "exit_code": 0},
         "task_failed": {"duration_ms": duration, "error": "x"},
@@ -78,6 +86,7 @@ def some_data(random: Random, event_type: str) -> dict[str, Any]:
         data["success"] = success
     if event_type.startswith("integration_") and not wrong:
         data["provider"] = random.choice(["github", "slack"])
+        data["integration_id"] = str(UUID(int=random.randrange(4)))
     if event_type.startswith("cocoon_") and event_type != "cocoon_setup_token_created" and not wrong:
         data["cocoon_id"] = str(UUID(int=random.randrange(4)))
     return data
@@ -85,6 +94,7 @@ def some_data(random: Random, event_type: str) -> dict[str, Any]:
 
 TYPES = (
     "api_request", "api_request", "api_request", "api_request", "application_error", "application_error",
+    "database_query", "database_query",
     "task_created", "task_started", "task_completed", "task_completed", "task_failed", "task_cancelled",
     "auth_login_attempt", "auth_code_verified", "auth_token_refresh", "auth_session_validated",
     "integration_connected", "integration_disconnected", "integration_used", "integration_error",
