@@ -159,7 +159,7 @@ def test_a_lock_not_had_in_time(empty_database: Database, command: Command) -> N
         (["all", "--from", "2026-11-20"], "unrecognized arguments: --from"),
         (["--from", "2026-11-20", "all"], "unrecognized arguments: --from"),
         (["all", "--requ"], "unrecognized arguments: --requ"),
-        (["all", "--schema", "", "--database-url", "postgresql://db/x"], "no name of a schema"),
+        (["all", "--schema", "", "--database-url", "postgresql://db/x"], "cannot be the name of a schema"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_one_line(command: Command, arguments: list[str], says: str) -> None:

@@ -28,6 +28,18 @@ from tests.schema.happenings import (
     tasks,
 )
 
+FIRST_EIGHT = {
+    "analytics_user_days",
+    "analytics_task_stats_daily",
+    "analytics_api_latency_hourly",
+    "analytics_latency_histogram",
+    "analytics_integration_health_daily",
+    "analytics_auth_events_daily",
+    "analytics_cocoon_activity_daily",
+    "analytics_errors_hourly",
+}
+"""The aggregates of the seven views, and the histogram beside them; there may be more."""
+
 
 async def created_on(connection: asyncpg.Connection, day: datetime) -> int:
     found = await connection.fetchval("SELECT created FROM analytics_task_stats_daily WHERE day = $1", day)
@@ -195,7 +207,8 @@ async def test_policies_refresh_every_hour_the_last_three_days(database: Databas
         " JOIN timescaledb_information.jobs j ON j.hypertable_name = v.view_name"
         " WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND NOT v.materialized_only"
     )
-    assert len({name for name, _, _ in found}) == 8
+    aggregates = await connection.fetch("SELECT view_name FROM timescaledb_information.continuous_aggregates")
+    assert {name for name, _, _ in found} == {name for (name,) in aggregates} >= FIRST_EIGHT
     for name, interval, config in found:
         assert interval == timedelta(hours=1), name
         assert '"start_offset": "3 days"' in config
@@ -204,7 +217,9 @@ async def test_policies_refresh_every_hour_the_last_three_days(database: Databas
 
 
 @pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
-async def test_an_aggregate_is_indexed_by_its_bucket_and_a_user_day_by_its_user_too(database: Database) -> None:
+async def test_an_aggregate_is_indexed_by_its_bucket_and_only_some_by_what_is_looked_for_too(
+    database: Database,
+) -> None:
     """By default TimescaleDB makes an index per grouping column, which each refresh has to write."""
     connection = await database.connect()
     found = await connection.fetch(
@@ -213,7 +228,13 @@ async def test_an_aggregate_is_indexed_by_its_bucket_and_a_user_day_by_its_user_
         " ON i.tablename = v.materialization_hypertable_name AND i.schemaname = v.materialization_hypertable_schema"
     )
     names = {name for name, _ in found}
-    assert len(names) == 8
-    by_bucket = {(name, f"btree ({column} DESC)") for name in names for column in ("day", "hour")}
-    assert sorted({tuple(row) for row in found} - by_bucket) == [("analytics_user_days", "btree (user_id, day)")]
-    assert len(found) == 9
+    assert names >= FIRST_EIGHT
+    by_bucket = {(name, f"btree ({column} DESC)") for name in names for column in ("day", "hour", "quarter")}
+    others = {tuple(row) for row in found} - by_bucket
+    assert {name for name, _ in by_bucket & {tuple(row) for row in found}} == names
+    assert others == {
+        ("analytics_type_quarters", "btree (event_type, quarter)"),
+        ("analytics_user_days", "btree (user_id, day)"),
+        ("analytics_user_quarters", "btree (user_id, quarter)"),
+        ("analytics_user_types_daily", "btree (event_type, day)"),
+    }
