@@ -217,7 +217,7 @@ async def test_policies_refresh_every_hour_the_last_three_days(database: Databas
 
 
 @pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
-async def test_an_aggregate_is_indexed_by_its_bucket_and_only_some_by_what_is_looked_for_too(
+async def test_an_aggregate_is_indexed_by_its_bucket_and_by_what_is_looked_for(
     database: Database,
 ) -> None:
     """By default TimescaleDB makes an index per grouping column, which each refresh has to write."""
