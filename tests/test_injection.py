@@ -234,7 +234,7 @@ async def test_hooks_and_sinks_that_fail_with_a_payload_do_not_log_it(lines: Cal
     assert not await stuck.aclose(0.01)
     said = lines()
     assert any("ValueError (test_injection.py, line " in one for one in said)
-    assert any("1 event of shop ERROR forged abandoned" in one for one in said)
+    assert any("service: shop ERROR forged; abandoned: 1" in one for one in said)
     assert any("before_track raised ValueError" in one for one in said)
     assert_hidden(MARK, *said, repr(client), repr(client.settings), repr(Failing()), client.stats())
 

@@ -49,7 +49,10 @@ class Server:
 
     async def receive(self) -> Message:
         if self.incoming:
-            return self.incoming.pop(0)
+            message = self.incoming.pop(0)
+            if message["type"] == "http.disconnect":
+                self.is_complete.set()  # a server repeats it, as the ASGI specification says
+            return message
         await self.is_complete.wait()
         return {"type": "http.disconnect"}
 

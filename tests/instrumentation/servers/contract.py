@@ -158,7 +158,7 @@ class ServerContract:
 
     @contextlib.asynccontextmanager
     async def connected(self, path: str) -> AsyncIterator[ClientConnection]:
-        async with websockets.connect(f"ws://127.0.0.1:{self.server.port}{path}", proxy=None) as connection:
+        async with websockets.connect(f"ws://127.0.0.1:{self.server.port}{path}") as connection:
             yield connection
 
     # -- the promises

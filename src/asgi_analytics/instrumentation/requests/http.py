@@ -12,7 +12,10 @@ from asgi_analytics.instrumentation.requests.request import CapturedRequest, Exc
 from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
-    from asgi_analytics.instrumentation.types import Message
+    from asgi_analytics.instrumentation.types import Message, Receive
+
+MOST_MESSAGES = 100
+"""How many unread parts of a request's body are passed over in search of the client's disconnect."""
 
 
 def _note(request: CapturedRequest, message: Message) -> None:
@@ -90,10 +93,33 @@ def _unanswered(request: CapturedRequest) -> int:
 
 
 def _has_left(request: CapturedRequest) -> bool:
-    """Tell whether the client is known to have left; each server keeps that in a place of its own, or to itself."""
-    uvicorn = getattr(request.receive, "__self__", None)
-    hypercorn = getattr(request.server_send, "__self__", None)
-    return getattr(uvicorn, "disconnected", False) is True or getattr(hypercorn, "closed", False) is True
+    """Tell whether the client is known to have left."""
+    uvicorn = getattr(getattr(request.receive, "__self__", None), "disconnected", None)
+    if isinstance(uvicorn, bool):
+        return uvicorn
+    hypercorn = getattr(getattr(request.server_send, "__self__", None), "closed", None)
+    return hypercorn is True or _receives_disconnect(request.receive)
+
+
+def _receives_disconnect(receive: Receive) -> bool:
+    """Tell whether the server has nothing left to hand out but the disconnect of the client; does not wait.
+
+    The application has returned: no other code receives any more.
+    """
+    try:
+        for _ in range(MOST_MESSAGES):
+            step = receive().__await__()
+            try:
+                next(step)
+            except StopIteration as received:
+                if received.value["type"] == "http.disconnect":
+                    return True
+            else:  # it would wait: the client is still there
+                step.close()  # type: ignore[attr-defined]  # of a coroutine
+                return False
+    except Exception:  # a server that does not answer any more
+        return False
+    return False
 
 
 HTTP = Exchange(note=_note, answered=_answered)
