@@ -93,7 +93,7 @@ async def test_an_end_is_what_it_is_under_the_middleware(captured: CapturedEvent
     for captures in (AnalyticsMiddleware(app, client=captured.client), capture_request(captured.client)(app)):
         # Stepped by hand: an event loop would stop at some of these.
         with pytest.raises(type(error)) as info:
-            captures(scope, None, None).send(None)  # type: ignore[arg-type]  # they are not called
+            captures(scope, None, None).send(None)
         assert info.value is error
     under, alone = captured.of("api_request")
     facts = ("method", "status_code", "outcome", "error_type")

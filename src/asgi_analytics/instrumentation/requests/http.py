@@ -115,7 +115,7 @@ def _receives_disconnect(receive: Receive) -> bool:
                 if received.value["type"] == "http.disconnect":
                     return True
             else:  # it would wait: the client is still there
-                step.close()  # type: ignore[attr-defined]  # of a coroutine
+                step.close()
                 return False
     except Exception:  # a server that does not answer any more
         return False
