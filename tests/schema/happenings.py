@@ -144,8 +144,8 @@ def in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 async def views(connection: asyncpg.Connection) -> list[str]:
     """Return the names of all views of the installation."""
     sql = (
-        "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v'"
-        " AND relname LIKE 'analytics%' ORDER BY relname"
+        "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%' ORDER BY c.relname"
     )
     return [str(row["relname"]) for row in await connection.fetch(sql)]
 

@@ -158,8 +158,12 @@ class ServerContract:
 
     @contextlib.asynccontextmanager
     async def connected(self, path: str) -> AsyncIterator[ClientConnection]:
-        async with websockets.connect(f"ws://127.0.0.1:{self.server.port}{path}") as connection:
+        connection = await websockets.connect(f"ws://127.0.0.1:{self.server.port}{path}")
+        try:
             yield connection
+        finally:
+            with contextlib.suppress(websockets.ConnectionClosed):  # older releases raise it for a test that aborts
+                await connection.close()
 
     # -- the promises
 
@@ -243,11 +247,11 @@ class ServerContract:
         assert (request["outcome"], request["close_code"]) in self.vanished
 
     async def test_a_websocket_that_is_refused(self) -> None:
-        with pytest.raises(websockets.InvalidStatus) as refused:
+        with pytest.raises(websockets.InvalidHandshake, match="HTTP 403"):
             async with self.connected("/refused"):
                 pass
 
-        assert self.request("/refused")["status_code"] == refused.value.response.status_code == 403
+        assert self.request("/refused")["status_code"] == 403
 
     def test_what_waits_is_written_when_the_server_ends(self) -> None:
         """The last test of the class: it ends the server."""

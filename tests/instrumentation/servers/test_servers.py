@@ -33,7 +33,6 @@ class TestHypercornOnTrio(ServerContract):
 class TestGranian(ServerContract):
     package = "granian"
     command = ("granian", "--interface", "asgi")
-    knows_who_left = False
     vanished = [("ok", 1005)]
 
 
