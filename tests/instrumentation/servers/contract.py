@@ -7,6 +7,7 @@ import importlib.util
 import socket
 import time
 from collections.abc import AsyncIterator, Container, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -247,6 +248,8 @@ class ServerContract:
         assert (request["outcome"], request["close_code"]) in self.vanished
 
     async def test_a_websocket_that_is_refused(self) -> None:
+        if self.package == "granian" and int(version("websockets").partition(".")[0]) < 14:
+            pytest.skip("websockets before 14 does not see Granian's refusal before it runs out of time")
         with pytest.raises(websockets.InvalidHandshake, match="HTTP 403"):
             async with self.connected("/refused"):
                 pass

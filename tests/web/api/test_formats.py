@@ -130,6 +130,7 @@ async def test_a_caller_who_reads_slowly_holds_no_connection_of_the_database(dat
             for _ in range(200):
                 if await admin.fetchval(busy) == 0:
                     break
+                await asyncio.sleep(0.05)
             assert await admin.fetchval(busy) == 0
             assert (await http.get("/overview")).status_code == 200
 
