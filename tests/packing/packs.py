@@ -35,7 +35,7 @@ def check_pack(pack: list[str | Path], database: Database, inside: Path, **envir
     found: dict[str, Any] = json.loads(ask("show"))
     assert found["file"].startswith(str(inside)), found["file"]
     assert found["endpoint"] == "/shop/items/{id}"
-    assert {"Django", "Litestar", "Quart", "Starlette"} <= set(found["frameworks"])
+    assert found["frameworks"] == ["Django", "Litestar", "Quart", "Starlette", "StarletteBase"]
     for scheme in ("http://", "memory://", "postgresql://"):
         assert scheme in found["schemes"]
     assert set(ask("migrate", "--help").replace(",", " ").split()) >= COMMANDS
