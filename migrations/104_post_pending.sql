@@ -4,8 +4,9 @@
 
 -- The ranges of complete buckets that events were written to since they were materialised, from `since` up to `until`.
 --
--- Nothing after now is among them: an event of the year 2099 would make the aggregate end there, and leave nothing to
--- be computed in real time. SECURITY DEFINER: a reader may ask, too.
+-- Nothing of the last hour is among them, nor after now. What is materialised hides what comes in later until the next
+-- refresh, and most events that come late come within the hour; an event of the year 2099 would make the aggregate end
+-- there, and leave nothing to be computed in real time. SECURITY DEFINER: a reader may ask, too.
 CREATE FUNCTION analytics_pending(
     since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
 ) RETURNS TABLE (view_name text, window_start timestamptz, window_end timestamptz)
@@ -25,7 +26,8 @@ CREATE FUNCTION analytics_pending(
             a.*,
             greatest(analytics_bucket(a.step, since), analytics_refreshable_from()) AS lower,
             least(
-                analytics_bucket(a.step, until + a.step - INTERVAL '1 microsecond'), analytics_bucket(a.step, now())
+                analytics_bucket(a.step, until + a.step - INTERVAL '1 microsecond'),
+                analytics_bucket(a.step, now() - INTERVAL '1 hour')
             ) AS upper
         FROM aggregates AS a
     ),
@@ -76,7 +78,8 @@ CREATE FUNCTION analytics_pending(
 -- postgresql
 
 -- The ranges of complete buckets to fill, from `since` up to `until`, at most a day of hours or a week of days long.
--- SECURITY DEFINER: a reader may ask, too.
+-- Nothing of the last hour: what is filled hides what comes in later until it is filled again, and most events that come
+-- late come within the hour. SECURITY DEFINER: a reader may ask, too.
 CREATE FUNCTION analytics_pending(
     since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
 ) RETURNS TABLE (view_name text, window_start timestamptz, window_end timestamptz)
@@ -94,7 +97,7 @@ CREATE FUNCTION analytics_pending(
             ) AS block
         FROM analytics_behind() AS b
         JOIN analytics_fills AS f USING (view_name)
-        WHERE b.bucket + f.step <= now()
+        WHERE b.bucket + f.step <= now() - INTERVAL '1 hour'
             AND (since IS NULL OR b.bucket + f.step > since)
             AND (until IS NULL OR b.bucket < until)
             AND analytics_bucket('1 day', b.bucket) IN (SELECT d.day FROM analytics_refreshable_days() AS d (day))

@@ -53,15 +53,14 @@ CREATE FUNCTION analytics_upkeep() RETURNS boolean
     SET search_path FROM CURRENT
     AS $$
 DECLARE
-    -- As on TimescaleDB: an hour for stragglers, so that little is computed twice.
-    complete constant timestamptz := now() - INTERVAL '1 hour';
+    complete constant timestamptz := now() - INTERVAL '1 hour';  -- as for analytics_pending()
     one record;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(analytics_fill_lock()) THEN
         RETURN false;
     END IF;
     PERFORM analytics_collect();
-    FOR one IN SELECT * FROM analytics_pending(until => analytics_bucket('1 hour', complete)) LOOP
+    FOR one IN SELECT * FROM analytics_pending() LOOP
         CALL analytics_fill(one.view_name, one.window_start, one.window_end);
     END LOOP;
     -- Also if nothing happened, or the live tail would begin at the last event.

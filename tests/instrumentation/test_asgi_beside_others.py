@@ -85,7 +85,7 @@ def sentry() -> Iterator[Other]:
         SentryAsgiMiddleware, errors, lambda: len([event for event in sent if event.get("type") == "transaction"])
     )
     sentry_sdk.get_client().close()
-    sentry_sdk.init()
+    sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)  # else it patches Starlette
 
 
 @pytest.fixture(params=[opentelemetry, sentry], ids=["opentelemetry", "sentry"])

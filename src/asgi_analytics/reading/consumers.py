@@ -45,4 +45,6 @@ async def get_api_consumers(
     asked = source.range(start, end, timezone)
     async with source.snapshot() as snapshot:
         await snapshot.require_raw([(asked.start, asked.end)], "this question")
-        return await snapshot.rows(ApiConsumer, SQL["consumers"], asked.start, asked.end, service, limit)
+        return await snapshot.rows(
+            ApiConsumer, SQL["consumers"], asked.start, asked.end, service, snapshot.limit(limit)
+        )

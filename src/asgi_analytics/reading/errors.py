@@ -12,9 +12,10 @@ from asgi_analytics.database.blocks import load
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import HOUR, Buckets, Moment
-from asgi_analytics.reading.source import Snapshot, Source
+from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "errors.sql")
+GROUP = "a group of errors"
 
 
 class ErrorSummary(msgspec.Struct, frozen=True):
@@ -82,7 +83,9 @@ async def get_error_summary(
     split = hours.split(HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(ErrorSummary, SQL["summary"], *split.bounds, hours.edges, service, buckets=hours)
+        return await snapshot.rows(
+            ErrorSummary, SQL["summary"], *split.bounds, hours.edges, service, snapshot.limit(), buckets=hours
+        )
 
 
 @question("/errors")
@@ -103,7 +106,16 @@ async def list_error_groups(
     """
     buckets = source.range(start, end, timezone).buckets(bucket)
     async with source.snapshot() as snapshot:
-        return [group for group, _ in await _groups(snapshot, buckets, service, environment, None, limit)]
+        await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], GROUP)
+        return await snapshot.rows(
+            lambda *row: _group(buckets, *row),
+            SQL["groups"],
+            buckets.edges,
+            service,
+            environment,
+            None,
+            snapshot.limit(limit),
+        )
 
 
 @question("/errors/{fingerprint}")
@@ -124,35 +136,25 @@ async def get_error_group(
     """
     buckets = source.range(start, end, timezone).buckets(bucket)
     async with source.snapshot() as snapshot:
-        groups = await _groups(snapshot, buckets, service, environment, fingerprint, 1)
-        if not groups:
+        await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], GROUP)
+        found = await snapshot.records(SQL["groups"], buckets.edges, service, environment, fingerprint, 1)
+        if not found:
             raise InvalidQuery("fingerprint", "no error of this range has it: use one that list_error_groups() returns")
         occurrences = await snapshot.rows(
             Occurrence, SQL["occurrences"], buckets.edges[0], buckets.edges[-1], fingerprint, service, environment
         )
-    [(group, stack)] = groups
-    return ErrorDetails(**msgspec.structs.asdict(group), stack=stack, occurrences=occurrences)
+    [row] = found
+    group = msgspec.structs.asdict(_group(buckets, *row))
+    return ErrorDetails(**group, stack=_frames(row["stack"]), occurrences=occurrences)
 
 
-async def _groups(
-    snapshot: Snapshot,
-    buckets: Buckets,
-    service: str | None,
-    environment: str | None,
-    fingerprint: str | None,
-    limit: int,
-) -> list[tuple[ErrorGroup, list[dict[str, Any]]]]:
-    """Return each group with the stack of its newest error."""
-    await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], "a group of errors")
-    groups = []
-    for row in await snapshot.records(SQL["groups"], buckets.edges, service, environment, fingerprint, limit):
-        *fields, numbers, counts, stack = row
-        trend = [0] * len(buckets.labels)
-        for number, count in zip(numbers, counts, strict=True):
-            trend[number - 1] = count
-        fields.append(trend)
-        groups.append((ErrorGroup(*fields), _frames(stack)))
-    return groups
+def _group(buckets: Buckets, *row: Any) -> ErrorGroup:
+    *fields, numbers, counts, _ = row
+    trend = [0] * len(buckets.labels)
+    for number, count in zip(numbers, counts, strict=True):
+        trend[number - 1] = count
+    fields.append(trend)
+    return ErrorGroup(*fields)
 
 
 def _frames(stack: str | None) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 -- summary --
 -- Count errors by hour, service, type and fingerprint. $1 to $4 are the bounds of the three parts, $5 the edges of the
--- hours, $6 is the service.
+-- hours, $6 is the service, $7 the greatest number of rows.
 SELECT s.*
 FROM (
     SELECT
@@ -33,7 +33,7 @@ FROM (
     GROUP BY 1, 2, 3, 4
 ) AS s
 ORDER BY s.bucket, s.service, s.error_count DESC, s.error_type, s.fingerprint
-LIMIT 10001;
+LIMIT $7;
 
 -- groups --
 -- Describe each group of errors, most frequent first. $1 are the edges of the buckets of the trend, whose ends are those
@@ -79,8 +79,9 @@ SELECT
     t.fingerprint, n.error_type, t.sample_error_message, n.endpoint, n.service, t.error_count, t.affected_users,
     t.first_seen_at, t.last_seen_at, n.handled, d.buckets, d.counts, n.stack
 FROM totals AS t
-JOIN newest AS n ON n.fingerprint IS NOT DISTINCT FROM t.fingerprint
-JOIN trends AS d ON d.fingerprint IS NOT DISTINCT FROM t.fingerprint
+-- Arrays, because nulls in them are equal, and because they can be hashed.
+JOIN newest AS n ON ARRAY[n.fingerprint] = ARRAY[t.fingerprint]
+JOIN trends AS d ON ARRAY[d.fingerprint] = ARRAY[t.fingerprint]
 ORDER BY t.error_count DESC, t.last_seen_at DESC, t.fingerprint;
 
 -- occurrences --

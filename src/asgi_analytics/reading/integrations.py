@@ -98,4 +98,6 @@ async def _daily(source: Source, answer: type[Answer], block: str, asked: Range,
     split = days.split(DAY, known=service is None)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(answer, SQL[block], *split.bounds, days.edges, service, buckets=days)
+        return await snapshot.rows(
+            answer, SQL[block], *split.bounds, days.edges, service, snapshot.limit(), buckets=days
+        )

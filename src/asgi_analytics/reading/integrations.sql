@@ -3,7 +3,7 @@
 
 -- integrations --
 -- Count the events of integrations by day and provider. $1 to $4 are the bounds of the three parts, $5 the edges of the
--- days, $6 is the service.
+-- days, $6 is the service, $7 the greatest number of rows.
 SELECT d.*, d.errors::float8 / nullif(d.uses, 0) AS error_rate
 FROM (
     SELECT
@@ -38,11 +38,11 @@ FROM (
     GROUP BY 1, 2
 ) AS d
 ORDER BY d.bucket, d.provider
-LIMIT 10001;
+LIMIT $7;
 
 -- auth --
 -- Count logins, code verifications and token refreshes by day. $1 to $4 are the bounds of the three parts, $5 the edges
--- of the days, $6 is the service.
+-- of the days, $6 is the service, $7 the greatest number of rows.
 SELECT d.*, d.successful_logins::float8 / nullif(d.login_attempts, 0) AS login_success_rate
 FROM (
     SELECT
@@ -73,7 +73,7 @@ FROM (
     GROUP BY 1
 ) AS d
 ORDER BY d.bucket
-LIMIT 10001;
+LIMIT $7;
 
 -- cocoons --
 -- Count the events of cocoons by day. $1 to $4 are the bounds of the three parts, $5 the edges of the days, $6 is the
@@ -114,4 +114,4 @@ FROM (
     GROUP BY 1
 ) AS d
 ORDER BY d.bucket
-LIMIT 10001;
+LIMIT $7;

@@ -10,7 +10,7 @@ import msgspec
 from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import HOUR, Moment
-from asgi_analytics.reading.source import MOST_ROWS, Source
+from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "latency.sql")
 
@@ -78,12 +78,25 @@ async def get_endpoint_latency(
         await snapshot.require_parts(split)
         if bucket == "hour":
             return await snapshot.rows(
-                EndpointLatency, SQL["hourly"], *split.bounds, buckets.edges, service, buckets=buckets
+                EndpointLatency,
+                SQL["hourly"],
+                *split.bounds,
+                buckets.edges,
+                service,
+                snapshot.limit(),
+                buckets=buckets,
             )
-        found = await snapshot.rows(
-            SlowEndpoint, SQL["merged"], *split.bounds, buckets.edges, service, 1, False, MOST_ROWS + 1, buckets=buckets
+        return await snapshot.rows(
+            lambda *row: EndpointLatency(*row[:-1]),  # without the total duration
+            SQL["merged"],
+            *split.bounds,
+            buckets.edges,
+            service,
+            1,
+            False,
+            snapshot.limit(),
+            buckets=buckets,
         )
-    return [EndpointLatency(*msgspec.structs.astuple(row)[:-1]) for row in found]
 
 
 @question("/api/slowest", bare=True, approximates=True)
@@ -113,7 +126,7 @@ async def get_slowest_endpoints(
             service,
             min_requests,
             True,
-            limit,
+            snapshot.limit(limit),
             buckets=buckets,
         )
 
@@ -136,4 +149,4 @@ async def get_apdex(
     split = source.range(start, end, timezone).buckets(None).split(HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(Apdex, SQL["apdex"], *split.bounds, service, threshold_ms)
+        return await snapshot.rows(Apdex, SQL["apdex"], *split.bounds, service, threshold_ms, snapshot.limit())

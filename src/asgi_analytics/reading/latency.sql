@@ -2,7 +2,7 @@
 
 -- hourly --
 -- Describe each hour of each endpoint. $1 to $4 are the bounds of the three parts, $5 the edges of the hours, $6 is the
--- service. Percentiles are exact.
+-- service, $7 the greatest number of rows. Percentiles are exact.
 SELECT h.*, h.error_5xx_count::float8 / nullif(h.request_count, 0) AS error_rate
 FROM (
     SELECT
@@ -40,7 +40,7 @@ FROM (
     GROUP BY 1, 2, 3, 4
 ) AS h
 ORDER BY h.bucket DESC, h.service, h.request_count DESC, h.endpoint, h.method
-LIMIT 10001;
+LIMIT $7;
 
 -- merged --
 -- Describe each bucket of each endpoint by adding up hours; percentiles come from the histogram. $1 to $4 are the bounds
@@ -134,8 +134,8 @@ SELECT
     coalesce(c.duration_ms, 0) AS total_duration_ms
 FROM counts AS c
 LEFT JOIN ends AS e
-    ON e.bucket = c.bucket AND e.service = c.service
-        AND e.endpoint IS NOT DISTINCT FROM c.endpoint AND e.method IS NOT DISTINCT FROM c.method
+    -- Arrays, because nulls in them are equal, and because they can be hashed.
+    ON ARRAY[e.bucket::text, e.service, e.endpoint, e.method] = ARRAY[c.bucket::text, c.service, c.endpoint, c.method]
 WHERE c.requests >= $7
 ORDER BY
     CASE WHEN $8 THEN e.p99_low + (e.p99_high - e.p99_low) * (0.99 * e.last - floor(0.99 * e.last)) END DESC NULLS LAST,
@@ -145,7 +145,8 @@ LIMIT $9;
 -- apdex --
 -- Rate each endpoint by how satisfied its callers are: within the threshold satisfied, within four times of it
 -- tolerating, and frustrated beyond that or by an answer of 500 and above. $1 to $4 are the bounds of the three parts,
--- $5 is the service, $6 the threshold in ms. A bin counts as the duration that stands for it.
+-- $5 is the service, $6 the threshold in ms, $7 the greatest number of rows. A bin counts as the duration that stands for
+-- it.
 WITH bins AS (
     SELECT h.endpoint, h.method, analytics_latency_of_bin(h.bin) AS duration_ms, h.requests, h.errors_5xx
     FROM analytics_latency_histogram AS h
@@ -175,4 +176,4 @@ SELECT
 FROM bins AS b
 GROUP BY b.endpoint, b.method
 ORDER BY apdex, b.endpoint, b.method
-LIMIT 10001;
+LIMIT $7;

@@ -60,7 +60,9 @@ async def list_slow_queries(
     split = source.range(start, end, timezone).buckets(None).split(DAY)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(SlowQuery, SQL["slow"], *split.bounds, service, environment, endpoint, limit)
+        return await snapshot.rows(
+            SlowQuery, SQL["slow"], *split.bounds, service, environment, endpoint, snapshot.limit(limit)
+        )
 
 
 @question("/queries/repeated")
@@ -78,4 +80,6 @@ async def list_repeated_queries(
     split = source.range(start, end, timezone).buckets(None).split(HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(RepeatedQuery, SQL["repeated"], *split.bounds, service, environment, limit)
+        return await snapshot.rows(
+            RepeatedQuery, SQL["repeated"], *split.bounds, service, environment, snapshot.limit(limit)
+        )

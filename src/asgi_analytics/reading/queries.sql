@@ -78,7 +78,8 @@ SELECT
     s.p95_low + (s.p95_high - s.p95_low) * (s.rank - floor(s.rank)) AS p95_duration_ms,
     s.error_count, coalesce(u.endpoints, '{}') AS endpoints
 FROM statements AS s
-LEFT JOIN endpoints AS u ON u.fingerprint IS NOT DISTINCT FROM s.fingerprint
+-- Arrays, because nulls in them are equal, and because they can be hashed.
+LEFT JOIN endpoints AS u ON ARRAY[u.fingerprint] = ARRAY[s.fingerprint]
 LEFT JOIN LATERAL (
     -- What is the same for all calls of a fingerprint is looked up once; it is null when the row is gone.
     SELECT e.data ->> 'query_type' AS query_type, e.data ->> 'table' AS table_name, e.data ->> 'statement' AS statement

@@ -25,7 +25,7 @@ from asgi_analytics.reading import (
 from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
-from asgi_analytics.reading.source import SQL, Noted, Source, noted
+from asgi_analytics.reading.source import SQL, Noted, Source, Write, noted
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -131,10 +131,20 @@ class AnalyticsReader(Source):
 
         Raises `ReadError`.
         """
+        return await self._answer(question, arguments, None)
+
+    async def stream(self, question: str, write: Write, /, **arguments: Any) -> Answered:
+        """Give all rows of a question that returns a list to ``write``, 1,000 at a time, and return what it is about.
+
+        They are not limited in number, whatever ``limit`` says. Raises `ReadError`, and what ``write`` raises.
+        """
+        return await self._answer(question, arguments, write)
+
+    async def _answer(self, question: str, arguments: dict[str, Any], write: Write | None) -> Answered:
         asked = QUESTIONS.get(question)
         if asked is None:
             raise InvalidQuery("question", f"must be one of {', '.join(QUESTIONS)}")
-        known = Noted(self._clock())
+        known = Noted(self._clock(), write)
         token = noted.set(known)
         try:
             results = await asked.function(self, **arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar
@@ -18,19 +18,27 @@ from asgi_analytics.reading.failures import FAILURES, read_error
 from asgi_analytics.reading.pool import ACQUIRE_TIMEOUT, UrlPool
 from asgi_analytics.reading.ranges import Buckets, Moment, Range, Split, read_zone
 
-Answer = TypeVar("Answer", bound=msgspec.Struct)
+Answer = TypeVar("Answer")
 
 SQL = load(__package__, "source.sql")
 MOST_ROWS = 10_000
-"""Rows of one answer. Blocks of SQL that could return more have LIMIT 10001, so that one too many is noticed."""
+"""Rows of one answer. One more is asked for, so that it is noticed if there are more."""
+BATCH = 1_000
+"""Rows that are held at a time of an answer that is written as it comes."""
 LATE = 5.0
 """Seconds after ``statement_timeout``, which the server keeps, until a server that says nothing is given up."""
 
 
+Write = Callable[[list[Any]], Awaitable[None]]
+"""Takes the next rows of an answer."""
+
+
 class Noted(msgspec.Struct):
-    """What a question that is being answered has found out about itself."""
+    """What a question that is being answered has found out about itself, and where its rows go."""
 
     now: datetime
+    write: Write | None = None
+    """Takes the rows of an answer that may be too long to be held; None for one that is returned."""
     range: Range | None = None
 
 
@@ -69,6 +77,9 @@ class Source:
             "statement_timeout": f"{int(statement_timeout * 1000)}ms",
             "work_mem": "64MB",
             "jit": "off",
+            # What stands in JSON is estimated far too low, and a nested loop over it would be quadratic.
+            "enable_nestloop": "off",
+            "cursor_tuple_fraction": "1",  # who reads from a cursor here reads to its end
             "timezone": "UTC",
             **({} if schema is None else {"search_path": quoted(checked(schema, "schema"))}),
         }
@@ -114,7 +125,8 @@ class Source:
                 self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                snapshot = Snapshot(connection, self._seconds + LATE)
+                known = noted.get()
+                snapshot = Snapshot(connection, self._seconds + LATE, None if known is None else known.write)
                 try:
                     await snapshot.set(self._settings)
                     yield snapshot
@@ -138,32 +150,47 @@ def _utc_now() -> datetime:
 class Snapshot:
     """One transaction of one question."""
 
-    def __init__(self, connection: Any, timeout: float) -> None:
+    def __init__(self, connection: Any, timeout: float, write: Write | None) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._write = write
 
     async def set(self, settings: dict[str, str]) -> None:
         """Change settings until the end of the transaction."""
         await self._fetch(SQL["settings"], list(settings), list(settings.values()))
 
+    def limit(self, rows: int = MOST_ROWS + 1) -> int | None:
+        """Return how many rows a statement is to return: so many, or all where the answer is written as it comes."""
+        return rows if self._write is None else None
+
     async def rows(
-        self, answer: type[Answer], sql: str, *parameters: Any, buckets: Buckets | None = None
+        self, make: Callable[..., Answer], sql: str, *parameters: Any, buckets: Buckets | None = None
     ) -> list[Answer]:
-        """Return a struct per row, whose fields are the columns in their order.
+        """Return what ``make`` makes of the columns of each row: a struct of a class that has them as fields.
 
-        With ``buckets`` the first column is the number of one, and becomes its label. Raises `InvalidQuery` for more
-        than 10,000 rows.
+        With ``buckets`` the first column is the number of one, and becomes its label. Where the answer is written as it
+        comes, that is what happens to the rows, and none is returned. Raises `InvalidQuery` for more than 10,000 rows.
         """
-        found = await self._fetch(sql, *parameters)
-        refuse_too_many(found)
-        if buckets is None:
-            return [answer(*row) for row in found]
-        return [answer(buckets.labels[number - 1], *values) for number, *values in found]
 
-    async def row(self, answer: type[Answer], sql: str, *parameters: Any) -> Answer:
-        """Return the one row of a statement as a struct."""
+        def made(rows: list[Any]) -> list[Answer]:
+            if buckets is None:
+                return [make(*row) for row in rows]
+            return [make(buckets.labels[number - 1], *values) for number, *values in rows]
+
+        if self._write is None:
+            found = await self._fetch(sql, *parameters)
+            refuse_too_many(found)
+            return made(found)
+        # Not by the cursors of the driver, which prepare statements that a pooler may not keep.
+        await self._fetch(f"DECLARE answer NO SCROLL CURSOR FOR {sql}", *parameters)
+        while found := await self._fetch(f"FETCH {BATCH} FROM answer"):
+            await self._write(made(found))
+        return []
+
+    async def row(self, make: Callable[..., Answer], sql: str, *parameters: Any) -> Answer:
+        """Return what ``make`` makes of the columns of the one row."""
         [found] = await self._fetch(sql, *parameters)
-        return answer(*found)
+        return make(*found)
 
     async def records(self, sql: str, *parameters: Any) -> Sequence[Any]:
         """Return the rows as asyncpg gives them."""

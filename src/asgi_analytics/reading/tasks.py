@@ -57,7 +57,9 @@ async def get_task_stats_daily(
     split = days.split(DAY, known=service is None)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(TaskStatsDaily, SQL["daily"], *split.bounds, days.edges, service, buckets=days)
+        return await snapshot.rows(
+            TaskStatsDaily, SQL["daily"], *split.bounds, days.edges, service, snapshot.limit(), buckets=days
+        )
 
 
 @question("/tasks/overview", bare=True)

@@ -1,7 +1,8 @@
 -- Tasks: days from the aggregate, raw rows for what is not a whole day of UTC, or is of one service.
 
 -- daily --
--- Count tasks by day and state. $1 to $4 are the bounds of the three parts, $5 the edges of the days, $6 is the service.
+-- Count tasks by day and state. $1 to $4 are the bounds of the three parts, $5 the edges of the days, $6 is the service,
+-- $7 the greatest number of rows.
 WITH days AS (
     SELECT
         width_bucket(t.day, $5::timestamptz[]) AS bucket, t.created, t.started, t.completed, t.failed, t.cancelled,
@@ -36,7 +37,7 @@ WITH days AS (
 SELECT d.*, d.completed::float8 / nullif(d.completed + d.failed, 0) AS success_rate
 FROM days AS d
 ORDER BY d.bucket DESC
-LIMIT 10001;
+LIMIT $7;
 
 -- overview --
 -- Sum up tasks by state. $1 to $4 are the bounds of the three parts, $5 is the service.

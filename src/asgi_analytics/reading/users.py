@@ -62,8 +62,17 @@ async def get_daily_active_users(
         await snapshot.require_parts(split)
         await snapshot.require_raw([(since, asked.start)], "a part of a quarter hour")
         edges = (*before, *days.edges[1:])
-        found = await snapshot.records(SQL["daily"], *split.bounds, edges, service, before[0], since, by_day)
-    return [DailyActiveUsers(days.labels[number - LOOK_BACK - 1], *counts) for number, *counts in found]
+        return await snapshot.rows(
+            lambda number, *counts: DailyActiveUsers(days.labels[number - LOOK_BACK - 1], *counts),
+            SQL["daily"],
+            *split.bounds,
+            edges,
+            service,
+            before[0],
+            since,
+            by_day,
+            snapshot.limit(),
+        )
 
 
 @question("/users/weekly", bare=True)
@@ -104,7 +113,15 @@ async def _active_users(source: Source, asked: Range, step: Step, service: str |
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
         return await snapshot.rows(
-            ActiveUsers, SQL["by_bucket"], *split.bounds, buckets.edges, service, order, by_day, buckets=buckets
+            ActiveUsers,
+            SQL["by_bucket"],
+            *split.bounds,
+            buckets.edges,
+            service,
+            order,
+            by_day,
+            snapshot.limit(),
+            buckets=buckets,
         )
 
 

@@ -5,7 +5,7 @@
 -- Count users by day, and those of the 7 and 30 days to each day, which may begin before the range.
 -- $1 to $4 are the bounds of the three parts, $5 the edges of the days, 29 before the range among them, $6 is the
 -- service; $7 is where the first of those days begins, $8 the last whole quarter hour before the range; $9 tells whether
--- days of UTC will do.
+-- days of UTC will do; $10 is the greatest number of rows.
 --
 -- A user counts from each active day on for 1, 7 or 30 days, or until the next active day, which counts in turn. So
 -- each is one that comes and one that goes, and the number of a day is the sum of all until then.
@@ -82,11 +82,12 @@ SELECT day, active_users, total_events, weekly_active_users, monthly_active_user
 FROM sums
 WHERE total_events > 0
 ORDER BY day DESC
-LIMIT 10001;
+LIMIT $10;
 
 -- by_bucket --
 -- Count users by bucket. $1 to $4 are the bounds of the three parts, $5 the edges of the buckets, $6 is the service,
--- $7 is -1 for the newest first and 1 for the oldest first, $8 tells whether days of UTC will do.
+-- $7 is -1 for the newest first and 1 for the oldest first, $8 tells whether days of UTC will do; $9 is the greatest
+-- number of rows.
 SELECT
     h.bucket,
     count(h.user_id) AS active_users,
@@ -114,4 +115,4 @@ FROM (
 ) AS h
 GROUP BY h.bucket
 ORDER BY h.bucket * $7::integer
-LIMIT 10001;
+LIMIT $9;

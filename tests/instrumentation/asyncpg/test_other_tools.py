@@ -177,7 +177,7 @@ def sentry() -> Iterator[Any]:
     put_back()  # the test says when it is set up
     yield AsyncPGIntegration.setup_once, spans
     sentry_sdk.get_client().close(0)
-    sentry_sdk.init()
+    sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)  # else it patches Starlette
     put_back()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import io
 import tracemalloc
 from datetime import UTC, datetime
@@ -12,21 +13,30 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from asgi_analytics.reading import QUESTIONS
 from asgi_analytics.reading.aggregations import Aggregation, Aggregations, Metrics, TimeRange
+from asgi_analytics.web.api.endpoints import QuestionEndpoint
 from asgi_analytics.web.api.formats import MEDIA_TYPES, Rows
+from asgi_analytics.web.api.parameters import Asked
 from tests.kit.databases import Database
 from tests.web.api.service import Process, fill, opened
 
-MANY = 50_000
+MANY, LONG = 50_000, 12_000
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 INSERT = """
 INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data)
 SELECT gen_random_uuid(), date_trunc('second', now()) - (n / 2) * interval '1 second', 'page_viewed', 'shop',
     gen_random_uuid(), jsonb_build_object('n', n, 'text', repeat('x', 200))
+FROM generate_series(1, $1::int) AS n
+"""
+
+# An endpoint and a user of its own for each.
+REQUESTS = """
+INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data)
+SELECT gen_random_uuid(), date_trunc('hour', now()) - interval '30 minutes', 'api_request', 'shop', gen_random_uuid(),
+    jsonb_build_object('endpoint', '/things/' || n, 'method', 'GET', 'status_code', 200, 'duration_ms', 1 + n % 7)
 FROM generate_series(1, $1::int) AS n
 """
 
@@ -135,19 +145,51 @@ async def test_a_caller_who_reads_slowly_holds_no_connection_of_the_database(dat
             assert (await http.get("/overview")).status_code == 200
 
 
-async def test_what_a_limit_would_cut_is_refused(
-    database: Database, app: Starlette, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await fill(database)
+async def test_answers_of_any_length_are_sent_whole(database: Database, app: Starlette) -> None:
+    admin = await database.connect()
+    await admin.execute(REQUESTS, LONG)
     async with opened(app) as http:
-        [endpoint] = [
-            route.endpoint for route in app.routes if isinstance(route, Route) and route.path == "/api/consumers"
-        ]
-        parameters: Any = endpoint.parameters  # type: ignore[attr-defined]  # an object of ours
-        monkeypatch.setattr(type(parameters), "limit", 3)
-        answer = await http.get("/api/consumers?format=csv")
-        assert (answer.status_code, answer.json()["field"]) == (422, "limit")
-        assert (await http.get("/api/consumers?format=csv&limit=3")).status_code == 200
+        for path in ("/api/latency", "/api/consumers", "/api/slowest", "/api/latency?bucket=all"):
+            where = path + ("&" if "?" in path else "?")
+            arguments = "min_requests=1&" if "slowest" in path else ""
+            by_csv, again = await asyncio.gather(*[http.get(f"{where}{arguments}format=csv") for _ in range(2)])
+            assert by_csv.content == again.content
+            header, *rows = lines(by_csv.text)
+            assert int(by_csv.headers["content-length"]) == len(by_csv.content)
+            assert len({tuple(row) for row in rows}) == len(rows) == LONG
+            known = {"If-None-Match": by_csv.headers["etag"]}
+            assert (await http.get(f"{where}{arguments}format=csv", headers=known)).status_code == 304
+            by_line = (await http.get(f"{where}{arguments}format=ndjson")).content.splitlines()
+            assert {
+                name: str(value) for name, value in msgspec.json.decode(by_line[-1]).items() if "count" in name
+            } == {name: value for name, value in zip(header, rows[-1], strict=True) if "count" in name}
+            assert len(by_line) == LONG
+        for path in ("/api/latency", "/api/latency?bucket=all"):
+            assert (await http.get(path)).json()["field"] == "start_date"
+        assert len(lines((await http.get("/api/consumers?format=csv&limit=3")).text)) == 1 + 3
+
+
+async def test_a_long_answer_lies_in_a_file_until_nobody_holds_it(database: Database, app: Starlette) -> None:
+    admin = await database.connect()
+    await admin.execute(REQUESTS, LONG)
+    await app.state.api.open()
+    asked = Asked({"bucket": "hour"}, "csv")
+    endpoint = QuestionEndpoint(app.state.api, QUESTIONS["get_endpoint_latency"])
+    await endpoint._answer(asked)  # what is imported and compiled at the first time is no part of it
+    tracemalloc.start()
+    try:
+        answer = await endpoint._answer(asked)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.size > 4 * 2**20
+    assert held < 2**20
+    assert peak < 3 * 2**20
+    file: Any = answer._file
+    del answer
+    gc.collect()
+    assert file.closed
+    await app.state.api.aclose()
 
 
 def test_a_text_that_a_spreadsheet_would_calculate_is_a_text() -> None:

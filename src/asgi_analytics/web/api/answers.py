@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import tempfile
 import time
 from collections import OrderedDict
 from hashlib import sha256
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from asgi_analytics.context import suppress
-from asgi_analytics.values import MIB
+from asgi_analytics.values import KIB, MIB
 from asgi_analytics.web.api.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -23,21 +23,62 @@ AT_ONCE = 4
 PATIENCE = 10.0
 """Seconds that a question waits until one of them has ended."""
 MOST_KEPT = 32 * MIB
+LONG = MIB
+"""Bytes from which an answer waits in a file for who reads it."""
+PIECE = 64 * KIB
+"""Bytes of a file that are read at a time."""
 ENTRY = 1024
 """Bytes that an answer takes beside its content and its key, generously."""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The content of a response, and for how many seconds new data cannot change it."""
+class Answer:
+    """The content of a response, written bit by bit: into memory, and into a nameless file if it becomes long."""
 
-    content: bytes
-    etag: str
-    keep: float
+    def __init__(self) -> None:
+        self.size = 0
+        self.keep = 0.0
+        """For how many seconds new data cannot change it; 0 for a long one, which is not kept."""
+        self._hash = sha256()
+        self._parts: list[bytes] = []
+        self._file: BinaryIO | None = None
 
-    @classmethod
-    def of(cls, content: bytes, keep: float) -> Answer:
-        """Return an answer with the tag of its content."""
-        return cls(content, f'"{sha256(content).hexdigest()[:32]}"', keep)
+    @property
+    def etag(self) -> str:
+        """The tag of the content."""
+        return f'"{self._hash.hexdigest()[:32]}"'
+
+    def write(self, content: bytes) -> None:
+        """Take the next bit."""
+        self._hash.update(content)
+        self.size += len(content)
+        self._parts.append(content)
+        if self.size > LONG:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115  # others may still read it
+            self._file.writelines(self._parts)
+            self._parts = []
+
+    def end(self, keep: float) -> Self:
+        """Take no more, and return the answer; a short one is kept for so many seconds."""
+        if self._file is None:
+            self.keep = keep
+        else:
+            self._file.flush()
+        return self
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Return the content, a piece at a time."""
+        for part in self._parts:
+            yield part
+        if self._file is not None:
+            for at in range(0, self.size, PIECE):
+                # At a place of its own, for others may be reading the same file.
+                yield await asyncio.to_thread(os.pread, self._file.fileno(), PIECE, at)
+
+    def __del__(self) -> None:
+        """Close the file, and so delete it."""
+        if self._file is not None:
+            self._file.close()
 
 
 class Running:
@@ -152,7 +193,7 @@ class Answers:
 
 
 def _size(key: bytes, answer: Answer) -> int:
-    return len(key) + len(answer.content) + ENTRY
+    return len(key) + answer.size + ENTRY
 
 
 def _retrieve(task: asyncio.Task[Answer]) -> None:

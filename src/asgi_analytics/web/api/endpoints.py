@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from asgi_analytics.errors import InvalidQuery, ReadError
+from asgi_analytics.errors import ReadError
 from asgi_analytics.reading import QUESTIONS
 from asgi_analytics.web.access import request_log
 from asgi_analytics.web.api import openapi
@@ -23,10 +23,13 @@ from asgi_analytics.web.api.refusals import SECURITY, refusal
 from asgi_analytics.web.probes import Probes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.routing import BaseRoute
     from starlette.types import Receive, Scope, Send
 
     from asgi_analytics.reading import AnalyticsReader, Answered, Question
+    from asgi_analytics.reading.source import Write
     from asgi_analytics.web.access import RequestLog
     from asgi_analytics.web.tokens import Tokens
 
@@ -73,10 +76,12 @@ class ApiService:
         document = openapi.describe(QUESTIONS.values(), server=server, requires_token=bool(self.tokens))
         return Response(msgspec.json.encode(document), 200, HEADERS, "application/json")
 
-    async def ask(self, question: Question, arguments: dict[str, Any]) -> Answered:
-        """Return the answer of the database."""
+    async def ask(self, question: Question, arguments: dict[str, Any], write: Write | None = None) -> Answered:
+        """Return the answer of the database; with ``write``, which takes all its rows, without them."""
         await self.open()
-        return await self.reader.answer(question.name, **arguments)
+        if write is None:
+            return await self.reader.answer(question.name, **arguments)
+        return await self.reader.stream(question.name, write, **arguments)
 
     async def open(self) -> None:
         """Open a reader that was made from a URL; a mounted application may not have its lifespan run."""
@@ -118,7 +123,7 @@ class QuestionEndpoint:
                     return
                 answer = await caller.wait(self._answer(asked))
             response = self._response(request, answer, asked.format)
-            log.counts["bytes"] = len(answer.content)
+            log.counts["bytes"] = answer.size
             await response(scope, receive, send)
         except ReadError as error:
             raise refusal(error) from None
@@ -128,28 +133,31 @@ class QuestionEndpoint:
     async def _answer(self, asked: Asked) -> Answer:
         known = self.parameters.known.values()
         arguments = {one.argument: one.default for one in known if one.default is not None} | asked.arguments
-        limit = self.parameters.limit
-        is_all = asked.format != "json" and limit is not None and "limit" not in asked.arguments
-        if is_all:
-            arguments["limit"] = limit
-        key = msgspec.json.encode([self.question.name, asked.format, sorted(arguments.items())])
+        is_all = asked.format != "json" and self.rows.is_list and "limit" not in asked.arguments
+        key = msgspec.json.encode([self.question.name, asked.format, is_all, sorted(arguments.items())])
 
         async def make() -> Answer:
-            answered = await self.service.ask(self.question, arguments)
-            if is_all and len(self.rows.of(answered.results)) == limit:
-                raise InvalidQuery("limit", f"there are {limit:,} rows or more: narrow the range, or give a limit")
+            answer = Answer()
+
+            async def write(rows: Sequence[Any]) -> None:
+                # Ten thousand rows of CSV take a tenth of a second.
+                await asyncio.to_thread(lambda: answer.write(self._lines(rows, asked.format)))
+
+            if asked.format == "csv":
+                answer.write(self.rows.header())
+            answered = await self.service.ask(self.question, arguments, write if is_all else None)
+            if asked.format == "json":
+                content = answered.results if self.question.bare else answered
+                answer.write(await asyncio.to_thread(msgspec.json.encode, content))
+            else:
+                await write(self.rows.of(answered.results))  # none, if they are written
             has_ended = answered.meta.end is not None and answered.meta.end < self.service.reader.now()
-            # Ten thousand rows of CSV take a tenth of a second.
-            content = await asyncio.to_thread(self._content, answered, asked.format)
-            return Answer.of(content, KEEP_ENDED if has_ended else KEEP_RUNNING)
+            return answer.end(KEEP_ENDED if has_ended else KEEP_RUNNING)
 
         return await self.service.answers.get(key, make)
 
-    def _content(self, answered: Answered, form: Format) -> bytes:
-        if form == "json":
-            return msgspec.json.encode(answered.results if self.question.bare else answered)
-        rows = self.rows.of(answered.results)
-        return self.rows.header() + self.rows.csv(rows) if form == "csv" else ndjson(rows)
+    def _lines(self, rows: Sequence[Any], form: Format) -> bytes:
+        return self.rows.csv(rows) if form == "csv" else ndjson(rows)
 
     def _headers(self, form: Format) -> dict[str, str]:
         headers = {"Content-Type": MEDIA_TYPES[form], **HEADERS}
@@ -162,9 +170,10 @@ class QuestionEndpoint:
         headers = {**self._headers(form), "ETag": answer.etag}
         if _matches(request.headers.getlist("if-none-match"), answer.etag):
             return Response(status_code=304, headers=headers)
+        headers["Content-Length"] = str(answer.size)
         if request.method == "HEAD":
-            return Response(headers={**headers, "Content-Length": str(len(answer.content))})
-        return Response(answer.content, headers=headers)
+            return Response(headers=headers)
+        return StreamingResponse(answer.pieces(), headers=headers)
 
     async def _stream(self, scope: Scope, send: Send, caller: Caller, asked: Asked, log: RequestLog) -> None:
         """Send all rows, page by page: only one is held, and none is read before the caller takes the one before."""
@@ -178,7 +187,7 @@ class QuestionEndpoint:
         arguments |= {"start": answered.meta.start, "end": answered.meta.end}
         while scope["method"] != "HEAD":
             rows = self.rows.of(answered.results)
-            content += self.rows.csv(rows) if asked.format == "csv" else ndjson(rows)
+            content += self._lines(rows, asked.format)
             await send({"type": "http.response.body", "body": content, "more_body": True})
             count += len(rows)
             if not answered.results.has_more:

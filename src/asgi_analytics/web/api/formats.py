@@ -29,8 +29,9 @@ class Rows:
     def __init__(self, question: Question) -> None:
         answer = question.types["return"]
         self._list: str | None = None
-        self._is_list = get_origin(answer) is list
-        if self._is_list:
+        self.is_list = get_origin(answer) is list
+        """Whether an answer is nothing but rows."""
+        if self.is_list:
             [self.row] = get_args(answer)
         else:
             first = msgspec.structs.fields(answer)[0]
@@ -43,7 +44,7 @@ class Rows:
 
     def of(self, results: Any) -> Sequence[Any]:
         """Return the rows of an answer."""
-        if self._is_list:
+        if self.is_list:
             rows: Sequence[Any] = results
             return rows
         return [results] if self._list is None else getattr(results, self._list)
