@@ -333,7 +333,8 @@ def report(times: dict[Contestant, list[tuple[float, float]]], core: int | None)
         ]
         print(f"| {size} | {name} | {process:.1f} | {fastest:.1f} | {ratios[0]:.3f} | {thread:.1f} | {ratios[1]:.3f} |")
         if name in BOUNDS:
-            measured[f"asyncpg, client's CPU of one query in a {size} process, {name}, × bare"] = ratios[1], BOUNDS[name]
+            what = f"asyncpg, client's CPU of one query in a {size} process, {name}, × bare"
+            measured[what] = ratios[1], BOUNDS[name]
     print()
     for what, (ratio, bound) in measured.items():
         at_most(what, ratio, bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,12 @@ from tests.kit.proxy import Proxy
 from tests.kit.servers import Servers, summary
 
 SERVERS = Servers()
+ON_ANY_SERVER = tuple(
+    f"tests/{name}"
+    for name in ("cli/", "encoding/", "faults/", "instrumentation/", "packing/", "pipeline/", "web/", "worker/")
+)
+"""Where tests are about processes, networks and time: each runs on one kind of server, chosen by its name, so that each
+kind meets about half of them. Where they are about SQL, each runs on every kind."""
 VARYING = re.compile(r"GMT$|^[0-9a-f]{8}-[0-9a-f]{4}-")
 WORKERS: list[dict[str, dict[str, Any]]] = []
 
@@ -132,16 +139,31 @@ def outside_a_request() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick``."""
+    """Add ``--quick`` and ``--each-server``."""
     parser.addoption("--quick", action="store_true", help="leave out what needs a database or another process")
+    parser.addoption("--each-server", action="store_true", help="run every test on each kind of server of databases")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect, under ``--quick``, what uses a server of databases or starts programs."""
+    """Deselect what is not asked for: see the options, and `ON_ANY_SERVER`."""
+    left_out = set()
     if config.getoption("--quick"):
-        slow = [item for item in items if _needs_more_than_this_process(item)]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+        left_out |= {item for item in items if _needs_more_than_this_process(item)}
+    if not config.getoption("--each-server"):
+        left_out |= set(_repeated_on_another_server(items))
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _repeated_on_another_server(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Yield the tests of `ON_ANY_SERVER` that run on one kind of server and shall run on another one."""
+    runs: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.nodeid.startswith(ON_ANY_SERVER):
+            runs.setdefault(re.sub("|".join(SERVERS.available), "", item.nodeid), []).append(item)
+    for name, same in runs.items():
+        chosen = zlib.crc32(name.encode()) % len(same)  # as every parallel worker chooses
+        yield from (item for number, item in enumerate(same) if number != chosen)
 
 
 def _needs_more_than_this_process(item: pytest.Item) -> bool:

@@ -132,7 +132,8 @@ async def test_poison_in_any_share_costs_no_neighbour_and_few_statements(
         # The batch that was refused, one look, what is good in one statement, the letters, and the transaction; asyncpg
         # looks up the types of the letters' columns besides, once a connection.
         assert watched.tries() == 1 + (2 if good else 1)
-        assert len(watched.statements) <= 14, watched.statements
+        own = [sql for sql in watched.statements if "to_regprocedure" not in sql]  # which the hourly upkeep asks
+        assert len(own) <= 14, own
     else:
         assert watched.tries() <= 3 + most_tries(len(bad))
         assert len(watched.statements) <= 14 + 3 * watched.tries()  # each in a savepoint

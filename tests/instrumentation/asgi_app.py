@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.testing import CapturedEvents
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -95,3 +98,26 @@ def body(data: bytes = b"hello", more_body: bool = False) -> dict[str, Any]:
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await send(start())
     await send(body())
+
+
+def wrapped(app: App, analytics: CapturedEvents, **options: Any) -> AnalyticsMiddleware:
+    """Return an application with the middleware around it."""
+    return AnalyticsMiddleware(app, client=analytics.client, **options)
+
+
+def the_request(analytics: CapturedEvents) -> dict[str, Any]:
+    """Return the data of the only request."""
+    [event] = analytics.of("api_request")
+    return event.data
+
+
+def sending(*messages: Message, then: BaseException | None = None) -> App:
+    """Return an application that sends messages and raises, if ``then`` says so."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        if then is not None:
+            raise then
+
+    return app

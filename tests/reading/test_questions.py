@@ -146,7 +146,7 @@ async def compare_all(reader: AnalyticsReader, events: list[Event], random: Rand
                 await compare(reader, name, events, variant | filters | arguments, asked)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 async def test_every_question_equals_an_independent_computation(
     database: Database, reader: AnalyticsReader, seed: int
 ) -> None:

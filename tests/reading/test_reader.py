@@ -101,8 +101,10 @@ async def test_a_server_that_falls_silent_is_given_up(database: Database, reader
         async with AnalyticsReader.from_url(host.dsn, statement_timeout=0.3) as reader:
             await reader.get_overview_stats()
             host.stall()
+            began = asyncio.get_running_loop().time()
             with pytest.raises(NoConnection, match="does not answer: check the host, the port and the network"):
-                await asyncio.wait_for(reader.get_overview_stats(), 10)
+                await reader.get_overview_stats()
+            assert asyncio.get_running_loop().time() - began < 3, "that is no limit of ours"
     finally:
         host.close()
 

@@ -67,7 +67,7 @@ async def test_every_view_has_an_independent_computation(database: Database) -> 
     assert await views(await database.connect()) == sorted(VIEWS)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 5))])
 async def test_views_equal_an_independent_computation(database: Database, seed: int) -> None:
     random = Random(seed)
     connection = await database.connect()
@@ -89,7 +89,7 @@ async def test_views_equal_an_independent_computation(database: Database, seed: 
     assert await refresh(connection) == []
 
 
-@pytest.mark.parametrize("timezone", ["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"])
+@pytest.mark.parametrize("timezone", ["America/New_York", "Asia/Kolkata"])
 async def test_days_and_hours_are_utc_in_every_session(database: Database, timezone: str) -> None:
     random = Random(4)
     writer = await database.connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -15,11 +16,15 @@ ACQUIRE_TIMEOUT = 10.0
 
 
 class UrlPool:
-    """Up to ``connections`` connections to the database of a URL, each made when it is needed. Raises `ConfigError`."""
+    """Up to ``connections`` connections to the database of a URL, each made when it is needed.
 
-    def __init__(self, url: str, connections: int) -> None:
+    ``patience`` is how many seconds closing waits for the questions that run. Raises `ConfigError`.
+    """
+
+    def __init__(self, url: str, connections: int, patience: float) -> None:
         self.url = read_dsn(url)
         self._connections = connections
+        self._patience = patience
         self._pool: asyncpg.Pool[Any] | None = None
 
     async def open(self) -> None:
@@ -40,7 +45,11 @@ class UrlPool:
         """Close the connections, after the questions that run on them."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            await pool.close()
+            try:
+                async with asyncio.timeout(self._patience):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()  # the server says nothing
 
     def acquire(self, *, timeout: float | None) -> AbstractAsyncContextManager[Any]:
         """Take a connection for a block, as that of asyncpg's pool does. Raises `NoConnection` unless it is open."""

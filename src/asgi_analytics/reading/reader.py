@@ -25,7 +25,7 @@ from asgi_analytics.reading import (
 from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
-from asgi_analytics.reading.source import SQL, Noted, Source, Write, noted
+from asgi_analytics.reading.source import LATE, SQL, Noted, Source, Write, noted
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class AnalyticsReader(Source):
 
         Connections are made when they are needed, so opening works while the database is away. Raises `ConfigError`.
         """
-        pool = UrlPool(url, connections)
+        pool = UrlPool(url, connections, statement_timeout + LATE)
         return cls(pool, timezone=timezone, statement_timeout=statement_timeout, schema=schema, clock=clock)
 
     async def open(self) -> None:
@@ -150,6 +150,7 @@ class AnalyticsReader(Source):
             results = await asked.function(self, **arguments)
         finally:
             noted.reset(token)
+            known.write = None  # timers of the event loop keep this context, even when they are cancelled
         found = known.range
         return Answered(
             results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
@@ -121,18 +122,14 @@ class Source:
         Raises `ReadError`. A task that is cancelled in it has its statement cancelled in the server.
         """
         try:
-            async with (
-                self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
                 known = noted.get()
                 snapshot = Snapshot(connection, self._seconds + LATE, None if known is None else known.write)
                 try:
-                    await snapshot.set(self._settings)
+                    await snapshot.begin(self._settings)
                     yield snapshot
-                except TimeoutError:
-                    connection.terminate()  # or the end of the transaction would wait for the same silence
-                    raise
+                finally:
+                    await snapshot.end()
         except FAILURES as exc:
             raise read_error(exc, self._place, self._seconds) from None  # whose text may quote a row
 
@@ -154,10 +151,22 @@ class Snapshot:
         self._connection = connection
         self._timeout = timeout
         self._write = write
+        self._is_given_up = False
 
-    async def set(self, settings: dict[str, str]) -> None:
-        """Change settings until the end of the transaction."""
+    async def begin(self, settings: dict[str, str]) -> None:
+        """Begin the transaction, with settings that hold until its end."""
+        await self._fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         await self._fetch(SQL["settings"], list(settings), list(settings.values()))
+
+    async def end(self) -> None:
+        """End the transaction. A connection that cannot is given up, as one whose server says nothing."""
+        if self._is_given_up:
+            return
+        try:
+            async with asyncio.timeout(LATE):
+                await self._connection.execute("ROLLBACK")
+        except FAILURES:
+            self._give_up()
 
     def limit(self, rows: int = MOST_ROWS + 1) -> int | None:
         """Return how many rows a statement is to return: so many, or all where the answer is written as it comes."""
@@ -215,4 +224,13 @@ class Snapshot:
         )
 
     async def _fetch(self, sql: str, *parameters: Any) -> list[Any]:
-        return list(await self._connection.fetch(sql, *parameters, timeout=self._timeout))
+        try:
+            return list(await self._connection.fetch(sql, *parameters, timeout=self._timeout))
+        except TimeoutError:
+            self._give_up()  # or the end of the transaction would wait for the same silence
+            raise
+
+    def _give_up(self) -> None:
+        self._is_given_up = True
+        with contextlib.suppress(asyncpg.InterfaceError):  # it is closed already
+            self._connection.terminate()
