@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import SpanContext, get_current_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,22 +55,22 @@ class RequestContext:
     are left, queries are not counted and errors not remembered any more.
     """
 
-    # The values of most requests stand here once; a request that differs sets its own.
-    is_running = True
-    # An excluded request makes no captured event; its explicit events are the application's own business.
-    excluded = False
-    # For events that are tracked when the request's span has ended already.
-    span: Span | None = None
-    queries: Queries | None = None
-    _user_id: Any = NOT_SET
-    _session_id: Any = NOT_SET
-    _request_id: str | None = None
-    _endpoint: str | None = None
-    # The exceptions that were reported, so that nested layers report each of them once.
+    # The exceptions that were reported, so that nested layers report each of them once. Few requests have any: what few
+    # have stands in the class, and what all are asked for in each object, where it costs less to read.
     _seen_errors: tuple[BaseException, ...] = ()
 
     def __init__(self, method: str | None = None) -> None:
         self.method = method
+        self.is_running = True
+        # An excluded request makes no captured event; its explicit events are the application's own business.
+        self.excluded = False
+        # For events that are tracked when the request's span has ended already.
+        self.span: Span | None = None
+        self.queries: Queries | None = None
+        self._user_id: Any = NOT_SET
+        self._session_id: Any = NOT_SET
+        self._request_id: str | None = None
+        self._endpoint: str | None = None
 
     @property
     def user_id(self) -> UUID | str | int | None:
@@ -142,18 +142,8 @@ class RequestContext:
 
     def end(self) -> None:
         """End the request: what it leaves running is no part of it."""
-        self.is_running = False
-        # Only what was set: to set what was not would make room for it in each request.
-        if self.excluded:
-            self.excluded = False
-        if self.span is not None:
-            self.span = None
-        if self.queries is not None:
-            self.queries = None
-        if self._request_id is not None:
-            self._request_id = None
-        if self._endpoint is not None:
-            self._endpoint = None
+        self.is_running = self.excluded = False
+        self.span = self.queries = self._request_id = self._endpoint = None
         if self._seen_errors:
             self._seen_errors = ()
 
@@ -165,7 +155,8 @@ suppressed: ContextVar[bool] = ContextVar("asgi_analytics_suppressed", default=F
 def span_of(trace: Context | None) -> Span | None:
     """Return the span that is current in an OpenTelemetry context (None: the current one), if it has valid ids."""
     span = get_current_span(trace).get_span_context()
-    trace_id, span_id = span.trace_id, span.span_id
+    # A tuple, whose names would cost two calls.
+    trace_id, span_id = span[:2] if isinstance(span, SpanContext) else (span.trace_id, span.span_id)
     # A span of a test, a mock for instance, may have ids that are not integers.
     if type(trace_id) is int and type(span_id) is int and trace_id > 0 and span_id > 0:
         return trace_id, span_id

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from asgi_analytics.instrumentation.requests.framework import Framework
     from asgi_analytics.instrumentation.types import ASGIApp, Receive, Scope, Send
 
+# Bound once: a method of a variable is an object that is made anew for each call.
+_enter, _leave, _suppressed = current.set, current.reset, suppressed.get
+
 
 class AnalyticsMiddleware:
     """Captures each request of an ASGI application as an `ApiRequest`, and what it raises as an `ApplicationError`.
@@ -79,7 +82,7 @@ class AnalyticsMiddleware:
         request = self._begin(scope, receive, send)
         if request is None:
             return await self._pass_on(scope, receive, send)
-        token = current.set(request)
+        token = _enter(request)
         try:
             return await self.app(scope, request.receive, request.send)
         except BaseException as exc:
@@ -88,16 +91,16 @@ class AnalyticsMiddleware:
         finally:
             request.finish()
             try:
-                current.reset(token)
+                _leave(token)
             except ValueError:  # the application is begun in one context and ended in another
-                current.set(None)
+                _enter(None)
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> CapturedRequest | None:
         """Return the request to capture; None for what is not a request, or not captured by this middleware."""
         kind = scope["type"]
         if kind != "http" and not (kind == "websocket" and self.capture_websockets):
             return None
-        if not self._is_enabled or suppressed.get():
+        if not self._is_enabled or _suppressed():
             return None
         outer: CapturedRequest | None = scope.get(REQUEST_KEY)
         if outer is not None and self._is_captured(outer):

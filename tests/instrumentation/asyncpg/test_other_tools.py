@@ -162,7 +162,7 @@ def sentry() -> Iterator[Any]:
 
     spans: list[Any] = []
 
-    class Kept(Transport):  # type: ignore[misc]  # sentry_sdk may not be installed
+    class Kept(Transport):
         def capture_envelope(self, envelope: Any) -> None:
             spans.extend((envelope.get_transaction_event() or {}).get("spans", []))
 

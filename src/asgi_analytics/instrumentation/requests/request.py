@@ -46,12 +46,8 @@ class CapturedRequest(RequestContext):
     late. Times are nanoseconds of `perf_counter_ns`.
     """
 
-    # The values of most requests stand here once; a request that differs sets its own.
-    outcome = "ok"
-    error_type: str | None = None
+    # What few requests have.
     close_code: int | None = None
-    # Whether the response ends with trailers in place of its body.
-    has_trailers = False
     # Whether a WebSocket was accepted, and whether its client has closed it.
     accepted = False
     client_left = False
@@ -61,19 +57,11 @@ class CapturedRequest(RequestContext):
     broken: BaseException | None = None
     # What the server's send() has raised.
     send_error: OSError | None = None
-    # The trace in which the response began.
-    trace: Context | None = None
-    # The framework's own request object, or what its hook has learnt.
-    framework_state: Any = None
-    # The same request as another client's middleware captures it.
-    outer: CapturedRequest | None = None
-    # The number of its event, once it is needed.
-    _number: int | None = None
 
     def __init__(
         self, plan: CapturePlan, scope: Scope, receive: Receive, send: Send, method: str, exchange: Exchange
     ) -> None:
-        self.method = method
+        super().__init__(method)
         self.plan = plan
         self.scope: Scope | None = scope
         self.receive = receive
@@ -81,6 +69,18 @@ class CapturedRequest(RequestContext):
         self._exchange = exchange
         self.status: int | None = None
         self.response_bytes: int | None = 0
+        # Whether the response ends with trailers in place of its body.
+        self.has_trailers = False
+        self.outcome = "ok"
+        self.error_type: str | None = None
+        # The trace in which the response began.
+        self.trace: Context | None = None
+        # The framework's own request object, or what its hook has learnt.
+        self.framework_state: Any = None
+        # The same request as another client's middleware captures it.
+        self.outer: CapturedRequest | None = None
+        # The number of its event, once it is needed.
+        self._number: int | None = None
         # From the start to the response's; and the clock when all was sent.
         self.ttfb: int | None = None
         self.ended: int | None = None
@@ -99,7 +99,7 @@ class CapturedRequest(RequestContext):
             try:
                 return user_of(self.plan, scope, self.framework_state)
             finally:
-                del self._user_id
+                self._user_id = NOT_SET
         return user_id  # type: ignore[no-any-return]
 
     @user_id.setter
@@ -119,7 +119,7 @@ class CapturedRequest(RequestContext):
             try:
                 return session_of(self.plan, self.scope)
             finally:
-                del self._session_id
+                self._session_id = NOT_SET
         session_id = self._session_id
         if session_id is NOT_SET or session_id is None:
             return None
@@ -207,11 +207,9 @@ class CapturedRequest(RequestContext):
         if scope is None:
             return
         try:
+            user_id, session_id = self.user_id, self.session_id
             # Events that are tracked later, in tasks that the request has started, still say who asked.
-            if (user_id := self.user_id) is not None:
-                self._user_id = user_id
-            if (session_id := self.session_id) is not None:
-                self._session_id = session_id
+            self._user_id, self._session_id = user_id, session_id
             if not self.excluded:
                 self.plan.intake.record(self._record(scope, user_id, session_id))
         except Exception as error:
@@ -223,17 +221,10 @@ class CapturedRequest(RequestContext):
                 scope[REQUEST_KEY] = outer
                 if self.queries is not None:
                     outer.add_queries(self.queries)
-            self.scope = None
-            self.end()
-            # The rest of what most requests do not have.
-            if self.framework_state is not None:
-                self.framework_state = None
-            if self.trace is not None:
-                self.trace = None
+            self.scope = self.framework_state = self.trace = self.outer = None
             if self.answering is not None or self.broken is not None or self.send_error is not None:
                 self.answering = self.broken = self.send_error = None
-            if outer is not None:
-                self.outer = None
+            self.end()
 
     def _record(self, scope: Scope, user_id: UUID | str | int | None, session_id: str | None) -> RequestRecord:
         ended = self.ended or perf_counter_ns()
