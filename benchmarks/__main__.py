@@ -1,6 +1,6 @@
 """Runs the benchmarks, one after the other, and writes RESULTS.md: the goals in one table, then what each printed.
 
-Run:   python -m benchmarks [name …]     (all of them take about 20 minutes; a name is a file here, ``tracking``)
+Run:   python -m benchmarks [name …]     (all of them take about half an hour; a name is a file here, ``tracking``)
 Needs: the dependency group ``benchmarks``, which `tox -e benchmarks` brings, and wrk (apt install wrk)
 See:   benchmarks/RESULTS.md. The machine should do nothing else meanwhile.
 """
@@ -28,6 +28,8 @@ ALL: dict[str, list[str]] = {
     "uvicorn_wrk": [],
     "asyncpg_queries": [],
     "ingestion": ["--million"],
+    "reading": [],
+    "api": [],
     "scale": [],
 }
 """Each benchmark with its arguments."""

@@ -139,9 +139,10 @@ def outside_a_request() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick`` and ``--each-server``."""
+    """Add ``--quick``, ``--each-server`` and ``--any-server``."""
     parser.addoption("--quick", action="store_true", help="leave out what needs a database or another process")
     parser.addoption("--each-server", action="store_true", help="run every test on each kind of server of databases")
+    parser.addoption("--any-server", action="store_true", help="run every test on one kind, also those about SQL")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -150,16 +151,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--quick"):
         left_out |= {item for item in items if _needs_more_than_this_process(item)}
     if not config.getoption("--each-server"):
-        left_out |= set(_repeated_on_another_server(items))
+        where = ("",) if config.getoption("--any-server") else ON_ANY_SERVER
+        left_out |= set(_repeated_on_another_server(items, where))
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
 
 
-def _repeated_on_another_server(items: list[pytest.Item]) -> Iterator[pytest.Item]:
-    """Yield the tests of `ON_ANY_SERVER` that run on one kind of server and shall run on another one."""
+def _repeated_on_another_server(items: list[pytest.Item], where: tuple[str, ...]) -> Iterator[pytest.Item]:
+    """Yield the tests in some folders that would run on one more kind of server."""
     runs: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.nodeid.startswith(ON_ANY_SERVER):
+        if item.nodeid.startswith(where):
             runs.setdefault(re.sub("|".join(SERVERS.available), "", item.nodeid), []).append(item)
     for name, same in runs.items():
         chosen = zlib.crc32(name.encode()) % len(same)  # as every parallel worker chooses

@@ -109,7 +109,7 @@ async def ask(app: Any, path: str) -> tuple[Server, BaseException | None]:
     server = Server()
     try:
         await app(http_scope(path), server.receive, server.send)
-    except ValueError as error:
+    except (ValueError, ExceptionGroup) as error:
         return server, error
     return server, None
 
@@ -134,7 +134,8 @@ async def test_an_error_is_recorded_by_both_and_raised_unchanged(
 
     assert server.sent == without.sent
     assert server.status == status
-    assert repr(error) == repr(error_without) == "ValueError('no')"
+    assert repr(error) == repr(error_without)
+    assert "ValueError('no')" in repr(error)  # before 0.46, Starlette raises the group of tasks that sent the response
     [request], [reported] = analytics.of("api_request"), analytics.of("application_error")
     assert (request.data["status_code"], request.data["outcome"]) == (status, "error")
     assert (request.data["endpoint"], request.data["error_type"]) == (path, "ValueError")
