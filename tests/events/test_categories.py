@@ -17,8 +17,16 @@ PROMISED = {
     "activity": (
         "auth_login_attempt auth_code_verified auth_token_refresh auth_session_validated oauth_flow_started"
         " oauth_flow_completed integration_connected integration_disconnected integration_used integration_error"
+        " user_registered user_logged_in user_logged_out session_started session_ended password_changed mfa_enabled"
+        " mfa_disabled"
     ),
-    "transaction": "project_created project_updated project_deleted",
+    "transaction": (
+        "project_created project_updated project_deleted mission_created mission_completed spec_created"
+        " forge_item_created proposal_submitted proposal_accepted proposal_rejected milestone_created"
+        " milestone_approved milestone_completed payment_initiated payment_completed payment_failed"
+    ),
+    "interaction": "search_performed filter_applied project_viewed profile_viewed message_sent notification_clicked",
+    "content": ("review_posted review_updated portfolio_created portfolio_updated profile_updated github_synced"),
 }
 
 
@@ -67,4 +75,4 @@ def test_categories_become_types_to_look_for_or_to_leave_out() -> None:
     assert "api_request" in unwanted
     assert not {"product_seen", "order_paid"} & set(unwanted)
     assert types_of(["interaction"], ["api_request", "unheard"]) == (["unheard"], None)
-    assert types_of(["content"], None) == ([], None)
+    assert types_of(["content"], ["order_paid"]) == ([], None)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from asgi_analytics.events.base import Category, Event, UserId
 
-__all__ = ["ProjectCreated", "ProjectDeleted", "ProjectUpdated"]
+__all__ = ["ProjectCreated", "ProjectDeleted", "ProjectUpdated", "ProjectViewed"]
 
 
 class ProjectCreated(Event):
@@ -36,3 +36,12 @@ class ProjectDeleted(Event):
 
     project_id: UUID
     user_id: UserId
+
+
+class ProjectViewed(Event):
+    """Somebody looked at a project."""
+
+    category: ClassVar[Category] = "interaction"
+
+    project_id: UUID
+    user_id: UserId | None = None
