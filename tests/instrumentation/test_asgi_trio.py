@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -91,3 +92,22 @@ def test_what_waits_is_written_at_the_end_of_the_lifespan(owns_worker: bool) -> 
     finally:
         ended.set()
         worker.join()
+
+
+def test_a_client_without_a_worker_is_not_waited_for() -> None:
+    client = AnalyticsClient(service="shop", close_timeout=30)
+    assert client.track(CocoonConnected(cocoon_id=COCOON))
+
+    async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+    async def unused(*args: Any) -> Any:
+        raise AssertionError
+
+    async def serve() -> None:
+        await AnalyticsMiddleware(nothing, client=client)({"type": "lifespan"}, unused, unused)
+
+    began = time.monotonic()
+    trio.run(serve)
+    assert time.monotonic() - began < 20, "it waited for a worker that nobody has started"
+    client.close(0)

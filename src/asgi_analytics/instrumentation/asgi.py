@@ -141,12 +141,14 @@ class AnalyticsMiddleware:
         """Wait, within ``close_timeout``, until what was tracked is settled."""
         client = self.client
         try:
-            if client.sink is not None or asyncio._get_running_loop() is None:  # the latter on trio
+            if client.sink is None and not client._delivery.has_worker():
+                is_settled = True
+            elif client.sink is not None or asyncio._get_running_loop() is None:  # the latter on trio
                 # The worker runs in another thread, and this blocks the loop on purpose: uvicorn raises the signal
                 # that ended it, which kills the process, as soon as the loop turns after the application's shutdown.
                 is_settled = client.flush()
             else:
-                is_settled = not client._delivery.has_worker() or await client.aflush()
+                is_settled = await client.aflush()
             if not is_settled:  # said here: if a signal kills the process next, no exit hook will say it
                 stats = client.stats()
                 log.warning(
