@@ -141,6 +141,15 @@ class ServerContract:
         is_chunked = b"transfer-encoding: chunked" in head.lower()
         return int(head.split()[1]) if head else None, rest, not is_chunked or rest.endswith(b"0\r\n\r\n")
 
+    def leave(self, path: str, *, receive: bool) -> None:
+        """Ask, and close the connection before the end of the response; after its beginning if ``receive``."""
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            if receive:
+                assert connection.recv(1000)
+            else:
+                time.sleep(0.2)
+
     def request(self, path: str) -> dict[str, Any]:
         """Return the only request of a path, as soon as it is written."""
         [found] = self.events("api_request", path)
@@ -203,17 +212,13 @@ class ServerContract:
         assert (request["status_code"], request["outcome"], request["error_type"]) == (200, "error", "ValueError")
 
     def test_the_client_leaves_in_the_middle(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
-            connection.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(1000)
+        self.leave("/endless", receive=True)
 
         request = self.request("/endless")
         assert (request["status_code"], request["outcome"]) == (200, "disconnected")
 
     def test_returned_without_an_answer_after_the_client_left(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
-            connection.sendall(b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.2)
+        self.leave("/waits", receive=False)
 
         request = self.request("/waits")
         expected = (499, "disconnected") if self.knows_who_left else (500, "error")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import httpx2
+
 from tests.instrumentation.servers.contract import ServerContract
 from tests.kit.serving import UVICORN
 
@@ -22,6 +26,30 @@ class TestHypercornOnAsyncio(ServerContract):
     package = "hypercorn"
     command = ("hypercorn", "--worker-class", "asyncio")
     closed_by_client = ("disconnected", 1006)  # it says 1006 of every client that closes
+
+
+class TestHypercornOverHttp2(TestHypercornOnAsyncio):
+    def ask(self, path: str) -> tuple[int | None, bytes, bool]:
+        status, received, is_complete = None, b"", False
+        with (
+            contextlib.suppress(httpx2.RemoteProtocolError),
+            httpx2.Client(http1=False, http2=True, trust_env=False) as client,
+            client.stream("GET", f"http://127.0.0.1:{self.server.port}{path}") as response,
+        ):
+            assert response.http_version == "HTTP/2"
+            status = response.status_code
+            for part in response.iter_raw():
+                received += part
+            is_complete = True
+        return status, received, is_complete
+
+    def leave(self, path: str, *, receive: bool) -> None:
+        with (
+            contextlib.suppress(httpx2.ReadTimeout),
+            httpx2.Client(http1=False, http2=True, trust_env=False, timeout=10 if receive else 0.2) as client,
+            client.stream("GET", f"http://127.0.0.1:{self.server.port}{path}") as response,
+        ):
+            assert next(response.iter_raw())
 
 
 class TestHypercornOnTrio(ServerContract):
