@@ -81,8 +81,7 @@ class Proxy:
         """Cut all and end the thread."""
         if self._loop.is_closed():
             return
-        self.refuse()
-        self.cut()
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -105,6 +104,13 @@ class Proxy:
         for pair in pairs:
             pair.abort()
         await asyncio.gather(*(pair.task for pair in pairs if pair.task is not None), return_exceptions=True)
+
+    async def _end(self) -> None:
+        await self._refuse()
+        for _ in range(3):
+            await asyncio.sleep(0)  # what was accepted just now begins
+        await self._cut()
+        await asyncio.sleep(0)  # transports that were aborted are closed in the next round of the loop
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -74,8 +74,8 @@ async def test_one_question_sees_one_state_of_the_database(database: Database, r
 
 async def test_a_question_that_takes_too_long_is_ended_in_the_server(database: Database, reader_dsn: str) -> None:
     connection = await database.connect()
-    async with AnalyticsReader.from_url(reader_dsn, statement_timeout=0.2) as reader:
-        with pytest.raises(QueryTimeout, match=r"^no answer within 0.2 s: narrow the range, or raise"):
+    async with AnalyticsReader.from_url(reader_dsn, statement_timeout=1) as reader:
+        with pytest.raises(QueryTimeout, match=r"^no answer within 1 s: narrow the range, or raise"):
             await sleep(reader, 60)
         assert await running(connection) == 0
         assert (await reader.get_overview_stats()).total_tasks == 0  # the connection is fit for the next
@@ -98,13 +98,13 @@ async def test_a_server_that_falls_silent_is_given_up(database: Database, reader
     monkeypatch.setattr("asgi_analytics.reading.source.LATE", 0.2)
     host = Proxy(database.cluster.host, database.cluster.port, reader_dsn)
     try:
-        async with AnalyticsReader.from_url(host.dsn, statement_timeout=0.3) as reader:
+        async with AnalyticsReader.from_url(host.dsn, statement_timeout=2) as reader:
             await reader.get_overview_stats()
             host.stall()
             began = asyncio.get_running_loop().time()
             with pytest.raises(NoConnection, match="does not answer: check the host, the port and the network"):
                 await reader.get_overview_stats()
-            assert asyncio.get_running_loop().time() - began < 3, "that is no limit of ours"
+            assert asyncio.get_running_loop().time() - began < 10, "that is no limit of ours"
     finally:
         host.close()
 
