@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import msgspec
 import pytest
 
 from asgi_analytics import Event
 from asgi_analytics.errors import ConfigError, DuplicateEventType, InvalidEvent
-from asgi_analytics.events.base import event_type_of, event_types, snake_case
+from asgi_analytics.events import base
+from asgi_analytics.events.base import event_type_of, event_types, known_categories, snake_case
 from asgi_analytics.testing import capture_events
 
 
@@ -203,3 +206,17 @@ def test_a_class_whose_types_cannot_be_read_is_refused_when_it_is_tracked_and_co
         assert captured.client.track(ParcelSent(order_id=1, total=1))
     with capture_events(strict=True) as captured, pytest.raises(InvalidEvent, match="Unreadable cannot be read"):
         captured.client.track(Unreadable(what=1))
+
+
+def test_a_class_that_is_being_forgotten_is_no_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens between two steps of a look through all classes, so the moment is made here."""
+
+    class LampLit(Event):
+        lamp_id: int
+
+    references = [ref(LampLit), ref(ParcelSent)]
+    del LampLit
+    gc.collect()
+    monkeypatch.setattr(base, "_types", SimpleNamespace(valuerefs=lambda: references))
+    assert event_types() == {"parcel_sent": ParcelSent}
+    assert known_categories() == {"parcel_sent": "interaction"}

@@ -7,6 +7,8 @@ import contextlib
 import json
 import resource
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -307,3 +309,24 @@ async def test_memory_stays_flat_over_many_batches(database: Database) -> None:
 
 
 _PROJECT: Any = "7f8c1f44-3a57-4a0e-8a58-9e43b1d5a6c0"
+
+
+STOPPED_WHILE_STARTING = """
+import signal
+from asgi_analytics.web.server import Server, listen
+
+async def app(scope, receive, send):
+    await receive()
+    signal.raise_signal(signal.SIGTERM)
+    await send({"type": "lifespan.startup.complete"})
+    print((await receive())["type"])
+    await send({"type": "lifespan.shutdown.complete"})
+
+with listen("127.0.0.1", 0) as listener:
+    Server(app, graceful_timeout=1).run(sockets=[listener])
+"""
+
+
+def test_a_signal_while_it_starts_ends_the_lifespan_too() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED_WHILE_STARTING], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "lifespan.shutdown\n", "")

@@ -106,7 +106,9 @@ class Event(
 
 def event_types() -> dict[str, type[Event]]:
     """Return every event class that is defined now, by its tag."""
-    return dict(_types)
+    # The references are copied in one step: a class may be collected, or made by another thread, at any moment.
+    living = [cls for reference in _types.valuerefs() if (cls := reference()) is not None]
+    return {event_type_of(cls): cls for cls in living}
 
 
 def event_class(name: str) -> type[Event] | None:
@@ -114,7 +116,7 @@ def event_class(name: str) -> type[Event] | None:
     known = _types.get(name)
     if known is not None or name.islower():  # a class name has a capital
         return known
-    named = [cls for cls in _types.values() if cls.__name__ == name]
+    named = [cls for cls in event_types().values() if cls.__name__ == name]
     return named[0] if len(named) == 1 else None
 
 
@@ -129,7 +131,9 @@ def event_type_of(cls: type[Event]) -> str:
 def known_categories() -> dict[str, Category]:
     """Return the category of every event class that is defined now, by its tag; all other types are `interaction`."""
     # A class whose events have a field of that name says nothing of its category.
-    return {tag: cls.category if isinstance(cls.category, str) else Event.category for tag, cls in _types.items()}
+    return {
+        tag: cls.category if isinstance(cls.category, str) else Event.category for tag, cls in event_types().items()
+    }
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):

@@ -94,7 +94,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and take the first look."""
         await super().startup(sockets)
-        if self._first_look is not None:
+        if self.should_exit:
+            # A signal has come meanwhile. uvicorn would leave now, and cancel the lifespan, which shows a traceback.
+            await self.lifespan.shutdown()
+        elif self._first_look is not None:
             self._looking = asyncio.ensure_future(self._first_look())  # a reference, since the loop has only a weak one
 
     @contextlib.contextmanager
