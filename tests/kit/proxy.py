@@ -107,10 +107,9 @@ class Proxy:
 
     async def _end(self) -> None:
         await self._refuse()
-        for _ in range(3):
-            await asyncio.sleep(0)  # what was accepted just now begins
+        await asyncio.sleep(0.05)  # what was accepted just now becomes a pair
         await self._cut()
-        await asyncio.sleep(0)  # transports that were aborted are closed in the next round of the loop
+        await asyncio.sleep(0.05)  # and what was aborted is closed
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

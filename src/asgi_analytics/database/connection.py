@@ -25,7 +25,7 @@ ANSWER_WITHIN = 10.0
 LEAST_ANSWER = 1.0
 """Seconds for the last attempt of a wait that is over."""
 
-ROUNDS = 4
+ROUNDS = 20
 """How often two connections compare their server processes: on a busy pooler a single look may miss that they share."""
 
 CONNECT_ERRORS = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
