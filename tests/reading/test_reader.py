@@ -109,6 +109,29 @@ async def test_a_server_that_falls_silent_is_given_up(database: Database, reader
         host.close()
 
 
+async def test_a_question_that_is_cancelled_twice_leaves_no_transaction_to_the_next(
+    database: Database, reader_dsn: str
+) -> None:
+    host = Proxy(database.cluster.host, database.cluster.port, reader_dsn)
+    try:
+        async with AnalyticsReader.from_url(host.dsn, connections=1) as reader:
+            async with reader.snapshot() as snapshot:
+                [(before,)] = await snapshot.records("SELECT pg_backend_pid()")
+            host.stall()
+            asked = asyncio.create_task(reader.get_overview_stats())
+            for _ in range(2):  # while it asks, and while it ends its transaction
+                await asyncio.sleep(0.2)
+                asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            host.resume()
+            async with reader.snapshot() as snapshot:
+                [(after,)] = await snapshot.records("SELECT pg_backend_pid()")
+            assert after != before
+    finally:
+        host.close()
+
+
 async def test_a_database_that_is_away_is_said_to_be_and_is_asked_again(
     database: Database, reader_dsn: str, make_proxy: Callable[..., Proxy]
 ) -> None:

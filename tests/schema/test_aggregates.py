@@ -89,7 +89,14 @@ async def test_views_equal_an_independent_computation(database: Database, seed: 
     assert await refresh(connection) == []
 
 
-@pytest.mark.parametrize("timezone", ["America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize(
+    "timezone",
+    [
+        "America/New_York",
+        "Asia/Kolkata",
+        *(pytest.param(zone, marks=pytest.mark.long) for zone in ("UTC", "Pacific/Kiritimati")),
+    ],
+)
 async def test_days_and_hours_are_utc_in_every_session(database: Database, timezone: str) -> None:
     random = Random(4)
     writer = await database.connect()

@@ -167,6 +167,9 @@ class Snapshot:
                 await self._connection.execute("ROLLBACK")
         except FAILURES:
             self._give_up()
+        except BaseException:  # cancelled once more: no other question may get a transaction that is open
+            self._give_up()
+            raise
 
     def limit(self, rows: int = MOST_ROWS + 1) -> int | None:
         """Return how many rows a statement is to return: so many, or all where the answer is written as it comes."""
