@@ -25,6 +25,7 @@ class Upkeep:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self._problem = object()  # this upkeep's own in the log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -48,5 +49,5 @@ class Upkeep:
                 try:
                     await sink.upkeep()
                 except Exception as error:
-                    log_problem((id(self), "upkeep"), "the hourly upkeep failed and is tried again: %s", failure(error))
+                    log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", failure(error))
                 await asyncio.sleep(EVERY_SECONDS)

@@ -49,6 +49,7 @@ class AccessLog:
         self.app = app
         self.metrics = metrics
         self.failed = failed
+        self._problem = object()  # this application's own in the log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Watch one request."""
@@ -73,7 +74,7 @@ class AccessLog:
                 raise
             # Not left to the server, which would log a traceback, whose last line may quote an event.
             reason = failure(error)
-            log_problem((id(self), reason), "a request failed: %s", reason, level=logging.ERROR)
+            log_problem((self._problem, reason), "a request failed: %s", reason, level=logging.ERROR)
             await self.failed(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - start

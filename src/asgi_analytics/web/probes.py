@@ -38,6 +38,7 @@ class Probes:
         self._not_ready = not_ready
         self._asked: asyncio.Task[None] | None = None
         self._asked_at = 0.0
+        self._problem = object()  # these probes' own in the log
 
     async def health(self, request: Request) -> Response:
         """Answer that the process runs."""
@@ -56,9 +57,9 @@ class Probes:
         try:
             await self._ask()
         except Exception as error:
-            log_problem((id(self), "ready"), "not ready: %s", failure(error))
+            log_problem((self._problem, "ready"), "not ready: %s", failure(error))
             return False
-        solved((id(self), "ready"))
+        solved((self._problem, "ready"))
         return True
 
     async def _ask(self) -> None:

@@ -58,6 +58,7 @@ class IngestionService:
         self._metrics = IngestionMetrics()
         self._commit = GroupCommit(sink, writers=WRITERS, metrics=self._metrics)
         self._upkeep = Upkeep(sink)
+        self._problem = object()  # this service's own in the log
 
     def start(self) -> None:
         """Start what runs between requests, on the running loop, unless it already runs there."""
@@ -123,7 +124,7 @@ class IngestionService:
             is_transient = isinstance(error, TransientError)
             reason = failure(error)
             level = logging.WARNING if is_transient else logging.ERROR
-            log_problem((id(self), reason), "batches are refused: %s", reason, level=level)
+            log_problem((self._problem, reason), "batches are refused: %s", reason, level=level)
             raise Problem(
                 500,
                 "the database write failed and nothing of the batch is stored: send it again",
