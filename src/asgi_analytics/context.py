@@ -111,14 +111,15 @@ class RequestContext:
     def endpoint(self, value: str | None) -> None:
         self._endpoint = value
 
-    def count_query(self, fingerprint: str) -> None:
-        """Count a query that begins, whatever the sampling."""
+    def count_query(self, fingerprint: str, duration_ms: float = 0.0) -> None:
+        """Count a query, whatever the sampling; if it only begins, its time is added later."""
         if not self.is_running:
             return
         queries = self.queries
         if queries is None:
             queries = self.queries = Queries()
         queries.count += 1
+        queries.duration_ms += duration_ms
         repeats = queries.by_fingerprint
         repeats[fingerprint] = repeats.get(fingerprint, 0) + 1
 

@@ -93,11 +93,9 @@ class Record(msgspec.Struct, gc=False):
         )
 
 
-def weight_with(user_id: object, *texts: str | None) -> int:
-    """Return what a record counts for in the queue, in bytes, with a user and texts of any length."""
-    weight = RECORD_BYTES
-    if user_id is not None and type(user_id) is not UUID:
-        weight += len(str(user_id))
+def extra_weight(user_id: object, *texts: str | None) -> int:
+    """Return what a user and texts of any length add to `RECORD_BYTES`."""
+    weight = 0 if user_id is None or type(user_id) is UUID else len(str(user_id))
     for text in texts:
         if text:
             weight += len(text)

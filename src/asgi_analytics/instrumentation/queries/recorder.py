@@ -36,7 +36,7 @@ from asgi_analytics.client import checked_client
 from asgi_analytics.context import current, span_of, suppressed
 from asgi_analytics.encoding.ids import next_number
 from asgi_analytics.encoding.query_record import QueryRecord
-from asgi_analytics.encoding.records import weight_with
+from asgi_analytics.encoding.records import RECORD_BYTES, extra_weight
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.exceptions import error_type
 from asgi_analytics.instrumentation.outcomes import query_outcome, sqlstate_of
@@ -110,8 +110,7 @@ class QueryRecorder:
     def _record(self, statement: Statement, duration: int, rows: int | None, error: BaseException | None) -> None:
         request = current.get()
         if request is not None:
-            request.count_query(statement.fingerprint)
-            request.add_query_time(duration / 1000)
+            request.count_query(statement.fingerprint, duration / 1000)
         self._track(statement, duration, rows, error, request)
 
     def begin(self, statement: Statement) -> None:
@@ -136,51 +135,45 @@ class QueryRecorder:
         error: BaseException | None,
         request: RequestContext | None,
     ) -> None:
+        if duration < self._always_from and error is None and random() >= self._sample_rate:  # noqa: S311
+            return
         try:
-            if duration >= self._always_from or error is not None or random() < self._sample_rate:  # noqa: S311
-                self._intake.record(self._make_record(statement, duration, rows, error, request))
+            text = statement.text if self._capture_statement else None
+            weight = RECORD_BYTES if text is None else RECORD_BYTES + len(text)
+            user_id = session_id = request_id = endpoint = span = None
+            if request is not None:
+                user_id, session_id = request.user_id, request.session_id
+                request_id, endpoint = request.request_id, request.endpoint
+                span = request.span
+                weight += extra_weight(user_id, session_id, endpoint)
+            if trace := get_current():
+                span = span_of(trace) or span
+            outcome, kind, sqlstate = "ok", None, None
+            if error is not None:
+                outcome, kind, sqlstate = query_outcome(error), error_type(error), sqlstate_of(error)
+            record = QueryRecord(
+                self._intake.source,
+                weight,
+                time_ns(),
+                next_number(),
+                user_id,
+                session_id,
+                request_id,
+                span,
+                statement.query_type,
+                statement.table,
+                text,
+                statement.fingerprint,
+                duration,
+                rows,
+                outcome,
+                kind,
+                sqlstate,
+                endpoint,
+            )
+            self._intake.record(record)
         except Exception as inner:
             not_captured(inner)
-
-    def _make_record(
-        self,
-        statement: Statement,
-        duration: int,
-        rows: int | None,
-        error: BaseException | None,
-        request: RequestContext | None,
-    ) -> QueryRecord:
-        user_id = session_id = request_id = endpoint = span = None
-        if request is not None:
-            user_id, session_id = request.user_id, request.session_id
-            request_id, endpoint = request.request_id, request.endpoint
-            span = request.span
-        if trace := get_current():
-            span = span_of(trace) or span
-        text = statement.text if self._capture_statement else None
-        outcome = kind = sqlstate = None
-        if error is not None:
-            outcome, kind, sqlstate = query_outcome(error), error_type(error), sqlstate_of(error)
-        return QueryRecord(
-            self._intake.source,
-            weight_with(user_id, session_id, endpoint, text),
-            time_ns(),
-            next_number(),
-            user_id,
-            session_id,
-            request_id,
-            span,
-            statement.query_type,
-            statement.table,
-            text,
-            statement.fingerprint,
-            duration,
-            rows,
-            outcome or "ok",
-            kind,
-            sqlstate,
-            endpoint,
-        )
 
 
 def _is_number(value: object) -> bool:

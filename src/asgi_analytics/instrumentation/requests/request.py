@@ -10,7 +10,7 @@ from opentelemetry.context import get_current
 
 from asgi_analytics.context import NOT_SET, RequestContext, current, span_of
 from asgi_analytics.encoding.ids import next_number, request_id_of
-from asgi_analytics.encoding.records import RECORD_BYTES, weight_with
+from asgi_analytics.encoding.records import RECORD_BYTES, extra_weight
 from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.exceptions import error_type, unwrapped
@@ -236,7 +236,7 @@ class CapturedRequest(RequestContext):
         endpoint = self.endpoint
         # A UUID and the template of a route are in the usual weight.
         is_usual = (user_id is None or type(user_id) is UUID) and session_id is None and self.plan.endpoint is None
-        weight = RECORD_BYTES if is_usual else weight_with(user_id, session_id, endpoint)
+        weight = RECORD_BYTES if is_usual else RECORD_BYTES + extra_weight(user_id, session_id, endpoint)
         queries = self.queries
         return RequestRecord(
             self.plan.intake.source,
