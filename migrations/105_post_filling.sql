@@ -38,12 +38,18 @@ $do$;
 -- Keep a continuous aggregate up to date from now on: every hour its last 3 days. The bucket that is not complete, and
 -- the hour after it for stragglers, are computed in real time. Raw events must be kept for longer than these 3 days.
 -- What is older than that when it is registered is computed at the end of the migration, and what comes late by
--- analytics_refresh_late().
+-- analytics_refresh_late(). `<view_name>_filled` has what is computed, as the table of that name has on plain PostgreSQL.
 CREATE FUNCTION analytics_keep_fresh(view_name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path FROM CURRENT
     AS $$
+DECLARE
+    computed text;
 BEGIN
+    SELECT format('%I.%I', c.materialization_hypertable_schema, c.materialization_hypertable_name) INTO STRICT computed
+    FROM timescaledb_information.continuous_aggregates AS c
+    WHERE c.view_schema = current_schema() AND c.view_name = analytics_keep_fresh.view_name;
+    EXECUTE format('CREATE VIEW %I AS SELECT * FROM %s', analytics_keep_fresh.view_name || '_filled', computed);
     PERFORM add_continuous_aggregate_policy(
         format('%I', view_name)::regclass,
         start_offset => INTERVAL '3 days',
@@ -54,7 +60,30 @@ BEGIN
 END
 $$;
 
+-- Until when all of these views read what is computed; from then on they read events.
+CREATE FUNCTION analytics_filled_until(VARIADIC view_names text[]) RETURNS timestamptz
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path FROM CURRENT
+    AS $$
+    SELECT greatest(
+        min(_timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(c.mat_hypertable_id))),
+        '1970-01-01 00:00:00+00'
+    )
+    FROM _timescaledb_catalog.continuous_agg AS c
+    WHERE c.user_view_schema = current_schema() AND c.user_view_name = ANY (view_names)
+    $$;
+
 -- postgresql
+
+-- Until when all of these views read what is computed; from then on they read events.
+CREATE FUNCTION analytics_filled_until(VARIADIC view_names text[]) RETURNS timestamptz
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path FROM CURRENT
+    AS $$
+    SELECT greatest(min(f.filled_until), '1970-01-01 00:00:00+00')
+    FROM analytics_fills AS f
+    WHERE f.view_name = ANY (view_names)
+    $$;
 
 -- One key for each installation: that of its table.
 CREATE FUNCTION analytics_fill_lock() RETURNS bigint

@@ -43,6 +43,7 @@ async def test_what_is_asked_in_utc_is_still_exact(database: Database, reader: A
         "get_daily_active_users", "get_weekly_active_users", "get_monthly_active_users", "get_task_stats_daily",
         "get_task_stats_overview", "get_endpoint_latency", "get_integration_health", "get_auth_stats",
         "get_cocoon_activity", "get_error_summary", "list_repeated_queries", "query_aggregations",
+        "get_api_consumers", "get_apdex",
     ):  # fmt: skip
         await compare(reader, name, events, {"start": start.date()}, asked)
     assert_same(plain(await reader.get_overview_stats()), get_overview_stats(events, asked), "overview")
@@ -71,7 +72,7 @@ NEEDS_RAW_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("list_error_groups", {}),
     ("get_error_group", {"fingerprint": "f1"}),
     ("list_slow_queries", {"timezone": "Europe/Berlin"}),
-    ("get_api_consumers", {}),
+    ("get_api_consumers", {"timezone": "Europe/Berlin"}),
 ]
 
 

@@ -147,6 +147,26 @@ def test_nothing_is_left_to_an_aggregate_that_does_not_know_the_filter() -> None
     assert days.split(DAY, known=False).raw == [(days.edges[0], days.edges[-1])]
 
 
+def test_an_aggregate_answers_until_it_is_filled() -> None:
+    range_ = asked(datetime(2026, 11, 1, 10, tzinfo=UTC), datetime(2026, 11, 8, tzinfo=UTC)).buckets(None)
+    split, second = range_.split(HOUR), datetime(2026, 11, 2, tzinfo=UTC)
+    days = range_.split(DAY, filled_until=datetime(2026, 11, 7, 3, tzinfo=UTC))
+    assert (days.since, days.until) == (second, datetime(2026, 11, 7, tzinfo=UTC))
+    assert split.around(days) == (split.start, split.start, days.since, days.until, split.end, split.end)
+    none = range_.split(DAY, filled_until=second)
+    assert none.raw == [(split.start, split.end)]
+    assert split.around(none) == (split.start, split.start, split.end, split.end, split.end, split.end)
+
+
+def test_there_are_no_whole_days_where_local_days_begin_within_them() -> None:
+    filled_until = datetime(2026, 12, 1, tzinfo=UTC)
+    berlin = asked(date(2026, 11, 3), date(2026, 11, 9), ZoneInfo("Europe/Berlin"))
+    days, together = berlin.buckets("day"), berlin.buckets(None)
+    assert days.split(DAY, filled_until=filled_until).raw == [(days.edges[0], days.edges[-1])]
+    whole = together.split(DAY, filled_until=filled_until)
+    assert (whole.since.hour, whole.until.hour, whole.until - whole.since) == (0, 0, 6 * DAY)
+
+
 MOMENTS = st.datetimes(datetime(2000, 1, 2), datetime(2090, 1, 1), timezones=st.just(UTC))
 
 

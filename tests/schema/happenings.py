@@ -142,10 +142,11 @@ def in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def views(connection: asyncpg.Connection) -> list[str]:
-    """Return the names of all views of the installation."""
+    """Return the names of all views of the installation, but those of what is computed of one."""
     sql = (
         "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%' ORDER BY c.relname"
+        " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%'"
+        " AND c.relname NOT LIKE '%\\_filled' ORDER BY c.relname"
     )
     return [str(row["relname"]) for row in await connection.fetch(sql)]
 

@@ -28,10 +28,11 @@ GROUP BY t.name ORDER BY t.name;
 SELECT pg_catalog.has_schema_privilege($1::name, $2::text, 'USAGE');
 
 -- views --
--- List every view of the analytics, quoted: also those of aggregates that came later.
+-- List every view of the analytics, quoted: also those of aggregates that came later, and what is computed of them.
 SELECT pg_catalog.string_agg(pg_catalog.quote_ident(v.relname), ', ' ORDER BY v.relname)
 FROM pg_catalog.pg_class AS v JOIN pg_catalog.pg_class AS e USING (relnamespace, relowner)
-WHERE e.oid = 'analytics_events'::regclass AND v.relkind = 'v' AND v.relname LIKE 'analytics\_%';
+WHERE e.oid = 'analytics_events'::regclass AND v.relname LIKE 'analytics\_%'
+    AND (v.relkind = 'v' OR v.relkind = 'r' AND v.relname LIKE '%\_filled');
 
 -- create_role --
 -- Make a role.

@@ -15,6 +15,8 @@ from asgi_analytics.reading.source import Source, refuse_too_many
 
 SQL = load(__package__, "aggregations.sql")
 
+VIEWS = ("analytics_type_days", "analytics_service_type_days", "analytics_user_types_daily", "analytics_user_days")
+
 STEPS: dict[str, Step] = {"hourly": "hour", "daily": "day", "weekly": "week"}
 
 
@@ -74,12 +76,18 @@ async def query_aggregations(
     only, but = types_of(
         None if event_category is None else [event_category], None if event_type is None else [event_type]
     )
-    split = buckets.split(DAY)
     async with source.snapshot() as snapshot:
+        split = buckets.split(DAY, filled_until=await snapshot.filled_until(*VIEWS))
         await snapshot.require_parts(split)
         # The last row is that of all: the one without a bucket and a type.
         *rows, (_, _, total_events, unique_users) = await snapshot.records(
-            SQL["types"], *split.bounds, buckets.edges, only, but, service
+            SQL["types"],
+            *split.bounds,
+            buckets.edges,
+            only,
+            but,
+            service,
+            aggregation_type == "daily",
         )
     refuse_too_many(rows)
     return Aggregations(

@@ -1,41 +1,70 @@
--- How often each type of event happened, and to how many users: days of each type and user, raw rows for what is not a
+-- How often each type of event happened, and to how many users: days from their aggregates, raw rows for what is not a
 -- whole day of UTC.
 
 -- types --
 -- Count events and users by bucket and type, and over all of them, which is the row without a type. $1 to $4 are the
 -- bounds of the three parts, $5 the edges of the buckets, $6 only these types, $7 all types but these, $8 the service,
--- each of the last three null for any.
+-- each of the last three null for any; $9 tells that each day is a bucket of its own, whose users are counted.
 WITH hits AS (
-    SELECT width_bucket(h.at, $5::timestamptz[]) AS bucket, h.event_type, h.user_id, sum(h.events) AS events
+    -- The users of each type, where they are not counted yet.
+    SELECT width_bucket(d.day, $5::timestamptz[]) AS bucket, d.event_type, d.user_id, d.events, false AS is_raw
+    FROM analytics_user_types_daily_filled AS d
+    WHERE d.day >= $2 AND d.day < $3
+        AND (NOT $9::boolean OR $6::text[] IS NOT NULL OR $7::text[] IS NOT NULL)
+        AND ($6::text[] IS NULL OR d.event_type = ANY ($6))
+        AND ($7::text[] IS NULL OR d.event_type <> ALL ($7))
+        AND ($8::text IS NULL OR d.service = $8)
+    UNION ALL
+    SELECT width_bucket(e.timestamp, $5::timestamptz[]), e.event_type, e.user_id, 1, true
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $1 AND e.timestamp < $2
+        AND ($6::text[] IS NULL OR e.event_type = ANY ($6))
+        AND ($7::text[] IS NULL OR e.event_type <> ALL ($7))
+        AND ($8::text IS NULL OR e.service = $8)
+    UNION ALL
+    SELECT width_bucket(e.timestamp, $5::timestamptz[]), e.event_type, e.user_id, 1, true
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $3 AND e.timestamp < $4
+        AND ($6::text[] IS NULL OR e.event_type = ANY ($6))
+        AND ($7::text[] IS NULL OR e.event_type <> ALL ($7))
+        AND ($8::text IS NULL OR e.service = $8)
+),
+counted AS (
+    SELECT width_bucket(d.day, $5::timestamptz[]) AS bucket, d.event_type, d.events, d.unique_users
     FROM (
-        SELECT d.day AS at, d.event_type, d.user_id, d.events
-        FROM analytics_user_types_daily AS d
-        WHERE d.day >= $2 AND d.day < $3
-            AND ($6::text[] IS NULL OR d.event_type = ANY ($6))
-            AND ($7::text[] IS NULL OR d.event_type <> ALL ($7))
-            AND ($8::text IS NULL OR d.service = $8)
+        SELECT t.day, t.event_type, t.events, t.unique_users
+        FROM analytics_type_days_filled AS t
+        WHERE $9::boolean AND $8::text IS NULL AND t.day >= $2 AND t.day < $3
         UNION ALL
-        SELECT e.timestamp, e.event_type, e.user_id, 1
-        FROM analytics_events AS e
-        WHERE e.timestamp >= $1 AND e.timestamp < $2
-            AND ($6::text[] IS NULL OR e.event_type = ANY ($6))
-            AND ($7::text[] IS NULL OR e.event_type <> ALL ($7))
-            AND ($8::text IS NULL OR e.service = $8)
-        UNION ALL
-        SELECT e.timestamp, e.event_type, e.user_id, 1
-        FROM analytics_events AS e
-        WHERE e.timestamp >= $3 AND e.timestamp < $4
-            AND ($6::text[] IS NULL OR e.event_type = ANY ($6))
-            AND ($7::text[] IS NULL OR e.event_type <> ALL ($7))
-            AND ($8::text IS NULL OR e.service = $8)
-    ) AS h
-    GROUP BY 1, 2, 3
+        SELECT t.day, t.event_type, t.events, t.unique_users
+        FROM analytics_service_type_days_filled AS t
+        WHERE $9::boolean AND t.service = $8 AND t.day >= $2 AND t.day < $3
+    ) AS d
+    WHERE ($6::text[] IS NULL OR d.event_type = ANY ($6)) AND ($7::text[] IS NULL OR d.event_type <> ALL ($7))
+    UNION ALL
+    SELECT u.bucket, u.event_type, sum(u.events)::bigint, count(u.user_id)
+    FROM (
+        SELECT h.bucket, h.event_type, h.user_id, sum(h.events) AS events
+        FROM hits AS h
+        WHERE h.is_raw OR NOT $9::boolean
+        GROUP BY h.bucket, h.event_type, h.user_id
+    ) AS u
+    GROUP BY u.bucket, u.event_type
+),
+users AS (
+    SELECT h.user_id FROM hits AS h
+    UNION
+    SELECT d.user_id
+    FROM analytics_user_days_filled AS d
+    WHERE $9::boolean AND $6::text[] IS NULL AND $7::text[] IS NULL AND $8::text IS NULL AND d.day >= $2 AND d.day < $3
+    UNION
+    SELECT q.user_id
+    FROM analytics_user_quarters AS q
+    WHERE $9::boolean AND $6::text[] IS NULL AND $7::text[] IS NULL AND q.service = $8
+        AND q.quarter >= $2 AND q.quarter < $3
 )
-SELECT h.bucket, h.event_type, sum(h.events)::bigint AS events, count(h.user_id) AS unique_users
-FROM hits AS h
-GROUP BY 1, 2
+SELECT r.bucket, r.event_type, r.events, r.unique_users FROM counted AS r
 UNION ALL
-SELECT NULL, NULL, coalesce(sum(u.events), 0)::bigint, count(u.user_id)
-FROM (SELECT h.user_id, sum(h.events) AS events FROM hits AS h GROUP BY h.user_id) AS u
+SELECT NULL, NULL, (SELECT coalesce(sum(r.events), 0)::bigint FROM counted AS r), (SELECT count(u.user_id) FROM users AS u)
 ORDER BY 1, 2
 LIMIT 10002;

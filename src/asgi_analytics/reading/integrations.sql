@@ -13,29 +13,35 @@ FROM (
     WHERE i.day >= $2 AND i.day < $3
     UNION ALL
     SELECT
-        width_bucket(e.timestamp, $5::timestamptz[]),
-        e.provider,
-        count(*) FILTER (WHERE e.event_type = 'integration_connected'),
-        count(*) FILTER (WHERE e.event_type = 'integration_disconnected'),
-        count(*) FILTER (WHERE e.event_type = 'integration_used'),
-        count(*) FILTER (WHERE e.event_type = 'integration_error'),
-        count(DISTINCT e.user_id)
+        u.bucket, u.provider, sum(u.connections)::bigint, sum(u.disconnections)::bigint, sum(u.uses)::bigint,
+        sum(u.errors)::bigint, count(u.user_id)
     FROM (
-        SELECT r.timestamp, r.event_type, r.user_id, r.data ->> 'provider' AS provider
-        FROM analytics_events AS r
-        WHERE r.timestamp >= $1 AND r.timestamp < $2 AND ($6::text IS NULL OR r.service = $6)
-            AND r.event_type IN (
-                'integration_connected', 'integration_disconnected', 'integration_used', 'integration_error'
-            )
-        UNION ALL
-        SELECT r.timestamp, r.event_type, r.user_id, r.data ->> 'provider'
-        FROM analytics_events AS r
-        WHERE r.timestamp >= $3 AND r.timestamp < $4 AND ($6::text IS NULL OR r.service = $6)
-            AND r.event_type IN (
-                'integration_connected', 'integration_disconnected', 'integration_used', 'integration_error'
-            )
-    ) AS e
-    GROUP BY 1, 2
+        SELECT
+            width_bucket(e.timestamp, $5::timestamptz[]) AS bucket,
+            e.provider,
+            e.user_id,
+            count(*) FILTER (WHERE e.event_type = 'integration_connected') AS connections,
+            count(*) FILTER (WHERE e.event_type = 'integration_disconnected') AS disconnections,
+            count(*) FILTER (WHERE e.event_type = 'integration_used') AS uses,
+            count(*) FILTER (WHERE e.event_type = 'integration_error') AS errors
+        FROM (
+            SELECT r.timestamp, r.event_type, r.user_id, r.data ->> 'provider' AS provider
+            FROM analytics_events AS r
+            WHERE r.timestamp >= $1 AND r.timestamp < $2 AND ($6::text IS NULL OR r.service = $6)
+                AND r.event_type IN (
+                    'integration_connected', 'integration_disconnected', 'integration_used', 'integration_error'
+                )
+            UNION ALL
+            SELECT r.timestamp, r.event_type, r.user_id, r.data ->> 'provider'
+            FROM analytics_events AS r
+            WHERE r.timestamp >= $3 AND r.timestamp < $4 AND ($6::text IS NULL OR r.service = $6)
+                AND r.event_type IN (
+                    'integration_connected', 'integration_disconnected', 'integration_used', 'integration_error'
+                )
+        ) AS e
+        GROUP BY 1, 2, 3
+    ) AS u
+    GROUP BY u.bucket, u.provider
 ) AS d
 ORDER BY d.bucket, d.provider
 LIMIT $7;

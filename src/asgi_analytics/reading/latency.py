@@ -9,7 +9,7 @@ import msgspec
 
 from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Limit, Text, question
-from asgi_analytics.reading.ranges import HOUR, Moment
+from asgi_analytics.reading.ranges import DAY, HOUR, Moment
 from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "latency.sql")
@@ -69,7 +69,7 @@ async def get_endpoint_latency(
 ) -> list[EndpointLatency]:
     """Count the requests to each endpoint in each hour, day or the range, with durations and errors; newest first.
 
-    Percentiles of hours are exact; those of days and ranges come from a histogram and are within 2 %.
+    Percentiles of hours, and of whole days of UTC, are exact; others come from a histogram and are within 2 %.
     """
     asked = source.range(start, end, timezone)
     buckets = asked.buckets(None if bucket == "all" else bucket)
@@ -86,14 +86,16 @@ async def get_endpoint_latency(
                 snapshot.limit(),
                 buckets=buckets,
             )
+        days = buckets.split(DAY, filled_until=await snapshot.filled_until("analytics_endpoint_days"))
         return await snapshot.rows(
             lambda *row: EndpointLatency(*row[:-1]),  # without the total duration
             SQL["merged"],
-            *split.bounds,
+            *split.around(days),
             buckets.edges,
             service,
             1,
             False,
+            bucket == "day",
             snapshot.limit(),
             buckets=buckets,
         )
@@ -118,14 +120,16 @@ async def get_slowest_endpoints(
     split = buckets.split(HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
+        days = buckets.split(DAY, filled_until=await snapshot.filled_until("analytics_endpoint_days"))
         return await snapshot.rows(
             SlowEndpoint,
             SQL["merged"],
-            *split.bounds,
+            *split.around(days),
             buckets.edges,
             service,
             min_requests,
             True,
+            False,
             snapshot.limit(limit),
             buckets=buckets,
         )
@@ -146,7 +150,9 @@ async def get_apdex(
     Requests answered with 500 or above count as frustrated, however fast. Durations are those of the histogram, so a
     request within 2 % of a threshold may be on its other side. The worst endpoint comes first.
     """
-    split = source.range(start, end, timezone).buckets(None).split(HOUR)
+    buckets = source.range(start, end, timezone).buckets(None)
+    split = buckets.split(HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
-        return await snapshot.rows(Apdex, SQL["apdex"], *split.bounds, service, threshold_ms, snapshot.limit())
+        days = buckets.split(DAY, filled_until=await snapshot.filled_until("analytics_endpoint_days"))
+        return await snapshot.rows(Apdex, SQL["apdex"], *split.around(days), service, threshold_ms, snapshot.limit())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 import msgspec
 
 from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
-from asgi_analytics.reading.ranges import DAY, midnight
+from asgi_analytics.reading.ranges import DAY, EARLIEST, floor, midnight
 from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "overview.sql")
@@ -46,4 +48,10 @@ async def get_overview_stats(
     begins = [midnight(today - days * DAY, zone) for days in (0, 6, 29)]
     ends = midnight(today + DAY, zone)
     async with source.snapshot() as snapshot:
-        return await snapshot.row(OverviewStats, SQL["overview"], *begins, ends, now - DAY, service)
+        # Days of UTC are fewer rows, but do not know the service, nor where the days of other zones begin.
+        by_day_until = floor(await snapshot.filled_until("analytics_user_days"), DAY)
+        if begins[0] != floor(begins[0], DAY):
+            by_day_until = min(by_day_until, floor(begins[2], DAY))
+        if service is not None:
+            by_day_until = midnight(EARLIEST, UTC)
+        return await snapshot.row(OverviewStats, SQL["overview"], *begins, ends, now - DAY, service, by_day_until)

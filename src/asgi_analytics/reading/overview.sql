@@ -2,18 +2,16 @@
 
 -- overview --
 -- Count users, tasks, cocoons and integrations. $1, $2 and $3 are when the day, the 7 and the 30 days begin, $4 is when
--- they end, $5 is 24 hours ago, $6 the service.
-WITH everybody AS (
-    -- The days of all services together are fewer rows.
-    SELECT d.user_id FROM analytics_user_days AS d WHERE $6::text IS NULL AND d.user_id IS NOT NULL
-    UNION
-    SELECT q.user_id FROM analytics_user_quarters AS q WHERE q.service = $6 AND q.user_id IS NOT NULL
-),
-active AS (
-    SELECT q.user_id, max(q.quarter) AS last_active
-    FROM analytics_user_quarters AS q
-    WHERE q.quarter >= $3 AND q.quarter < $4 AND q.user_id IS NOT NULL AND ($6::text IS NULL OR q.service = $6)
-    GROUP BY q.user_id
+-- they end, $5 is 24 hours ago, $6 the service; before $7 days of users will do.
+WITH active AS (
+    SELECT u.user_id, max(u.at) FILTER (WHERE u.at < $4) AS last_active
+    FROM (
+        SELECT d.user_id, d.day AS at FROM analytics_user_days_filled AS d WHERE d.day < $7 AND d.user_id IS NOT NULL
+        UNION ALL
+        SELECT q.user_id, q.quarter FROM analytics_user_quarters AS q
+        WHERE q.quarter >= $7 AND q.user_id IS NOT NULL AND ($6::text IS NULL OR q.service = $6)
+    ) AS u
+    GROUP BY u.user_id
 ),
 tasks AS (
     SELECT
@@ -37,7 +35,6 @@ things AS (
     ) AS t
 )
 SELECT
-    (SELECT count(*) FROM everybody) AS total_users,
     a.*,
     t.created,
     t.created_today,
@@ -52,8 +49,9 @@ SELECT
     o.integrations
 FROM (
     SELECT
+        count(*) AS total_users,
         count(*) FILTER (WHERE last_active >= $1) AS active_users_today,
         count(*) FILTER (WHERE last_active >= $2) AS active_users_week,
-        count(*) AS active_users_month
+        count(*) FILTER (WHERE last_active >= $3) AS active_users_month
     FROM active
 ) AS a, tasks AS t, things AS o;

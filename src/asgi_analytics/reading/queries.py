@@ -57,8 +57,10 @@ async def list_slow_queries(
     Percentiles come from a histogram and are within 2 %. Type, table and statement are those of the newest call, or
     null if its raw row is gone.
     """
-    split = source.range(start, end, timezone).buckets(None).split(DAY)
+    buckets = source.range(start, end, timezone).buckets(None)
+    view = "analytics_statement_days" if endpoint is None else "analytics_query_days"
     async with source.snapshot() as snapshot:
+        split = buckets.split(DAY, filled_until=await snapshot.filled_until(view))
         await snapshot.require_parts(split)
         return await snapshot.rows(
             SlowQuery, SQL["slow"], *split.bounds, service, environment, endpoint, snapshot.limit(limit)
@@ -77,9 +79,13 @@ async def list_repeated_queries(
     environment: Text | None = None,
 ) -> list[RepeatedQuery]:
     """List the endpoints whose requests query the database, by the most repeats of one statement in one request."""
-    split = source.range(start, end, timezone).buckets(None).split(HOUR)
+    buckets = source.range(start, end, timezone).buckets(None)
+    split = buckets.split(HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
+        filled_until = await snapshot.filled_until("analytics_endpoint_days")
+        # Which do not know the environment.
+        days = buckets.split(DAY, known=environment is None, filled_until=filled_until)
         return await snapshot.rows(
-            RepeatedQuery, SQL["repeated"], *split.bounds, service, environment, snapshot.limit(limit)
+            RepeatedQuery, SQL["repeated"], *split.around(days), service, environment, snapshot.limit(limit)
         )

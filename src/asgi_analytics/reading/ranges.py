@@ -54,6 +54,15 @@ class Split(msgspec.Struct, frozen=True):
         """The four instants, as the SQL takes them."""
         return self.start, self.since, self.until, self.end
 
+    def around(self, days: Split) -> tuple[datetime, ...]:
+        """The four instants, and in the middle those of whole days, whose aggregate has fewer rows.
+
+        Where ``days`` has no middle, the two are the end of this one.
+        """
+        has_days = days.since < days.until
+        since, until = (days.since, days.until) if has_days else (self.until, self.until)
+        return self.start, self.since, since, until, self.until, self.end
+
 
 class Buckets(msgspec.Struct, frozen=True):
     """The steps of a range. Bucket n, counted from 1, is what ``width_bucket(…, edges)`` says it is."""
@@ -63,14 +72,15 @@ class Buckets(msgspec.Struct, frozen=True):
     labels: tuple[datetime, ...]
     """The local hour, or midnight of the day, the Monday or the first of the month, that each bucket belongs to."""
 
-    def split(self, step: timedelta, *, known: bool = True) -> Split:
+    def split(self, step: timedelta, *, known: bool = True, filled_until: datetime | None = None) -> Split:
         """Return which part an aggregate of this ``step`` in UTC can answer.
 
         None of it, if a bucket begins within a step, as local days do within days of UTC, or if the aggregate does not
-        know the filter that was asked for (``known`` is False).
+        know the filter that was asked for (``known`` is False); nothing from ``filled_until`` on, if that is given.
         """
         start, end = self.edges[0], self.edges[-1]
-        since, until = floor(start + step - MICROSECOND, step), floor(end, step)
+        since = floor(start + step - MICROSECOND, step)
+        until = floor(end if filled_until is None else min(end, filled_until), step)
         inner = self.edges[1:-1]
         if not known or since >= until or any(edge != floor(edge, step) for edge in inner):
             return Split(start, end, end, end)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import asyncpg
 import msgspec
@@ -207,6 +207,11 @@ class Snapshot:
     async def records(self, sql: str, *parameters: Any) -> Sequence[Any]:
         """Return the rows as asyncpg gives them."""
         return await self._fetch(sql, *parameters)
+
+    async def filled_until(self, *views: str) -> datetime:
+        """Return until when the aggregates of all these views are computed; from then on they read the raw rows."""
+        [(until,)] = await self._fetch(SQL["filled_until"], views)
+        return cast("datetime", until)
 
     async def require_raw(self, parts: Iterable[tuple[datetime, datetime]], why: str) -> None:
         """Raise `InvalidQuery` unless the raw rows of each part of a range are still kept.

@@ -10,7 +10,7 @@ SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (n
 SELECT
     nullif(kept.since, 'infinity') AS kept_from,
     EXISTS (
-        SELECT FROM analytics_user_days AS u
+        SELECT FROM analytics_user_days_filled AS u
         WHERE u.day >= date_bin('1 day', $1::timestamptz, '2000-01-01 00:00:00+00')
             AND u.day < least($2::timestamptz, kept.since)
     )
@@ -28,3 +28,7 @@ FROM (
         )
     ) AS since
 ) AS kept;
+
+-- filled_until --
+-- Tell until when the aggregates of all the views $1 are computed.
+SELECT analytics_filled_until(VARIADIC $1::text[]);

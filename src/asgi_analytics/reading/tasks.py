@@ -54,11 +54,18 @@ async def get_task_stats_daily(
 ) -> list[TaskStatsDaily]:
     """Count the task events of each local day by state, with the durations of the completed ones; newest day first."""
     days = source.range(start, end, timezone).buckets("day")
-    split = days.split(DAY, known=service is None)
+    split = days.split(QUARTER)
+    whole_days = days.split(DAY, known=service is None)
     async with source.snapshot() as snapshot:
-        await snapshot.require_parts(split)
+        await snapshot.require_parts(whole_days)  # percentiles of anything else need the raw rows
         return await snapshot.rows(
-            TaskStatsDaily, SQL["daily"], *split.bounds, days.edges, service, snapshot.limit(), buckets=days
+            TaskStatsDaily,
+            SQL["daily"],
+            *split.around(whole_days),
+            days.edges,
+            service,
+            snapshot.limit(),
+            buckets=days,
         )
 
 

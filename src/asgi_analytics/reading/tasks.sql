@@ -1,43 +1,73 @@
--- Tasks: days from the aggregate, raw rows for what is not a whole day of UTC, or is of one service.
+-- Tasks: days from the aggregate; quarter hours, and raw rows for percentiles, for what is not a whole day of UTC, or is of
+-- one service.
 
 -- daily --
--- Count tasks by day and state. $1 to $4 are the bounds of the three parts, $5 the edges of the days, $6 is the service,
--- $7 the greatest number of rows.
-WITH days AS (
-    SELECT
-        width_bucket(t.day, $5::timestamptz[]) AS bucket, t.created, t.started, t.completed, t.failed, t.cancelled,
-        t.avg_duration_ms, t.p95_duration_ms
-    FROM analytics_task_stats_daily AS t
-    WHERE t.day >= $2 AND t.day < $3
+-- Count tasks by day and state. $1 to $6 are the bounds of the five parts, $7 the edges of the days, $8 is the service,
+-- $9 the greatest number of rows.
+WITH counts AS (
+    SELECT width_bucket(q.quarter, $7::timestamptz[]) AS bucket, q.event_type, q.events, q.measured, q.duration_ms
+    FROM analytics_type_quarters AS q
+    WHERE (q.quarter >= $2 AND q.quarter < $3 OR q.quarter >= $4 AND q.quarter < $5)
+        AND ($8::text IS NULL OR q.service = $8)
+        AND q.event_type IN ('task_created', 'task_started', 'task_completed', 'task_failed', 'task_cancelled')
     UNION ALL
-    SELECT
-        width_bucket(e.timestamp, $5::timestamptz[]),
-        count(*) FILTER (WHERE e.event_type = 'task_created'),
-        count(*) FILTER (WHERE e.event_type = 'task_started'),
-        count(*) FILTER (WHERE e.event_type = 'task_completed'),
-        count(*) FILTER (WHERE e.event_type = 'task_failed'),
-        count(*) FILTER (WHERE e.event_type = 'task_cancelled'),
-        avg(e.duration_ms),
-        percentile_cont(0.95) WITHIN GROUP (ORDER BY e.duration_ms)
+    SELECT width_bucket(e.timestamp, $7::timestamptz[]), e.event_type, 1,
+        (analytics_amount(e.data -> 'duration_ms') IS NOT NULL)::integer, analytics_amount(e.data -> 'duration_ms')
     FROM (
-        SELECT r.timestamp, r.event_type,
-            CASE WHEN r.event_type = 'task_completed' THEN analytics_amount(r.data -> 'duration_ms') END AS duration_ms
+        SELECT r.timestamp, r.event_type, r.data
         FROM analytics_events AS r
-        WHERE r.timestamp >= $1 AND r.timestamp < $2 AND ($6::text IS NULL OR r.service = $6)
+        WHERE r.timestamp >= $1 AND r.timestamp < $2 AND ($8::text IS NULL OR r.service = $8)
             AND r.event_type IN ('task_created', 'task_started', 'task_completed', 'task_failed', 'task_cancelled')
         UNION ALL
-        SELECT r.timestamp, r.event_type,
-            CASE WHEN r.event_type = 'task_completed' THEN analytics_amount(r.data -> 'duration_ms') END
+        SELECT r.timestamp, r.event_type, r.data
         FROM analytics_events AS r
-        WHERE r.timestamp >= $3 AND r.timestamp < $4 AND ($6::text IS NULL OR r.service = $6)
+        WHERE r.timestamp >= $5 AND r.timestamp < $6 AND ($8::text IS NULL OR r.service = $8)
             AND r.event_type IN ('task_created', 'task_started', 'task_completed', 'task_failed', 'task_cancelled')
     ) AS e
+),
+durations AS (
+    SELECT
+        width_bucket(e.timestamp, $7::timestamptz[]) AS bucket,
+        percentile_cont(0.95) WITHIN GROUP (ORDER BY analytics_amount(e.data -> 'duration_ms')) AS p95_duration_ms
+    FROM (
+        SELECT r.timestamp, r.event_type, r.data
+        FROM analytics_events AS r
+        WHERE r.timestamp >= $1 AND r.timestamp < $3 AND ($8::text IS NULL OR r.service = $8)
+            AND r.event_type = 'task_completed'
+        UNION ALL
+        SELECT r.timestamp, r.event_type, r.data
+        FROM analytics_events AS r
+        WHERE r.timestamp >= $4 AND r.timestamp < $6 AND ($8::text IS NULL OR r.service = $8)
+            AND r.event_type = 'task_completed'
+    ) AS e
     GROUP BY 1
+),
+days AS (
+    SELECT width_bucket(t.day, $7::timestamptz[]) AS bucket, t.created, t.started, t.completed, t.failed, t.cancelled,
+        t.avg_duration_ms, t.p95_duration_ms
+    FROM analytics_task_stats_daily AS t
+    WHERE t.day >= $3 AND t.day < $4
+    UNION ALL
+    SELECT s.*, d.p95_duration_ms
+    FROM (
+        SELECT
+            c.bucket,
+            coalesce(sum(c.events) FILTER (WHERE c.event_type = 'task_created'), 0)::bigint AS created,
+            coalesce(sum(c.events) FILTER (WHERE c.event_type = 'task_started'), 0)::bigint AS started,
+            coalesce(sum(c.events) FILTER (WHERE c.event_type = 'task_completed'), 0)::bigint AS completed,
+            coalesce(sum(c.events) FILTER (WHERE c.event_type = 'task_failed'), 0)::bigint AS failed,
+            coalesce(sum(c.events) FILTER (WHERE c.event_type = 'task_cancelled'), 0)::bigint AS cancelled,
+            sum(c.duration_ms) FILTER (WHERE c.event_type = 'task_completed')
+            / nullif(sum(c.measured) FILTER (WHERE c.event_type = 'task_completed'), 0)::float8 AS avg_duration_ms
+        FROM counts AS c
+        GROUP BY c.bucket
+    ) AS s
+    LEFT JOIN durations AS d ON d.bucket = s.bucket
 )
 SELECT d.*, d.completed::float8 / nullif(d.completed + d.failed, 0) AS success_rate
 FROM days AS d
 ORDER BY d.bucket DESC
-LIMIT $7;
+LIMIT $9;
 
 -- overview --
 -- Sum up tasks by state. $1 to $4 are the bounds of the three parts, $5 is the service.

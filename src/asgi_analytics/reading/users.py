@@ -8,7 +8,7 @@ import msgspec
 
 from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
-from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment, Range, Split, Step, floor, midnight
+from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment, Range, Step, floor, midnight
 from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "users.sql")
@@ -56,21 +56,23 @@ async def get_daily_active_users(
     days = asked.buckets("day")
     first = asked.start.astimezone(asked.zone).date()
     before = tuple(midnight(first - n * DAY, asked.zone) for n in range(LOOK_BACK, -1, -1))
-    split, by_day = _split(days, service)
+    split, by_day = days.split(QUARTER), _is_by_day(days, service)
     since = floor(asked.start, QUARTER)
     async with source.snapshot() as snapshot:
+        filled_until = await snapshot.filled_until("analytics_user_days")
+        whole_days = days.split(DAY, known=by_day, filled_until=filled_until)
         await snapshot.require_parts(split)
         await snapshot.require_raw([(since, asked.start)], "a part of a quarter hour")
         edges = (*before, *days.edges[1:])
         return await snapshot.rows(
             lambda number, *counts: DailyActiveUsers(days.labels[number - LOOK_BACK - 1], *counts),
             SQL["daily"],
-            *split.bounds,
+            *split.around(whole_days),
             edges,
             service,
             before[0],
             since,
-            by_day,
+            by_day and filled_until >= since,
             snapshot.limit(),
         )
 
@@ -109,25 +111,22 @@ async def get_monthly_active_users(
 
 async def _active_users(source: Source, asked: Range, step: Step, service: str | None, order: int) -> list[ActiveUsers]:
     buckets = asked.buckets(step)
-    split, by_day = _split(buckets, service)
+    split, by_day = buckets.split(QUARTER), _is_by_day(buckets, service)
     async with source.snapshot() as snapshot:
+        whole_days = buckets.split(DAY, known=by_day, filled_until=await snapshot.filled_until("analytics_user_days"))
         await snapshot.require_parts(split)
         return await snapshot.rows(
             ActiveUsers,
             SQL["by_bucket"],
-            *split.bounds,
+            *split.around(whole_days),
             buckets.edges,
             service,
             order,
-            by_day,
             snapshot.limit(),
             buckets=buckets,
         )
 
 
-def _split(buckets: Buckets, service: str | None) -> tuple[Split, bool]:
-    """Return the parts of a range, and whether its middle is whole days of UTC, which are fewer rows."""
-    by_day = buckets.split(DAY)
-    if service is None and not by_day.raw:
-        return by_day, True
-    return buckets.split(QUARTER), False
+def _is_by_day(buckets: Buckets, service: str | None) -> bool:
+    """Tell whether days of UTC will do, which are fewer rows than quarter hours."""
+    return service is None and not buckets.split(DAY).raw

@@ -1,46 +1,47 @@
--- Active users: days of each user if those of UTC will do, else quarter hours, and raw rows at the ends of a range that
--- are not a whole quarter hour.
+-- Active users: days of each user where those of UTC will do, else quarter hours, and raw rows at the ends of a range
+-- that are not a whole quarter hour.
 
 -- daily --
 -- Count users by day, and those of the 7 and 30 days to each day, which may begin before the range.
--- $1 to $4 are the bounds of the three parts, $5 the edges of the days, 29 before the range among them, $6 is the
--- service; $7 is where the first of those days begins, $8 the last whole quarter hour before the range; $9 tells whether
--- days of UTC will do; $10 is the greatest number of rows.
+-- $1 to $6 are the bounds of the five parts, $7 the edges of the days, 29 before the range among them, $8 is the
+-- service; $9 is where the first of those days begins, $10 the last whole quarter hour before the range; $11 tells whether
+-- days of UTC will do; $12 is the greatest number of rows.
 --
 -- A user counts from each active day on for 1, 7 or 30 days, or until the next active day, which counts in turn. So
 -- each is one that comes and one that goes, and the number of a day is the sum of all until then.
 WITH hits AS (
     SELECT d.day AS at, d.user_id, d.events
-    FROM analytics_user_days AS d
-    WHERE $9::boolean AND d.day >= $2 AND d.day < $3
+    FROM analytics_user_days_filled AS d
+    WHERE d.day >= $3 AND d.day < $4
     UNION ALL
     SELECT q.quarter, q.user_id, q.events
     FROM analytics_user_quarters AS q
-    WHERE NOT $9::boolean AND q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+    WHERE (q.quarter >= $2 AND q.quarter < $3 OR q.quarter >= $4 AND q.quarter < $5)
+        AND ($8::text IS NULL OR q.service = $8)
     UNION ALL
     SELECT e.timestamp, e.user_id, 1
     FROM analytics_events AS e
-    WHERE e.timestamp >= $1 AND e.timestamp < $2 AND ($6::text IS NULL OR e.service = $6)
+    WHERE e.timestamp >= $1 AND e.timestamp < $2 AND ($8::text IS NULL OR e.service = $8)
     UNION ALL
     SELECT e.timestamp, e.user_id, 1
     FROM analytics_events AS e
-    WHERE e.timestamp >= $3 AND e.timestamp < $4 AND ($6::text IS NULL OR e.service = $6)
+    WHERE e.timestamp >= $5 AND e.timestamp < $6 AND ($8::text IS NULL OR e.service = $8)
     UNION ALL
     -- Who was there before the range: their events do not count.
     SELECT d.day, d.user_id, 0
-    FROM analytics_user_days AS d
-    WHERE $9::boolean AND d.day >= $7 AND d.day < $8
+    FROM analytics_user_days_filled AS d
+    WHERE $11::boolean AND d.day >= $9 AND d.day < $10
     UNION ALL
     SELECT q.quarter, q.user_id, 0
     FROM analytics_user_quarters AS q
-    WHERE NOT $9::boolean AND q.quarter >= $7 AND q.quarter < $8 AND ($6::text IS NULL OR q.service = $6)
+    WHERE NOT $11::boolean AND q.quarter >= $9 AND q.quarter < $10 AND ($8::text IS NULL OR q.service = $8)
     UNION ALL
     SELECT e.timestamp, e.user_id, 0
     FROM analytics_events AS e
-    WHERE e.timestamp >= $8 AND e.timestamp < $1 AND ($6::text IS NULL OR e.service = $6)
+    WHERE e.timestamp >= $10 AND e.timestamp < $1 AND ($8::text IS NULL OR e.service = $8)
 ),
 days AS (
-    SELECT width_bucket(h.at, $5::timestamptz[]) AS day, h.user_id, sum(h.events) AS events
+    SELECT width_bucket(h.at, $7::timestamptz[]) AS day, h.user_id, sum(h.events) AS events
     FROM hits AS h
     GROUP BY 1, 2
 ),
@@ -82,37 +83,37 @@ SELECT day, active_users, total_events, weekly_active_users, monthly_active_user
 FROM sums
 WHERE total_events > 0
 ORDER BY day DESC
-LIMIT $10;
+LIMIT $12;
 
 -- by_bucket --
--- Count users by bucket. $1 to $4 are the bounds of the three parts, $5 the edges of the buckets, $6 is the service,
--- $7 is -1 for the newest first and 1 for the oldest first, $8 tells whether days of UTC will do; $9 is the greatest
--- number of rows.
+-- Count users by bucket. $1 to $6 are the bounds of the five parts, $7 the edges of the buckets, $8 is the service,
+-- $9 is -1 for the newest first and 1 for the oldest first; $10 is the greatest number of rows.
 SELECT
     h.bucket,
     count(h.user_id) AS active_users,
     sum(h.events)::bigint AS total_events
 FROM (
-    SELECT width_bucket(a.at, $5::timestamptz[]) AS bucket, a.user_id, sum(a.events) AS events
+    SELECT width_bucket(a.at, $7::timestamptz[]) AS bucket, a.user_id, sum(a.events) AS events
     FROM (
         SELECT d.day AS at, d.user_id, d.events
-        FROM analytics_user_days AS d
-        WHERE $8::boolean AND d.day >= $2 AND d.day < $3
+        FROM analytics_user_days_filled AS d
+        WHERE d.day >= $3 AND d.day < $4
         UNION ALL
         SELECT q.quarter, q.user_id, q.events
         FROM analytics_user_quarters AS q
-        WHERE NOT $8::boolean AND q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+        WHERE (q.quarter >= $2 AND q.quarter < $3 OR q.quarter >= $4 AND q.quarter < $5)
+            AND ($8::text IS NULL OR q.service = $8)
         UNION ALL
         SELECT e.timestamp, e.user_id, 1
         FROM analytics_events AS e
-        WHERE e.timestamp >= $1 AND e.timestamp < $2 AND ($6::text IS NULL OR e.service = $6)
+        WHERE e.timestamp >= $1 AND e.timestamp < $2 AND ($8::text IS NULL OR e.service = $8)
         UNION ALL
         SELECT e.timestamp, e.user_id, 1
         FROM analytics_events AS e
-        WHERE e.timestamp >= $3 AND e.timestamp < $4 AND ($6::text IS NULL OR e.service = $6)
+        WHERE e.timestamp >= $5 AND e.timestamp < $6 AND ($8::text IS NULL OR e.service = $8)
     ) AS a
     GROUP BY 1, 2
 ) AS h
 GROUP BY h.bucket
-ORDER BY h.bucket * $7::integer
-LIMIT $9;
+ORDER BY h.bucket * $9::integer
+LIMIT $10;
