@@ -11,6 +11,7 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, TimescaleSink, events
 from asgi_analytics.admin.refresh import refresh_views
+from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.errors import OperatorError
 from asgi_analytics.migrate.runner import migrate, status
 from tests.admin.roles import RIGHTS, Roles, refused, stored
@@ -45,6 +46,9 @@ async def test_the_writer_can_do_all_that_the_sink_does(
     assert (again.duplicates, len(again.rejected)) == (1, len(bad))
     assert await stored(roles.admin) == ids([*good, late])
     assert len(await stored(roles.admin, "analytics_dead_letters")) == len(bad)
+    told = EventEncoder(service="shop", environment=None, hostname=None).encode(events.identify("ada", plan="pro"))
+    assert (await sink.write([told])).duplicates == 0
+    assert await roles.admin.fetchval("SELECT traits ->> 'plan' FROM analytics_user_traits") == "pro"
     await sink.upkeep()
     await sink.aclose()
 
@@ -88,7 +92,7 @@ async def test_the_writer_can_do_nothing_else(roles: Roles, writer_dsn: str) -> 
     statements = [
         *(f"SELECT {column} FROM analytics_events" for column in columns),
         *(f"SELECT {column} FROM analytics_dead_letters" for column in ("reason", "payload", "service", "received_at")),
-        *(f"SELECT * FROM {table}" for table in (*ON, "analytics_migrations", *VIEWS)),
+        *(f"SELECT * FROM {table}" for table in (*ON, "analytics_user_traits", "analytics_migrations", *VIEWS)),
         "COPY analytics_events TO STDOUT",
         "SELECT analytics_events FROM analytics_events",
         "SELECT 1 FROM analytics_events WHERE data ? 'name'",

@@ -50,6 +50,11 @@ def track(client: AnalyticsClient, task_id: UUID) -> None:
     assert_type(client.track(OrderPlaced(order_id=1, total=1.5)), bool)
     assert_type(client.track(events.TaskCreated(task_id=task_id, user_id="ada", command="build")), bool)
     client.track(events.TaskCreated(task_id=task_id, user_id=7, command="build"))
+    assert_type(events.track("cart_filled", items=3, user_id=7), events.NamedEvent)
+    client.track(events.track("cart_filled"))
+    client.track(events.page("/plans", referrer="https://blog.example/", title="Plans", variant="b"))
+    client.track(events.identify("ada", plan="pro", role="admin"))
+    events.identify(plan="pro")  # type: ignore[call-arg]  # of whom?
     client.track("order_placed")  # type: ignore[arg-type]
     OrderPlaced(1, 1.5)  # type: ignore[call-arg]
     OrderPlaced(order_id=1)  # type: ignore[call-arg]
