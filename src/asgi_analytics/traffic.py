@@ -44,7 +44,8 @@ MAIL = (
 )  # fmt: skip
 
 SEARCH_NAMES = frozenset([
-    "google", "bing", "duckduckgo", "yahoo", "yandex", "baidu", "ecosia", "qwant", "startpage", "brave", "kagi", "naver",
+    "google", "bing", "duckduckgo", "yahoo", "yandex", "baidu", "ecosia", "qwant", "startpage", "brave", "kagi",
+    "naver",
 ])  # fmt: skip
 SOCIAL_NAMES = frozenset([
     "facebook", "fb", "instagram", "ig", "twitter", "x", "linkedin", "reddit", "pinterest", "youtube", "tiktok", "vk",

@@ -9,20 +9,25 @@ from uuid import UUID
 from opentelemetry.context import get_current
 
 from asgi_analytics.context import NOT_SET, RequestContext, current, span_of
+from asgi_analytics.encoding.caller import MAX_HOST
 from asgi_analytics.encoding.ids import next_number, request_id_of
+from asgi_analytics.encoding.page_view_record import PageViewRecord
 from asgi_analytics.encoding.records import RECORD_BYTES, weight_with
 from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.exceptions import error_type, unwrapped
 from asgi_analytics.instrumentation.outcomes import request_outcome
+from asgi_analytics.instrumentation.page_views import asks_for_document
 from asgi_analytics.instrumentation.requests.lookup import endpoint_of, request_id_in, session_of, user_of
 from asgi_analytics.log import failure, log_problem
+from asgi_analytics.traffic import MAX_QUERY, MAX_REFERRER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.context import Context
 
+    from asgi_analytics.encoding.caller import Caller
     from asgi_analytics.instrumentation.requests.plan import CapturePlan
     from asgi_analytics.instrumentation.types import Message, Receive, Scope, Send
 
@@ -57,6 +62,9 @@ class CapturedRequest(RequestContext):
     broken: BaseException | None = None
     # What the server's send() has raised.
     send_error: OSError | None = None
+    # Whether the response can be a page, if page views are counted; None for a 304 that does not say.
+    shows_html: bool | None = False
+    _caller: Caller | None = None
 
     def __init__(
         self, plan: CapturePlan, scope: Scope, receive: Receive, send: Send, method: str, exchange: Exchange
@@ -158,6 +166,15 @@ class CapturedRequest(RequestContext):
         if self.outer is not None:
             self.outer.endpoint = value
 
+    @property
+    def caller(self) -> Caller | None:
+        """Who sent the request; None unless page views are counted, and for a WebSocket connection."""
+        if self._caller is None and self.plan.page_views is not None and self.scope is not None:
+            if self.method == "WEBSOCKET":
+                return None
+            self._caller = self.plan.page_views.caller(self.scope, dict(self.scope["headers"]), self.plan.intake.now())
+        return self._caller
+
     # -- what the application and the server say to each other
 
     async def send(self, message: Message) -> None:
@@ -211,7 +228,10 @@ class CapturedRequest(RequestContext):
             # Events that are tracked later, in tasks that the request has started, still say who asked.
             self._user_id, self._session_id = user_id, session_id
             if not self.excluded:
-                self.plan.intake.record(self._record(scope, user_id, session_id))
+                record = self._record(scope, user_id, session_id)
+                if self.shows_html is not False:
+                    self._record_page_view(scope, record)
+                self.plan.intake.record(record)
         except Exception as error:
             log_problem("finish", "a request was not captured: %s", failure(error))
         finally:
@@ -260,6 +280,43 @@ class CapturedRequest(RequestContext):
             None if queries is None else round(queries.duration_ms, 3),
             None if queries is None else queries.repeats,
         )
+
+    def _record_page_view(self, scope: Scope, request: RequestRecord) -> None:
+        """Record that the request has shown a page, if its browser asked for one."""
+        views = self.plan.page_views
+        if views is None:
+            return
+        try:
+            headers = dict(scope["headers"])
+            is_document = asks_for_document(headers)
+            if is_document is False or (is_document is None and self.shows_html is None):
+                return
+            caller = self._caller
+            if caller is None:
+                caller = self._caller = views.caller(scope, headers, self.plan.intake.now())
+            if request.request_id is None:  # now both have the same
+                request.request_id = request_id_of(request.number)
+            query, referrer = scope["query_string"][:MAX_QUERY], headers.get(b"referer", b"")[:MAX_REFERRER]
+            self.plan.intake.record(
+                PageViewRecord(
+                    request.source,
+                    request.weight + len(query) + len(referrer) + len(caller.agent),
+                    request.time,
+                    next_number(),
+                    request.user_id,
+                    request.session_id,
+                    request.request_id,
+                    request.span,
+                    request.endpoint,
+                    scope["path"] if views.store_paths else None,
+                    query,
+                    referrer,
+                    headers.get(b"host", b"")[:MAX_HOST],
+                    caller,
+                )
+            )
+        except Exception as error:
+            log_problem("page view", "a page view was not captured: %s", failure(error))
 
 
 def captured_request() -> CapturedRequest | None:
