@@ -30,6 +30,7 @@ PUBLIC = {
         "from_url", "from_environ", "track", "track_error", "flush", "aflush", "close", "aclose", "stats",
     ],
     "asgi_analytics.AnalyticsMiddleware": [],
+    "asgi_analytics.PageViews": [],
     "asgi_analytics.set_user": [],
     "asgi_analytics.set_session": [],
     "asgi_analytics.instrument_asyncpg": [],
@@ -50,6 +51,7 @@ PUBLIC = {
     "asgi_analytics.web.ingestion.create_ingestion_app": [],
     "asgi_analytics.instrumentation.psycopg.instrument_psycopg": [],
     "asgi_analytics.web.api.create_api_app": [],
+    "asgi_analytics.web.collector.create_collector_app": [],
     "asgi_analytics.testing.capture_events": [],
     "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer"],
 }  # fmt: skip

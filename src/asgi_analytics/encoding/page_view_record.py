@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from asgi_analytics.encoding.caller import Caller, with_caller
+from asgi_analytics.encoding.ids import request_id_of
 from asgi_analytics.encoding.records import Record
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.events.named import PAGE_VIEW, NamedEvent
@@ -21,12 +22,16 @@ class PageViewRecord(Record, gc=False):
     query: bytes
     referrer: bytes
     host: bytes
+    request_number: int
+    """Of the request's event: its request id is made of it, if it came without one."""
     caller: Caller
 
     event_type: ClassVar[str] = PAGE_VIEW
 
     def data(self) -> dict[str, Any]:
         """Return what becomes the ``data`` of the line."""
+        if self.request_id is None:
+            self.request_id = request_id_of(self.request_number)
         found = arrival(
             self.query[:MAX_QUERY].decode("latin-1"),
             self.referrer[:MAX_REFERRER].decode("latin-1"),

@@ -50,14 +50,15 @@ class PageViews:
         """Return who sent a request; ``time`` is in Unix nanoseconds."""
         return Caller(
             time,
-            self._address_of(scope),
+            self.address_of(scope),
             headers.get(b"user-agent", b"")[:MAX_AGENT],
             headers.get(b"host", b"")[:MAX_HOST],
             None if self.country_header is None else headers.get(self.country_header),
             not (self.respect_gpc and headers.get(b"sec-gpc") == b"1"),
         )
 
-    def _address_of(self, scope: Scope) -> str | None:
+    def address_of(self, scope: Scope) -> str | None:
+        """Return the address of who sent a request; None if it is not known."""
         if self.address is None:
             client = scope.get("client")
             return client[0] if client else None
@@ -76,10 +77,13 @@ class PageViews:
 
 def asks_for_document(headers: Mapping[bytes, bytes]) -> bool | None:
     """Tell whether a browser asks for a page that somebody is to see; None if it does not say."""
-    if b"prefetch" in headers.get(b"sec-purpose", b"") or b"prefetch" in headers.get(b"purpose", b""):
-        return False
     wanted = headers.get(b"sec-fetch-dest")
-    return None if wanted is None else wanted == b"document"
+    if wanted is not None and wanted != b"document":
+        return False
+    purpose = headers.get(b"sec-purpose") or headers.get(b"purpose")
+    if purpose is not None and b"prefetch" in purpose:
+        return False
+    return None if wanted is None else True
 
 
 def shows_html(message: Message) -> bool | None:
@@ -88,7 +92,6 @@ def shows_html(message: Message) -> bool | None:
     if not (200 <= status < 300 or status == 304):
         return False
     for name, value in message.get("headers") or ():
-        if name.lower() == b"content-type":
-            media_type: bytes = value.partition(b";")[0].strip().lower()
-            return media_type == b"text/html"
+        if len(name) == 12 and name.lower() == b"content-type":
+            return value[:9].lower() == b"text/html" and value[9:10] in (b"", b";", b" ")
     return None if status == 304 else False

@@ -55,6 +55,8 @@ class Intake:
         """What records need to know of the client."""
         self.is_plain = settings.enabled and settings.before_track is None
         """Whether an event may go straight to its encoding."""
+        self.has_own_clock = encoder.clock is None
+        """Whether the time is that of this machine."""
         # before_track has to see the event; and a record cannot have a fixed time or id.
         self._takes_records = self.is_plain and encoder.mints and self._max_bytes >= RECORDS_FROM_BYTES
 

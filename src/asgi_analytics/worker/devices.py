@@ -12,8 +12,8 @@ MOST_AGENTS = 4_096
 """How many agents are remembered."""
 
 _BOT = re.compile(
-    r"bot\b|bot[/_;-]|crawl|spider|slurp|headless|lighthouse|phantomjs|puppeteer|playwright|selenium|monitor|preview"
-    r"|fetch|scan|^(?:curl|wget|python|go-http|java|okhttp|libwww|ruby|node|axios|httpie|postman|apache-httpclient)",
+    r"bot\b|bot[/_;-]|crawl|spider|slurp|headless|lighthouse|phantomjs|puppeteer|playwright|selenium"
+    r"|^(?:curl|wget|python|go-http|java|okhttp|libwww|ruby|node|axios|httpie|postman|apache-httpclient)",
     re.IGNORECASE,
 )
 _TABLET = re.compile(r"iPad|Tablet|Kindle|Silk/|PlayBook|Android(?!.*Mobile)", re.IGNORECASE)

@@ -293,9 +293,9 @@ class CapturedRequest(RequestContext):
                 return
             caller = self._caller
             if caller is None:
-                caller = self._caller = views.caller(scope, headers, self.plan.intake.now())
-            if request.request_id is None:  # now both have the same
-                request.request_id = request_id_of(request.number)
+                intake = self.plan.intake
+                time = request.time if intake.has_own_clock else intake.now()
+                caller = self._caller = views.caller(scope, headers, time)
             query, referrer = scope["query_string"][:MAX_QUERY], headers.get(b"referer", b"")[:MAX_REFERRER]
             self.plan.intake.record(
                 PageViewRecord(
@@ -311,7 +311,8 @@ class CapturedRequest(RequestContext):
                     scope["path"] if views.store_paths else None,
                     query,
                     referrer,
-                    headers.get(b"host", b"")[:MAX_HOST],
+                    caller.host or headers.get(b"host", b"")[:MAX_HOST],
+                    request.number,
                     caller,
                 )
             )
