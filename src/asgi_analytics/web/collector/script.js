@@ -5,8 +5,8 @@
   if (n.webdriver || !/^http/.test(l.protocol)) return;
   function send(event, properties, referrer) {
     var body = JSON.stringify({ event: event, page: page, referrer: referrer, properties: properties });
-    if (!(n.sendBeacon && n.sendBeacon(to, body)))
-      w.fetch && fetch(to, { method: "POST", body: body, keepalive: true }).catch(function () {});
+    try { if (n.sendBeacon(to, body)) return; } catch (e) {}
+    fetch(to, { method: "POST", body: body, keepalive: true }).catch(function () {});
   }
   function resume() { if (d.visibilityState == "visible") since = since || Date.now(); }
   function leave() {
