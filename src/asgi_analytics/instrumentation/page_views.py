@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_analytics.encoding.caller import MAX_AGENT, MAX_HOST, Caller
+from asgi_analytics.encoding.ids import next_number
+from asgi_analytics.encoding.page_view_record import PageViewRecord
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.log import failure, log_problem
+from asgi_analytics.traffic import MAX_QUERY, MAX_REFERRER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from asgi_analytics.instrumentation.types import Message, Scope
+    from asgi_analytics.encoding.request_record import RequestRecord
+    from asgi_analytics.instrumentation.types import Scope
 
 
 class PageViews:
@@ -48,13 +52,41 @@ class PageViews:
 
     def caller(self, scope: Scope, headers: Mapping[bytes, bytes], time: int) -> Caller:
         """Return who sent a request; ``time`` is in Unix nanoseconds."""
+        if self.address is None:
+            client = scope.get("client")
+            address = client[0] if client else None
+        else:
+            address = self.address_of(scope)
         return Caller(
             time,
-            self.address_of(scope),
+            address,
             headers.get(b"user-agent", b"")[:MAX_AGENT],
             headers.get(b"host", b"")[:MAX_HOST],
             None if self.country_header is None else headers.get(self.country_header),
             not (self.respect_gpc and headers.get(b"sec-gpc") == b"1"),
+        )
+
+    def record(
+        self, scope: Scope, headers: Mapping[bytes, bytes], request: RequestRecord, caller: Caller
+    ) -> PageViewRecord:
+        """Return the record of the page that a request has shown."""
+        query, referrer = scope["query_string"][:MAX_QUERY], headers.get(b"referer", b"")[:MAX_REFERRER]
+        return PageViewRecord(
+            request.source,
+            request.weight + len(query) + len(referrer) + len(caller.agent),
+            request.time,
+            next_number(),
+            request.user_id,
+            request.session_id,
+            request.request_id,
+            request.span,
+            request.endpoint,
+            scope["path"] if self.store_paths else None,
+            query,
+            referrer,
+            headers.get(b"host", b"")[:MAX_HOST],
+            request.number,
+            caller,
         )
 
     def address_of(self, scope: Scope) -> str | None:
@@ -75,23 +107,27 @@ class PageViews:
         return None
 
 
-def asks_for_document(headers: Mapping[bytes, bytes]) -> bool | None:
-    """Tell whether a browser asks for a page that somebody is to see; None if it does not say."""
+def asks_for_page(headers: Mapping[bytes, bytes], shows_html: bool | None) -> bool:
+    """Tell whether a browser asks for a page that somebody is to see.
+
+    ``shows_html`` is what `shows_html` has said: a 304 that does not say what it is of is a page if the browser asked
+    for a document.
+    """
     wanted = headers.get(b"sec-fetch-dest")
-    if wanted is not None and wanted != b"document":
+    if wanted is None:
+        if shows_html is None:
+            return False
+    elif wanted != b"document":
         return False
     purpose = headers.get(b"sec-purpose") or headers.get(b"purpose")
-    if purpose is not None and b"prefetch" in purpose:
-        return False
-    return None if wanted is None else True
+    return purpose is None or b"prefetch" not in purpose
 
 
-def shows_html(message: Message) -> bool | None:
+def shows_html(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool | None:
     """Tell by the start of a response whether it can be a page; None for a 304 that does not say what it is of."""
-    status = message["status"]
-    if not (200 <= status < 300 or status == 304):
+    if (status >= 300 and status != 304) or status < 200:
         return False
-    for name, value in message.get("headers") or ():
-        if len(name) == 12 and name.lower() == b"content-type":
-            return value[:9].lower() == b"text/html" and value[9:10] in (b"", b";", b" ")
+    for name, value in headers:
+        if name == b"content-type" or name == b"Content-Type":  # Django's names have capitals
+            return value.startswith(b"text/html") or value[:9].lower() == b"text/html"
     return None if status == 304 else False

@@ -42,7 +42,7 @@ def _note_start(request: CapturedRequest, message: Message) -> None:
     if message.get("trailers"):
         request.has_trailers = True
     if request.plan.page_views is not None and request.method == "GET":
-        request.shows_html = shows_html(message)
+        request.shows_html = shows_html(request.status, message.get("headers") or ())
     # An error handler answers from within its except block: what is raised again is not raised anew.
     if (answering := exception()) is not None:
         request.answering = answering

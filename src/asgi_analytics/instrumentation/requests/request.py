@@ -9,18 +9,22 @@ from uuid import UUID
 from opentelemetry.context import get_current
 
 from asgi_analytics.context import NOT_SET, RequestContext, current, span_of
-from asgi_analytics.encoding.caller import MAX_HOST
 from asgi_analytics.encoding.ids import next_number, request_id_of
-from asgi_analytics.encoding.page_view_record import PageViewRecord
 from asgi_analytics.encoding.records import RECORD_BYTES, weight_with
 from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.exceptions import error_type, unwrapped
 from asgi_analytics.instrumentation.outcomes import request_outcome
-from asgi_analytics.instrumentation.page_views import asks_for_document
-from asgi_analytics.instrumentation.requests.lookup import endpoint_of, request_id_in, session_of, user_of
+from asgi_analytics.instrumentation.page_views import asks_for_page
+from asgi_analytics.instrumentation.requests.lookup import (
+    REQUEST_ID,
+    endpoint_of,
+    request_id_in,
+    session_of,
+    storable_request_id,
+    user_of,
+)
 from asgi_analytics.log import failure, log_problem
-from asgi_analytics.traffic import MAX_QUERY, MAX_REFERRER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,9 +232,11 @@ class CapturedRequest(RequestContext):
             # Events that are tracked later, in tasks that the request has started, still say who asked.
             self._user_id, self._session_id = user_id, session_id
             if not self.excluded:
-                record = self._record(scope, user_id, session_id)
-                if self.shows_html is not False:
-                    self._record_page_view(scope, record)
+                # A page's headers are looked at several times, any other request's at most once.
+                headers = None if self.shows_html is False else dict(scope["headers"])
+                record = self._record(scope, user_id, session_id, headers)
+                if headers is not None:
+                    self._record_page_view(scope, headers, record)
                 self.plan.intake.record(record)
         except Exception as error:
             log_problem("finish", "a request was not captured: %s", failure(error))
@@ -246,7 +252,13 @@ class CapturedRequest(RequestContext):
                 self.answering = self.broken = self.send_error = None
             self.end()
 
-    def _record(self, scope: Scope, user_id: UUID | str | int | None, session_id: str | None) -> RequestRecord:
+    def _record(
+        self,
+        scope: Scope,
+        user_id: UUID | str | int | None,
+        session_id: str | None,
+        headers: dict[bytes, bytes] | None,
+    ) -> RequestRecord:
         ended = self.ended or perf_counter_ns()
         status = self._exchange.answered(self)
         trace = get_current()
@@ -257,6 +269,9 @@ class CapturedRequest(RequestContext):
         # A UUID and the template of a route are in the usual weight.
         is_usual = (user_id is None or type(user_id) is UUID) and session_id is None and self.plan.endpoint is None
         weight = RECORD_BYTES if is_usual else weight_with(user_id, session_id, endpoint)
+        request_id = self._request_id
+        if request_id is None:
+            request_id = request_id_in(scope) if headers is None else storable_request_id(headers.get(REQUEST_ID, b""))
         queries = self.queries
         return RequestRecord(
             self.plan.intake.source,
@@ -265,7 +280,7 @@ class CapturedRequest(RequestContext):
             next_number() if self._number is None else self._number,
             user_id,
             session_id,
-            self._request_id or request_id_in(scope),
+            request_id,
             self.span,
             self.method or "_OTHER",
             endpoint,
@@ -281,41 +296,17 @@ class CapturedRequest(RequestContext):
             None if queries is None else queries.repeats,
         )
 
-    def _record_page_view(self, scope: Scope, request: RequestRecord) -> None:
+    def _record_page_view(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> None:
         """Record that the request has shown a page, if its browser asked for one."""
-        views = self.plan.page_views
-        if views is None:
-            return
+        views, intake = self.plan.page_views, self.plan.intake
         try:
-            headers = dict(scope["headers"])
-            is_document = asks_for_document(headers)
-            if is_document is False or (is_document is None and self.shows_html is None):
+            if views is None or not asks_for_page(headers, self.shows_html):
                 return
             caller = self._caller
             if caller is None:
-                intake = self.plan.intake
                 time = request.time if intake.has_own_clock else intake.now()
                 caller = self._caller = views.caller(scope, headers, time)
-            query, referrer = scope["query_string"][:MAX_QUERY], headers.get(b"referer", b"")[:MAX_REFERRER]
-            self.plan.intake.record(
-                PageViewRecord(
-                    request.source,
-                    request.weight + len(query) + len(referrer) + len(caller.agent),
-                    request.time,
-                    next_number(),
-                    request.user_id,
-                    request.session_id,
-                    request.request_id,
-                    request.span,
-                    request.endpoint,
-                    scope["path"] if views.store_paths else None,
-                    query,
-                    referrer,
-                    caller.host or headers.get(b"host", b"")[:MAX_HOST],
-                    request.number,
-                    caller,
-                )
-            )
+            intake.record(views.record(scope, headers, request, caller))
         except Exception as error:
             log_problem("page view", "a page view was not captured: %s", failure(error))
 
