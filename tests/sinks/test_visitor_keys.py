@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, date, datetime, timedelta
+import json
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import asyncpg
@@ -17,8 +18,10 @@ from asgi_analytics import (
     PageViews,
     TimescaleSink,
 )
+from asgi_analytics.encoding.caller import Caller, CallerLine
 from asgi_analytics.errors import TransientError
 from asgi_analytics.sinks.base import KnowsVisitors
+from asgi_analytics.worker.callers import Callers
 from tests.instrumentation.asgi_app import body as body_of
 from tests.instrumentation.asgi_app import get, sending, start
 from tests.kit.databases import Database
@@ -79,6 +82,22 @@ async def test_who_was_seen_within_half_an_hour(database: Database) -> None:
     await sink.note_visitors({"a": moment - timedelta(hours=1)})  # what is noted late changes nothing
     assert await sink.seen_visitors(dict.fromkeys("abcd", moment)) == {"a", "c"}
     await sink.aclose()
+
+
+async def test_midnight_cuts_no_visit_over_two_processes(database: Database) -> None:
+    sinks = [TimescaleSink(database.dsn) for _ in range(2)]
+    one, other = (Callers(sink, None) for sink in sinks)
+    midnight = datetime.combine(today() + DAY, time(), UTC)
+    names = []
+    for process, minutes in ((one, -10), (other, 10), (one, 40), (other, 70), (one, 110)):
+        moment = int((midnight + timedelta(minutes=minutes)).timestamp()) * 1_000_000_000
+        caller = Caller(moment, "203.0.113.7", b"agent", b"host", None, True)
+        await process.describe([CallerLine(b"{}", caller)])
+        names.append(json.loads(b"{" + (caller.described or b"")[1:] + b"}")["visitor"])
+    assert len(set(names[:4])) == 1
+    assert names[4] != names[0]
+    for sink in sinks:
+        await sink.aclose()
 
 
 async def test_visits_of_one_caller_are_one_visitor_over_two_processes(database: Database) -> None:
