@@ -30,6 +30,7 @@ PUBLIC = {
         "from_url", "from_environ", "track", "track_error", "flush", "aflush", "close", "aclose", "stats",
     ],
     "asgi_analytics.AnalyticsMiddleware": [],
+    "asgi_analytics.PageViews": [],
     "asgi_analytics.set_user": [],
     "asgi_analytics.set_session": [],
     "asgi_analytics.instrument_asyncpg": [],
@@ -38,6 +39,10 @@ PUBLIC = {
     "asgi_analytics.capture_errors": [],
     "asgi_analytics.Event": [],
     "asgi_analytics.EnrichedEvent": [],
+    "asgi_analytics.events.track": [],
+    "asgi_analytics.events.page": [],
+    "asgi_analytics.events.identify": [],
+    "asgi_analytics.events.NamedEvent": [],
     "asgi_analytics.AnalyticsWorker": ["run", "aclose"],
     "asgi_analytics.Sink": [],
     "asgi_analytics.TimescaleSink": [],
@@ -46,6 +51,7 @@ PUBLIC = {
     "asgi_analytics.web.ingestion.create_ingestion_app": [],
     "asgi_analytics.instrumentation.psycopg.instrument_psycopg": [],
     "asgi_analytics.web.api.create_api_app": [],
+    "asgi_analytics.web.collector.create_collector_app": [],
     "asgi_analytics.testing.capture_events": [],
     "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer"],
 }  # fmt: skip
@@ -85,7 +91,7 @@ def event_lines() -> Iterator[str]:
     """Yield the catalogue."""
     for name in dir(events):
         cls = getattr(events, name)
-        if not (isinstance(cls, type) and issubclass(cls, Event)) or cls is Event:
+        if not (isinstance(cls, type) and issubclass(cls, Event)) or cls in (Event, events.NamedEvent):
             continue
         yield f"## {name}\n\n`{event_type_of(cls)}`. {inspect.getdoc(cls)}\n"
         yield "| field | type | |\n|---|---|---|"
@@ -144,7 +150,7 @@ def public_lines() -> Iterator[str]:
         public = getattr(importlib.import_module(module), name)
         where = "" if module == "asgi_analytics" else f"`from {module} import {name}`. "
         yield f"### {name}\n"
-        if name not in ("AnalyticsClient", "Sink", "Event", "EnrichedEvent"):
+        if name not in ("AnalyticsClient", "Sink", "Event", "EnrichedEvent", "NamedEvent"):
             yield f"```text\n{name}{signature(public)}\n```\n"
         yield where + (inspect.getdoc(public) or "").replace("::\n", ":\n") + "\n"
         for method in methods:

@@ -2,10 +2,17 @@
 
 -- timescaledb
 
--- The workers' hourly call has nothing left to do: the policies do it.
+-- The workers' hourly call has only the keys of visitors to forget: the policies do the rest. SECURITY DEFINER: the
+-- worker calls it, and needs no right but to insert events.
 CREATE FUNCTION analytics_upkeep() RETURNS boolean
-    LANGUAGE sql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path FROM CURRENT
+    AS $$
+BEGIN
+    PERFORM analytics_forget_visitors();
     RETURN true;
+END
+$$;
 
 -- Four times a day what came late, up to where the hourly policies begin. Not by a policy of TimescaleDB, which has a
 -- fixed range: it would empty the aggregate of a day whose chunk was dropped by hand. The name of the schema is written
@@ -59,6 +66,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(analytics_fill_lock()) THEN
         RETURN false;
     END IF;
+    PERFORM analytics_forget_visitors();
     PERFORM analytics_collect();
     FOR one IN SELECT * FROM analytics_pending() LOOP
         CALL analytics_fill(one.view_name, one.window_start, one.window_end);
@@ -77,6 +85,8 @@ BEGIN
     RETURN true;
 END
 $$;
+
+-- both
 
 -- It runs with the owner's rights, so PUBLIC may not call it. Roles that may insert events today may; later ones get
 -- the right from analytics-migrate roles, or by hand.

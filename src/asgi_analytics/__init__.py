@@ -9,6 +9,7 @@ from asgi_analytics.frameworks import known_frameworks
 from asgi_analytics.instrumentation.asgi import AnalyticsMiddleware
 from asgi_analytics.instrumentation.asyncpg import instrument_asyncpg
 from asgi_analytics.instrumentation.decorators import capture_errors, capture_query, capture_request
+from asgi_analytics.instrumentation.page_views import PageViews
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.memory import MemorySink
 from asgi_analytics.sinks.timescale import TimescaleSink
@@ -22,6 +23,7 @@ __all__ = [
     "EnrichedEvent",
     "Event",
     "MemorySink",
+    "PageViews",
     "Sink",
     "TimescaleSink",
     "capture_errors",

@@ -56,6 +56,7 @@ class AnalyticsClient:
         close_timeout: float = 10.0,
         before_track: Callable[[Event], Event | None] | None = None,
         enabled: bool = True,
+        geoip_database: str | None = None,
         strict: bool = False,
     ) -> None:
         self.settings = settings = Settings(
@@ -71,6 +72,7 @@ class AnalyticsClient:
             close_timeout=close_timeout,
             before_track=before_track,
             enabled=enabled,
+            geoip_database=geoip_database,
             strict=strict,
         )
         queue = EventQueue(

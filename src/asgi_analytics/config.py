@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drop it."""
     enabled: bool = True
     """If False, ``track()`` returns False and counts nothing, and no worker starts."""
+    geoip_database: str | None = None
+    """Path of a database of places (.mmdb), for the country of a caller; needs the extra ``web``."""
     strict: bool = False
     """Raise instead of returning False; for development and tests."""
 
@@ -70,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("before_track must be a callable that takes an event and returns an event or None")
         if self.environment is not None and not isinstance(self.environment, str):
             raise ConfigError(f"environment is {self.environment!r}: use a str")
+        if self.geoip_database is not None and (not isinstance(self.geoip_database, str) or not self.geoip_database):
+            raise ConfigError(f"geoip_database is {self.geoip_database!r}: use the path of an .mmdb file")
         if self.hash_key is not None and (not isinstance(self.hash_key, str | bytes) or not self.hash_key):
             raise ConfigError("hash_key must be a non-empty str or bytes")
         # Bytes of a variable that are not UTF-8 arrive as these surrogates, which encode to the same bytes again.
@@ -96,6 +100,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANALYTICS_QUEUE_BYTES": ("queue_bytes", values.size),
     "ANALYTICS_MAX_EVENT_BYTES": ("max_event_bytes", values.size),
     "ANALYTICS_CLOSE_TIMEOUT": ("close_timeout", values.seconds),
+    "ANALYTICS_GEOIP_DATABASE": ("geoip_database", str),
     "ANALYTICS_ENABLED": ("enabled", values.flag),
     "ANALYTICS_STRICT": ("strict", values.flag),
 }

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from asgi_analytics.encoding.caller import Caller
+
 Span = tuple[int, int]
 """The ids of a trace and of a span in it."""
 
@@ -110,6 +112,11 @@ class RequestContext:
     @endpoint.setter
     def endpoint(self, value: str | None) -> None:
         self._endpoint = value
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who sent the request; None unless it is counted who sees its pages."""
+        return None
 
     def count_query(self, fingerprint: str, duration_ms: float = 0.0) -> None:
         """Count a query, whatever the sampling; if it only begins, its time is added later."""

@@ -24,6 +24,7 @@ from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import EnrichedEvent, Event, event_type_of
 from asgi_analytics.pipeline.ledger import Ledger
 from asgi_analytics.pipeline.queue import EventQueue, Item
+from asgi_analytics.worker.callers import Callers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ class _KeepingQueue(EventQueue):
     """Settles each event as it comes, and keeps its line."""
 
     ledger: Ledger
+    callers: Callers
 
     def reset(self) -> None:
         super().reset()
@@ -41,7 +43,10 @@ class _KeepingQueue(EventQueue):
     def put(self, item: Item, weight: int, captured: bool = False) -> bool:
         if self.closed or len(self.kept) >= (self.captured_size if captured else self.size):
             return False
-        self.kept.append(item if isinstance(item, bytes) else item.line())
+        if not isinstance(item, bytes):
+            self.callers.describe_here([item])
+            item = item.line()
+        self.kept.append(item)
         with self.ledger.lock:
             self.ledger.stored += 1
         return True
@@ -104,6 +109,7 @@ def capture_events(
     queue = _KeepingQueue(size=client.settings.queue_size, max_bytes=client.settings.queue_bytes, wake_at=1)
     client._assemble(queue, _clock(clock), _ids(ids))
     queue.ledger = client._ledger
+    queue.callers = Callers(None, client.settings.geoip_database)
     try:
         yield CapturedEvents(client, queue)
     finally:

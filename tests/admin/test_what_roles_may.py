@@ -11,6 +11,7 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, TimescaleSink, events
 from asgi_analytics.admin.refresh import refresh_views
+from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.errors import OperatorError
 from asgi_analytics.migrate.runner import migrate, status
 from tests.admin.roles import RIGHTS, Roles, refused, stored
@@ -24,6 +25,8 @@ from tests.sinks.test_poison import POISON, with_timestamp
 
 QUANTILE = "SELECT analytics_latency_quantile(0.5, now() - interval '9 days', now())"
 ON = ("analytics_events", "analytics_dead_letters")
+HIDDEN = ("analytics_visitor_keys", "analytics_midnight_visitors")
+UNREAD = ("analytics_user_traits", *HIDDEN)
 
 
 @pytest.mark.parametrize("careful", [0.0, 60.0])
@@ -45,6 +48,13 @@ async def test_the_writer_can_do_all_that_the_sink_does(
     assert (again.duplicates, len(again.rejected)) == (1, len(bad))
     assert await stored(roles.admin) == ids([*good, late])
     assert len(await stored(roles.admin, "analytics_dead_letters")) == len(bad)
+    told = EventEncoder(service="shop", environment=None, hostname=None).encode(events.identify("ada", plan="pro"))
+    assert (await sink.write([told])).duplicates == 0
+    assert await roles.admin.fetchval("SELECT traits ->> 'plan' FROM analytics_user_traits") == "pro"
+    key = await sink.visitor_key(now().date())
+    assert key is not None
+    await sink.note_visitors({"v": now()})
+    assert await sink.seen_visitors({"v": now()}) == {"v"}
     await sink.upkeep()
     await sink.aclose()
 
@@ -88,7 +98,9 @@ async def test_the_writer_can_do_nothing_else(roles: Roles, writer_dsn: str) -> 
     statements = [
         *(f"SELECT {column} FROM analytics_events" for column in columns),
         *(f"SELECT {column} FROM analytics_dead_letters" for column in ("reason", "payload", "service", "received_at")),
-        *(f"SELECT * FROM {table}" for table in (*ON, "analytics_migrations", *VIEWS)),
+        *(f"SELECT * FROM {table}" for table in (*ON, *UNREAD, "analytics_migrations", *VIEWS)),
+        *(f"INSERT INTO {table} DEFAULT VALUES" for table in UNREAD),
+        "SELECT analytics_forget_visitors() FROM analytics_visitor_keys",
         "COPY analytics_events TO STDOUT",
         "SELECT analytics_events FROM analytics_events",
         "SELECT 1 FROM analytics_events WHERE data ? 'name'",
@@ -180,6 +192,17 @@ async def test_the_reader_can_read_everything(roles: Roles, reader_dsn: str) -> 
     assert (report.pending, report.flavour) == ((), roles.database.flavour)
 
 
+async def test_the_reader_can_read_traits_and_no_key(roles: Roles, reader_dsn: str) -> None:
+    reader = await asyncpg.connect(reader_dsn)
+    assert await reader.fetch("TABLE analytics_user_traits") == []
+    for table in HIDDEN:
+        await refused(reader, f"TABLE {table}")
+    await refused(reader, "SELECT analytics_visitor_key(now()::date)")
+    await refused(reader, "SELECT analytics_seen_visitors(ARRAY['v'], ARRAY[now()])")
+    await refused(reader, "SELECT analytics_note_visitors(ARRAY['v'], ARRAY[now()])")
+    await reader.close()
+
+
 async def test_the_reader_can_read_the_views_of_later_aggregates(roles: Roles, reader_dsn: str) -> None:
     await roles.admin.execute("CREATE VIEW analytics_later AS SELECT 1 AS one; CREATE VIEW private AS SELECT 1 AS one")
     reader = await asyncpg.connect(reader_dsn)
@@ -256,7 +279,7 @@ async def test_who_may_insert_before_post_may_call_the_upkeep(empty_database: Da
         name = f'"{roles.made[-2]}"' if grantee == "a role" else grantee
         await roles.admin.execute(f"GRANT INSERT ON analytics_events TO {name}")
         await migrate(empty_database.dsn, phase="post")
-        everybody = empty_database.flavour == "timescaledb" or grantee == "PUBLIC"
+        everybody = grantee == "PUBLIC"
         for dsn, allowed in ((application, True), (analyst, everybody)):
             connection = await asyncpg.connect(dsn)
             assert await connection.fetchval(f"SELECT has_function_privilege('{UPKEEP}', 'EXECUTE')") is allowed, dsn

@@ -12,7 +12,7 @@ from uuid import uuid5
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from asgi_analytics import AnalyticsMiddleware, set_session, set_user
+from asgi_analytics import AnalyticsMiddleware, PageViews, events, set_session, set_user
 from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.events.base import EnrichedEvent
 from asgi_analytics.events.cocoons import CocoonConnected
@@ -39,6 +39,8 @@ class FrameworkContract:
 
     client: Any
     install: str
+    options: dict[str, Any]
+    """Of the middleware, besides the client."""
 
     # -- what a framework says of itself
 
@@ -48,7 +50,7 @@ class FrameworkContract:
 
     def add(self, *routes: tuple[str, str]) -> Any:
         """Return an application with these routes, the middleware added in the framework's usual way."""
-        return AnalyticsMiddleware(self.application(*routes), client=self.client)
+        return AnalyticsMiddleware(self.application(*routes), client=self.client, **self.options)
 
     def template(self, path: str) -> str:
         """Return a route's path as the framework writes it."""
@@ -60,12 +62,13 @@ class FrameworkContract:
     def _installed(self, request: pytest.FixtureRequest, analytics: CapturedEvents) -> None:
         self.install = request.param
         self.client = analytics.client
+        self.options = {}
         self.analytics = analytics
 
     def made(self, *routes: tuple[str, str]) -> Any:
         if self.install == "usual":
             return self.add(*routes)
-        return AnalyticsMiddleware(self.application(*routes), client=self.client)
+        return AnalyticsMiddleware(self.application(*routes), client=self.client, **self.options)
 
     async def get(self, app: Any, path: str, method: str = "GET", **more: Any) -> Server:
         """Run a request as a server would: what the application raises is the server's to log."""
@@ -234,8 +237,47 @@ class FrameworkContract:
         assert len(self.analytics.of("api_request")) == 1
         assert len(self.analytics.of("application_error")) == 1
 
+    async def test_a_page_that_is_shown_is_a_page_view(self) -> None:
+        self.options = {"page_views": PageViews()}
+        headers = [
+            (b"host", b"shop.example"),
+            (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+            (b"referer", b"https://www.google.com/search?q=secret"),
+            (b"sec-fetch-dest", b"document"),
+        ]
+        app = self.made(("/items/{item}", "page"), ("/plain", "hello"))
+        server = await self.get(app, "/items/7", headers=headers, query_string=b"utm_campaign=spring&token=secret")
+        await self.get(app, "/plain", headers=headers)
+        await self.get(app, "/nowhere", headers=headers)
+
+        assert server.status == 200
+        assert server.body == b"<p>hello</p>"
+        [view] = self.analytics.of("page_view")
+        assert view.data == {
+            "page": self.template("/items/{item}"),
+            "referrer": "www.google.com",
+            "channel": "organic_search",
+            "utm_campaign": "spring",
+        }
+        request = self.analytics.of("api_request")[0]
+        [tracked] = self.analytics.of("cart_filled")
+        assert view.context is not None
+        assert request.context is not None
+        assert tracked.context is not None
+        assert len(view.context["visitor"]) == 32
+        assert tracked.context == view.context
+        assert view.context["request_id"] == request.context["request_id"]
+        assert not {"visitor", "device", "geo"} & set(request.context)
+
+    async def test_without_page_views_a_page_is_a_request_only(self) -> None:
+        await self.get(self.made(("/items/{item}", "page")), "/items/7")
+
+        assert [event.event_type for event in self.analytics.events] == ["cart_filled", "api_request"]
+        assert all("visitor" not in (event.context or {}) for event in self.analytics.events)
+
     async def test_nothing_is_changed_but_the_events(self) -> None:
         for path in ("/items/7", "/nowhere", "/boom", "/refused"):
+            self.options = {"page_views": PageViews()} if path == "/items/7" else {}
             routes = (("/items/{item}", "hello"), ("/boom", "boom"), ("/refused", "refused"))
             without = await self.get(self.application(*routes), path)
             with_it = await self.get(self.made(*routes), path)
@@ -304,6 +346,13 @@ def say_who(client: Any, name: str, session: str | None = None) -> None:
     if session is not None:
         set_session(session)
     client.track(CocoonConnected(cocoon_id=COCOON))
+
+
+PAGE = "<p>hello</p>"
+
+
+def fill_cart(client: Any) -> None:
+    client.track(events.track("cart_filled"))
 
 
 def report(client: Any) -> None:

@@ -19,7 +19,15 @@ from django.urls import clear_url_caches, include, path, re_path
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.events import USER_NAMESPACE
-from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
+from tests.frameworks.contract import (
+    PAGE,
+    FrameworkContract,
+    fill_cart,
+    raise_heavy,
+    raise_unforeseen,
+    report,
+    say_who,
+)
 from tests.instrumentation.asgi_app import http_scope, run
 
 if not settings.configured:
@@ -52,7 +60,11 @@ class TestDjango(FrameworkContract):
         return path.replace("{", "<").replace("}", ">")
 
     async def hello(self, request: HttpRequest, item: str = "") -> HttpResponse:
-        return HttpResponse("hello") if request.method == "GET" else HttpResponse(status=405)
+        return HttpResponse("hello", "text/plain") if request.method == "GET" else HttpResponse(status=405)
+
+    async def page(self, request: HttpRequest, item: str) -> HttpResponse:
+        fill_cart(self.client)
+        return HttpResponse(PAGE)
 
     async def not_found(self, request: HttpRequest, item: str) -> HttpResponse:
         raise Http404

@@ -7,10 +7,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
 from asgi_analytics import AnalyticsMiddleware
-from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
+from tests.frameworks.contract import (
+    PAGE,
+    FrameworkContract,
+    fill_cart,
+    raise_heavy,
+    raise_unforeseen,
+    report,
+    say_who,
+)
 
 
 class TestFastAPI(FrameworkContract):
@@ -22,11 +30,15 @@ class TestFastAPI(FrameworkContract):
 
     def add(self, *routes: tuple[str, str]) -> Any:
         app = self.application(*routes)
-        app.add_middleware(AnalyticsMiddleware, client=self.client)
+        app.add_middleware(AnalyticsMiddleware, client=self.client, **self.options)
         return app
 
     async def hello(self) -> str:
         return "hello"
+
+    async def page(self) -> HTMLResponse:
+        fill_cart(self.client)
+        return HTMLResponse(PAGE)
 
     async def not_found(self, item: str) -> str:
         raise HTTPException(404)

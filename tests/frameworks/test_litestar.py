@@ -18,7 +18,15 @@ from starlette.routing import Route
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
-from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
+from tests.frameworks.contract import (
+    PAGE,
+    FrameworkContract,
+    fill_cart,
+    raise_heavy,
+    raise_unforeseen,
+    report,
+    say_who,
+)
 from tests.instrumentation.asgi_app import Server, http_scope, run, websocket_scope
 
 
@@ -29,12 +37,20 @@ class TestLitestar(FrameworkContract):
 
     def add(self, *routes: tuple[str, str]) -> Any:
         middleware: Any = AnalyticsMiddleware  # Litestar has types of its own for ASGI messages
-        return self.application(*routes, middleware=[DefineMiddleware(middleware, client=self.client)])
+        return self.application(*routes, middleware=[DefineMiddleware(middleware, client=self.client, **self.options)])
 
     def hello(self, path: str) -> Any:
         @get(path, media_type="text/plain")
         async def handler() -> str:
             return "hello"
+
+        return handler
+
+    def page(self, path: str) -> Any:
+        @get(path, media_type="text/html")
+        async def handler() -> str:
+            fill_cart(self.client)
+            return PAGE
 
         return handler
 

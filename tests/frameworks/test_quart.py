@@ -10,7 +10,15 @@ from quart import Blueprint, Quart, Response, abort, websocket
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
-from tests.frameworks.contract import FrameworkContract, raise_heavy, raise_unforeseen, report, say_who
+from tests.frameworks.contract import (
+    PAGE,
+    FrameworkContract,
+    fill_cart,
+    raise_heavy,
+    raise_unforeseen,
+    report,
+    say_who,
+)
 from tests.instrumentation.asgi_app import http_scope, run, websocket_scope
 
 
@@ -24,14 +32,18 @@ class TestQuart(FrameworkContract):
 
     def add(self, *routes: tuple[str, str]) -> Any:
         app = self.application(*routes)
-        app.asgi_app = AnalyticsMiddleware(app.asgi_app, client=self.client)
+        app.asgi_app = AnalyticsMiddleware(app.asgi_app, client=self.client, **self.options)
         return app
 
     def template(self, path: str) -> str:
         return path.replace("{", "<").replace("}", ">")
 
-    async def hello(self, item: str = "") -> str:
-        return "hello"
+    async def hello(self, item: str = "") -> Response:
+        return Response("hello", mimetype="text/plain")
+
+    async def page(self, item: str) -> str:
+        fill_cart(self.client)
+        return PAGE
 
     async def not_found(self, item: str) -> str:
         abort(404)

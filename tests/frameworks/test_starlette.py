@@ -13,12 +13,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.testing import CapturedEvents
-from tests.frameworks.contract import FrameworkContract, Unforeseen, raise_heavy, raise_unforeseen, report, say_who
+from tests.frameworks.contract import (
+    PAGE,
+    FrameworkContract,
+    Unforeseen,
+    fill_cart,
+    raise_heavy,
+    raise_unforeseen,
+    report,
+    say_who,
+)
 from tests.instrumentation.asgi_app import Server, http_scope, run
 from tests.kit.scripts import run_script
 
@@ -29,11 +38,15 @@ class TestStarlette(FrameworkContract):
 
     def add(self, *routes: tuple[str, str]) -> Any:
         app = self.application(*routes)
-        app.add_middleware(AnalyticsMiddleware, client=self.client)
+        app.add_middleware(AnalyticsMiddleware, client=self.client, **self.options)
         return app
 
     async def hello(self, request: Request) -> Response:
         return PlainTextResponse("hello")
+
+    async def page(self, request: Request) -> Response:
+        fill_cart(self.client)
+        return HTMLResponse(PAGE)
 
     async def not_found(self, request: Request) -> Response:
         raise HTTPException(404)

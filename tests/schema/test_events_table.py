@@ -27,6 +27,8 @@ COLUMNS = {
     " user_id uuid null, session_id text null, data jsonb, context jsonb null",
     "analytics_dead_letters": "id uuid, received_at timestamp with time zone, event_type text null,"
     " service text null, reason text, sqlstate text null, payload text",
+    "analytics_user_traits": "user_id uuid, traits jsonb, role text null, registered_at timestamp with time zone null,"
+    " updated_at timestamp with time zone, told_by jsonb",
 }
 
 

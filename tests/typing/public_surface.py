@@ -8,10 +8,12 @@ from uuid import UUID
 
 from asgi_analytics import (
     AnalyticsClient,
+    AnalyticsMiddleware,
     AnalyticsWorker,
     EnrichedEvent,
     Event,
     MemorySink,
+    PageViews,
     Sink,
     TimescaleSink,
     errors,
@@ -22,6 +24,7 @@ from asgi_analytics import (
 from asgi_analytics.events import Personal
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.testing import capture_events
+from asgi_analytics.web.collector import create_collector_app
 
 
 class OrderPlaced(Event, tag="typed_order_placed"):
@@ -50,6 +53,11 @@ def track(client: AnalyticsClient, task_id: UUID) -> None:
     assert_type(client.track(OrderPlaced(order_id=1, total=1.5)), bool)
     assert_type(client.track(events.TaskCreated(task_id=task_id, user_id="ada", command="build")), bool)
     client.track(events.TaskCreated(task_id=task_id, user_id=7, command="build"))
+    assert_type(events.track("cart_filled", items=3, user_id=7), events.NamedEvent)
+    client.track(events.track("cart_filled"))
+    client.track(events.page("/plans", referrer="https://blog.example/", title="Plans", variant="b"))
+    client.track(events.identify("ada", plan="pro", role="admin"))
+    events.identify(plan="pro")  # type: ignore[call-arg]  # of whom?
     client.track("order_placed")  # type: ignore[arg-type]
     OrderPlaced(1, 1.5)  # type: ignore[call-arg]
     OrderPlaced(order_id=1)  # type: ignore[call-arg]
@@ -95,6 +103,14 @@ async def own_the_worker(client: AnalyticsClient) -> None:
     assert_type(await client.aflush(), bool)
     assert_type(await client.aclose(timeout=1.5), bool)
     assert_type(await AnalyticsWorker(client, MemorySink()).run(), None)
+
+
+def count_page_views(client: AnalyticsClient, app: Any) -> None:
+    AnalyticsMiddleware(app, client=client, page_views=PageViews())
+    PageViews(store_paths=True, respect_gpc=False, address=lambda scope: None, country_header="CF-IPCountry")
+    PageViews(True)  # type: ignore[call-arg]  # keywords only
+    PageViews(address="x-real-ip")  # type: ignore[arg-type]
+    create_collector_app(client, events=["video_played"], events_per_minute=60)
 
 
 def look(client: AnalyticsClient) -> None:

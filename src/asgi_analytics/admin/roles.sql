@@ -40,7 +40,10 @@ CREATE ROLE {role} NOLOGIN;
 
 -- rights --
 -- Give the roles their rights. What they were granted before goes first: afterwards they have these rights only.
-REVOKE ALL ON analytics_events, analytics_dead_letters, analytics_migrations FROM {writer}, {reader};
+REVOKE ALL ON
+    analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
+    analytics_visitor_keys, analytics_midnight_visitors
+FROM {writer}, {reader};
 GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
 
 -- The writer may insert and nothing else.
@@ -48,11 +51,16 @@ GRANT INSERT ON analytics_events, analytics_dead_letters TO {writer};
 -- ON CONFLICT reads the key, to know what is stored already; nothing else of a row.
 GRANT SELECT (timestamp, id) ON analytics_events TO {writer};
 GRANT SELECT (id) ON analytics_dead_letters TO {writer};
--- The workers' hourly call, which runs with the rights of the owner. On TimescaleDB it does nothing.
-GRANT EXECUTE ON FUNCTION analytics_upkeep() TO {writer};
+-- What runs with the rights of the owner: the workers' hourly call, and the keys that visitors are counted by.
+GRANT EXECUTE ON FUNCTION
+    analytics_upkeep(),
+    analytics_visitor_key(date),
+    analytics_seen_visitors(text[], timestamptz[]),
+    analytics_note_visitors(text[], timestamptz[])
+TO {writer};
 
--- The reader may read the events, the dead letters, the ledger and every view.
-GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_migrations TO {reader};
+-- The reader may read the events, the dead letters, the traits of users, the ledger and every view.
+GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations TO {reader};
 GRANT SELECT ON {views} TO {reader};
 -- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
 GRANT SELECT ON analytics_gone_days TO {reader};

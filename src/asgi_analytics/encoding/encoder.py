@@ -19,8 +19,9 @@ from asgi_analytics.encoding.shape import Shape
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.encoding.users import personal_hash, user_uuid
 from asgi_analytics.encoding.values import ByteBudget, clean, exact_datetime, reason_of
-from asgi_analytics.errors import InvalidEvent
-from asgi_analytics.events.base import Event
+from asgi_analytics.errors import ConfigError, InvalidEvent
+from asgi_analytics.events.base import Event, event_class
+from asgi_analytics.events.named import NamedEvent, tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,12 +68,16 @@ class EventEncoder:
 
     def encode(self, event: Event, surroundings: Surroundings | None = None) -> bytes:
         """Return the JSON of an event; raises `InvalidEvent` with the field and the reason."""
-        shape = self._shapes.get(type(event)) or self._learn(type(event))
+        shape = self._shapes.get(type(event))
+        if shape is None:
+            if isinstance(event, NamedEvent):
+                return self._encode_named(event, surroundings or NOWHERE)
+            shape = self._learn(type(event))
         if self.mints:
             now = time.time_ns()
             event_id, timestamp = mint(now), _from_timestamp(now / 1e9, UTC)
         else:
-            event_id, timestamp = self._fixed_identity(shape)
+            event_id, timestamp = self._fixed_identity(shape.event_type)
         try:
             row = shape.exact_row(event)
             if row is not None:
@@ -105,7 +110,44 @@ class EventEncoder:
             raise InvalidEvent(f"the fields of {cls.__qualname__} cannot be read: {error}") from None
         return shape
 
-    def _fixed_identity(self, shape: Shape) -> tuple[UUID, datetime]:
+    def _encode_named(self, event: NamedEvent, surroundings: Surroundings) -> bytes:
+        """Return the JSON of an event that has no class."""
+        try:
+            event_type = tag_of(event.event_type)
+        except ConfigError as error:
+            raise InvalidEvent(str(error)) from None
+        event_id, timestamp = self._fixed_identity(event_type)
+        try:
+            if not isinstance(event.properties, dict):
+                raise InvalidEvent(f"{event_type}: the properties are no dict")
+            data = clean(event.properties, event_type, ByteBudget(self._max_bytes))
+            for name in self._personal_of(event_type):
+                if name in data:
+                    data[name] = self._hidden(data[name])
+            surroundings = self._cleaned(surroundings, ByteBudget(self._max_bytes))
+            session_id = surroundings.session_id if event.session_id is None else clean_text(str(event.session_id))
+            user_id = surroundings.user_id if event.user_id is None else event.user_id
+            user, user_key = (None, None) if user_id is None else user_uuid(user_id)
+            line = Line(event_id, event_type, timestamp, self.service, user, session_id, data)
+            return _encode(line)[:-1] + self._context(surroundings, user_key)
+        except InvalidEvent:
+            raise
+        except RecursionError:
+            raise InvalidEvent(f"{event_type} is nested too deeply") from None
+        except SystemError:  # msgspec before 0.22
+            raise InvalidEvent(f"{event_type}: a number is out of range") from None
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise InvalidEvent(f"{event_type}: {reason_of(error)}") from None
+
+    def _personal_of(self, event_type: str) -> set[str]:
+        """Return the personal fields of the class with a tag: they are hidden too if the event is made without it."""
+        known = event_class(event_type)
+        if known is None:
+            return set()
+        shape = self._shapes.get(known) or self._learn(known)
+        return {field.encode_name for field in shape.fields if field.name in shape.personal}
+
+    def _fixed_identity(self, event_type: str) -> tuple[UUID, datetime]:
         now = time.time_ns()
         try:
             return (
@@ -113,7 +155,7 @@ class EventEncoder:
                 self.clock() if self.clock else _from_timestamp(now / 1e9, UTC),
             )
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise InvalidEvent(f"{shape.event_type}: {reason_of(error)}") from None
+            raise InvalidEvent(f"{event_type}: {reason_of(error)}") from None
 
     def _line(
         self,
@@ -163,13 +205,7 @@ class EventEncoder:
             for f in shape.fields:  # once more: a string has become what the field declares, a naive datetime maybe
                 value = clean(getattr(row, f.name), f.encode_name, budget)
                 setattr(row, f.name, self._hidden(value) if f.name in shape.personal else value)
-            texts = {
-                name: clean(getattr(surroundings, name), name, budget)
-                for name in ("session_id", "trace_id", "span_id", "request_id")
-            }
-            if texts["session_id"] is not None:
-                texts["session_id"] = str(texts["session_id"])
-            return row, Surroundings(user_id=surroundings.user_id, **texts)
+            return row, self._cleaned(surroundings, budget)
         except InvalidEvent:
             raise
         except RecursionError:
@@ -178,6 +214,15 @@ class EventEncoder:
             raise InvalidEvent(f"{shape.event_type}: a number is out of range") from None
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InvalidEvent(f"{shape.event_type}: {reason_of(error)}") from None
+
+    def _cleaned(self, surroundings: Surroundings, budget: ByteBudget) -> Surroundings:
+        texts = {
+            name: clean(getattr(surroundings, name), name, budget)
+            for name in ("session_id", "trace_id", "span_id", "request_id")
+        }
+        if texts["session_id"] is not None:
+            texts["session_id"] = str(texts["session_id"])
+        return Surroundings(user_id=surroundings.user_id, **texts)
 
     def _hidden(self, value: Any) -> Any:
         if value is None or self._keep_personal_data:

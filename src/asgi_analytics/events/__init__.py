@@ -12,6 +12,7 @@ from asgi_analytics.events.deals import *
 from asgi_analytics.events.integrations import *
 from asgi_analytics.events.messages import *
 from asgi_analytics.events.missions import *
+from asgi_analytics.events.named import *
 from asgi_analytics.events.profiles import *
 from asgi_analytics.events.projects import *
 from asgi_analytics.events.search import *

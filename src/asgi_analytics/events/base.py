@@ -45,11 +45,23 @@ _types: WeakValueDictionary[str, type[Event]] = WeakValueDictionary()
 class EventMeta(msgspec.StructMeta):
     """Makes event classes frozen and their fields keywords, and registers each under its tag, which must be free."""
 
-    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
-        """Make the class; raise `ConfigError` for a tag that is no name, `DuplicateEventType` for one that is taken."""
-        options = {"frozen": True, "kw_only": True} | options
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        registered: bool = True,
+        **options: Any,
+    ) -> Any:
+        """Make the class; raise `ConfigError` for a tag that is no name, `DuplicateEventType` for one that is taken.
+
+        A class that is not ``registered`` has no tag: each of its events says its type itself.
+        """
+        options = {"frozen": True, "kw_only": True} | ({} if registered else {"tag": False}) | options
         cls: Any = super().__new__(mcls, name, bases, namespace, **options)
-        if any(isinstance(base, EventMeta) for base in bases):  # not Event itself, which is nothing that happened
+        # Not Event itself, which is nothing that happened.
+        if registered and any(isinstance(base, EventMeta) for base in bases):
             tag = cls.__struct_config__.tag
             if not isinstance(tag, str) or not tag.strip():
                 raise ConfigError(

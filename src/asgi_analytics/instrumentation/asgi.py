@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from asgi_analytics.client import checked_client
 from asgi_analytics.context import current, suppressed
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.instrumentation.page_views import PageViews
 from asgi_analytics.instrumentation.requests.http import HTTP
 from asgi_analytics.instrumentation.requests.plan import CapturePlan
 from asgi_analytics.instrumentation.requests.request import REQUEST_KEY, CapturedRequest
@@ -34,7 +35,8 @@ class AnalyticsMiddleware:
     Wrap the application, or add it in the framework's own way; more than once does no harm. ``exclude`` holds paths,
     exact ones and ``prefix/*`` for all that is below the prefix, without ``root_path``. ``user_id``, ``session_id``
     and ``endpoint`` are functions of the scope; what they raise is logged and changes nothing. ``capture_errors=False``
-    leaves errors out, ``capture_websockets=False`` WebSocket connections. Raises `ConfigError` for a wrong option.
+    leaves errors out, ``capture_websockets=False`` WebSocket connections. ``page_views=PageViews()`` also makes a
+    ``page_view`` of each page that is shown. Raises `ConfigError` for a wrong option.
     """
 
     # Set by the package, its composition root. The middleware itself knows plain ASGI.
@@ -51,11 +53,14 @@ class AnalyticsMiddleware:
         endpoint: Callable[[Scope], str | None] | None = None,
         capture_errors: bool = True,
         capture_websockets: bool = True,
+        page_views: PageViews | None = None,
     ) -> None:
         checked_client(client)
         for name, option in (("user_id", user_id), ("session_id", session_id), ("endpoint", endpoint)):
             if option is not None and not callable(option):
                 raise ConfigError(f"{name} must be a callable that takes the ASGI scope")
+        if page_views is not None and not isinstance(page_views, PageViews):
+            raise ConfigError(f"page_views is {page_views!r}: use page_views=PageViews()")
         self.app: ASGIApp = app
         self.client = client
         self.plan = CapturePlan(
@@ -65,6 +70,7 @@ class AnalyticsMiddleware:
             session_id=session_id,
             endpoint=endpoint,
             capture_errors=capture_errors,
+            page_views=page_views,
         )
         self.capture_websockets = capture_websockets
         self._find_frameworks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -10,7 +11,9 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from asgi_analytics.context import current, span_of
+from asgi_analytics.encoding.caller import CallerLine
 from asgi_analytics.encoding.envelope import Surroundings
+from asgi_analytics.encoding.page_view_record import PageViewRecord
 from asgi_analytics.encoding.records import Source
 from asgi_analytics.errors import EventNotAccepted, InvalidEvent
 from asgi_analytics.events.base import Event
@@ -18,6 +21,7 @@ from asgi_analytics.exceptions import describe, is_first_report, unwrapped
 
 if TYPE_CHECKING:
     from asgi_analytics.config import Settings
+    from asgi_analytics.encoding.caller import Caller
     from asgi_analytics.encoding.encoder import EventEncoder
     from asgi_analytics.encoding.records import Record
     from asgi_analytics.events.captured import ApplicationError
@@ -51,22 +55,29 @@ class Intake:
         """What records need to know of the client."""
         self.is_plain = settings.enabled and settings.before_track is None
         """Whether an event may go straight to its encoding."""
+        self.has_own_clock = encoder.clock is None
+        """Whether the time is that of this machine."""
         # before_track has to see the event; and a record cannot have a fixed time or id.
         self._takes_records = self.is_plain and encoder.mints and self._max_bytes >= RECORDS_FROM_BYTES
 
     # -- captured
 
-    def event(self, event: Event) -> bool:
-        """Accept a captured event."""
+    def now(self) -> int:
+        """Return the time by the client's clock, in Unix nanoseconds."""
+        clock = self._encoder.clock
+        return time.time_ns() if clock is None else int(clock().timestamp() * 1e9)
+
+    def event(self, event: Event, caller: Caller | None = None) -> bool:
+        """Accept a captured event; ``caller`` is who sent the request, where the event is to say it."""
         try:
-            return self.accept(event, captured=True)
+            return self.accept(event, captured=True, caller=caller)
         except EventNotAccepted:  # in strict mode
             return False
 
     def record(self, record: Record) -> bool:
         """Accept a captured event as a record, of which the worker makes the line."""
         if not self._takes_records:
-            return self.event(record.event())
+            return self.event(record.event(), record.caller if isinstance(record, PageViewRecord) else None)
         if record.weight <= self._max_bytes and self._queue.put(record, record.weight, captured=True):
             return True
         try:
@@ -94,7 +105,7 @@ class Intake:
             self._ledger.drop("invalid", f"{type(error).__name__} while describing a {type(exc).__name__}")
             return None
 
-    def accept(self, event: Event, *, captured: bool = False) -> bool:
+    def accept(self, event: Event, *, captured: bool = False, caller: Caller | None = None) -> bool:
         """Encode an event and put it into the queue; False if it was dropped.
 
         Raises `EventNotAccepted` in strict mode.
@@ -109,9 +120,12 @@ class Intake:
                     return False
                 event = filtered
             line = self._encoder.encode(event, surroundings)
+            if not captured and (request := current.get()) is not None:
+                caller = request.caller
         except Exception as error:
             return self.refuse_invalid(error)
-        if len(line) <= self._max_bytes and self._queue.put(line, len(line), captured):
+        item = line if caller is None else CallerLine(line, caller)
+        if len(line) <= self._max_bytes and self._queue.put(item, len(line), captured):
             return True
         return self.refuse(len(line))
 

@@ -10,6 +10,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from asgi_analytics.encoding.caller import CallerLine
 from asgi_analytics.encoding.records import Record
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ CAPTURED_SHARE = 0.8
 WAKE_BYTES = 512 * 1024
 """So many waiting bytes wake the worker, however few events they are."""
 
-Item = bytes | Record
-"""What waits: the JSON line of an event, or the record of a captured one."""
+Item = bytes | Record | CallerLine
+"""What waits: the JSON line of an event, the record of a captured one, or a line that needs to be told who called."""
 
 _NEVER = 1 << 62
 

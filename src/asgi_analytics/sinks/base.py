@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import date, datetime
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -81,6 +82,23 @@ class HasReadiness(Protocol):
 
     async def ready(self) -> None:
         """Return if it would; raises `SinkError` that says what is in the way."""
+        ...
+
+
+@runtime_checkable
+class KnowsVisitors(Protocol):
+    """A sink that shares between processes how visitors are counted; with any other each process counts for itself."""
+
+    async def visitor_key(self, day: date) -> bytes | None:
+        """Return the random key of a day (UTC), the same for all who ask; None if there is none any more."""
+        ...
+
+    async def seen_visitors(self, visitors: Mapping[str, datetime]) -> Collection[str]:
+        """Return those that were noted at most 30 minutes before the time that is given for each."""
+        ...
+
+    async def note_visitors(self, visitors: Mapping[str, datetime]) -> None:
+        """Note when visitors were seen: those of the last half hour of a day, and whose visit goes on after it."""
         ...
 
 

@@ -20,7 +20,8 @@ from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.dead_letters import NOT_TEXT, Refusal, dead_letter, is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import date, datetime
 
     from asgi_analytics.database.connection import Connection
 
@@ -186,7 +187,7 @@ class TimescaleSink:
             raise TransientError("the database is read-only: a standby, perhaps")
 
     async def upkeep(self) -> None:
-        """Do the hourly upkeep of plain PostgreSQL, unless another process is doing it; nothing on TimescaleDB.
+        """Forget old keys of visitors, and do the hourly upkeep of plain PostgreSQL unless another process does it.
 
         Without the right to do it, it is left to ``analytics-migrate refresh`` in cron, which is logged once.
         """
@@ -206,6 +207,30 @@ class TimescaleSink:
                 )
         except Exception as error:
             raise self._sink_error(error) from error
+
+    async def visitor_key(self, day: date) -> bytes | None:
+        """Return the key that all processes count the visitors of a day by; None for a day that is over for long."""
+        [(key,)] = await self._ask("visitor_key", day)
+        return key  # type: ignore[no-any-return]  # bytes, or None
+
+    async def seen_visitors(self, visitors: Mapping[str, datetime]) -> Collection[str]:
+        """Return the visitors that any process has noted at most 30 minutes before the time that is given."""
+        rows = await self._ask("seen_visitors", list(visitors), list(visitors.values()))
+        return {row[0] for row in rows}
+
+    async def note_visitors(self, visitors: Mapping[str, datetime]) -> None:
+        """Note when visitors were seen."""
+        await self._ask("note_visitors", list(visitors), list(visitors.values()))
+
+    async def _ask(self, name: str, *arguments: Any) -> list[Any]:
+        async def ask(connection: Connection) -> Any:
+            return await connection.fetch(self._sql[name], *arguments, timeout=WRITE_TIMEOUT)
+
+        try:
+            rows: list[Any] = await self._connections.run(ask)
+        except Exception as error:
+            raise self._sink_error(error) from error
+        return rows
 
     async def aclose(self) -> None:
         """Close the connections that the sink opened itself."""

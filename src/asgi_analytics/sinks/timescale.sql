@@ -92,6 +92,18 @@ FROM (SELECT to_regclass(name) AS relation FROM unnest($1::text[]) AS name) AS t
 -- Tell whether the function that $1 names exists: the user may have a schema of an earlier release.
 SELECT to_regprocedure($1) IS NOT NULL;
 
+-- visitor_key --
+-- Return the key that the visitors of a day are counted by; null for a day that is over for long.
+SELECT {schema}analytics_visitor_key($1::date);
+
+-- seen_visitors --
+-- Return those of the visitors $1 that were seen at most 30 minutes before the moments $2.
+SELECT * FROM {schema}analytics_seen_visitors($1::text[], $2::timestamptz[]);
+
+-- note_visitors --
+-- Note that the visitors $1 were seen at the moments $2.
+SELECT {schema}analytics_note_visitors($1::text[], $2::timestamptz[]);
+
 -- upkeep --
--- Do the hourly upkeep of plain PostgreSQL; on TimescaleDB it does nothing.
+-- Do the hourly upkeep: of plain PostgreSQL, and of the keys of visitors.
 SELECT {schema}analytics_upkeep();

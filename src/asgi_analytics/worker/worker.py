@@ -17,6 +17,7 @@ from asgi_analytics.errors import ConfigError, SinkError, TransientError
 from asgi_analytics.log import failure, log, log_problem, solved
 from asgi_analytics.sinks.base import Sink
 from asgi_analytics.sinks.upkeep import Upkeep
+from asgi_analytics.worker.callers import Callers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,7 @@ class AnalyticsWorker:
         self.client = checked_client(client)
         self.sink = sink
         self._queue, self._ledger, self._delivery = client._queue, client._ledger, client._delivery
+        self._callers = Callers(sink, client.settings.geoip_database)
         self._wakened = asyncio.Event()
         self._stopping = False
         self._running = False
@@ -189,16 +191,17 @@ class AnalyticsWorker:
         """Write one batch, in parts where time runs out, until it is settled or abandoned."""
         ledger = self._ledger
         batch: list[Any] = ledger.take(WRITE_EVENTS, WRITE_BYTES)
-        place = ledger.write_lines(batch, 0, LINES_AT_ONCE)
-        while place < len(batch) and ledger.in_flight is batch:
-            await asyncio.sleep(0)  # whoever waits for this loop, or for the interpreter, gets a turn
-            place = ledger.write_lines(batch, place, LINES_AT_ONCE)
-        if ledger.in_flight is not batch or not batch:
-            return  # a close gave it up meanwhile, or nothing could be written
+        part = batch
         attempt = 0
+        has_lines = False
         while batch:
-            part = batch[: self._most] if len(batch) > self._most else batch
             try:
+                if not has_lines:
+                    await self._callers.describe(batch)
+                    if not await self._write_lines(batch):
+                        return
+                    has_lines = True
+                part = batch[: self._most] if len(batch) > self._most else batch
                 receipt = await self.sink.write(part)
                 batch = self._settle(batch, len(part), receipt)
                 # Slowly: what was halved a moment ago would run out of time again.
@@ -224,6 +227,15 @@ class AnalyticsWorker:
                 return  # a close gave it up meanwhile, or it waits for the next worker
             self._ledger.report_drops()
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
+
+    async def _write_lines(self, batch: list[Any]) -> bool:
+        """Make the lines of a batch; False if a close gave it up meanwhile, or nothing of it could be written."""
+        ledger = self._ledger
+        place = ledger.write_lines(batch, 0, LINES_AT_ONCE)
+        while place < len(batch) and ledger.in_flight is batch:
+            await asyncio.sleep(0)  # whoever waits for this loop, or for the interpreter, gets a turn
+            place = ledger.write_lines(batch, place, LINES_AT_ONCE)
+        return ledger.in_flight is batch and bool(batch)
 
     def _settle(self, batch: list[Any], written: int, receipt: Receipt) -> list[Any]:
         """Record what became of the events of a batch that were written, its first ones; returns the others."""

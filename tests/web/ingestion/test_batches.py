@@ -191,6 +191,25 @@ async def test_unknown_types_are_stored_and_class_names_taken_for_tags(
     assert json.loads(stored["order_placed"]["context"])["user_key"] == "42"
 
 
+async def test_what_is_told_of_users_reaches_their_traits(service: httpx2.AsyncClient, database: Database) -> None:
+    later = event(event_type="user_identified", user_id=USER, data={"plan": "pro", "role": "admin"})
+    sooner = later | {
+        "event_id": event()["event_id"],
+        "timestamp": (datetime.fromisoformat(later["timestamp"]) - timedelta(hours=1)).isoformat(),
+        "data": {"plan": "free", "team": 7},
+    }
+    for batch in ([later], [sooner], [later, sooner]):
+        assert (await post(service, batch)).json()["received"] == len(batch)
+    [row] = await (await database.connect()).fetch("SELECT * FROM analytics_user_traits")
+    assert json.loads(row["traits"]) == {"plan": "pro", "role": "admin", "team": 7}
+    assert (str(row["user_id"]), row["role"]) == (USER, "admin")
+
+
+async def test_a_dotted_name_is_stored_as_the_tag(service: httpx2.AsyncClient, database: Database) -> None:
+    assert (await post(service, [event(event_type="cart.filled", data={})])).json()["received"] == 1
+    assert [row["event_type"] for row in await rows(database)] == ["cart_filled"]
+
+
 async def test_strict_types_refuse_unknown_ones(database: Database) -> None:
     app = create_ingestion_app(database_url=database.dsn, strict_types=True)
     async with client(app) as http:

@@ -252,6 +252,22 @@ def test_strict_types_refuse_what_is_unknown() -> None:
     assert refused == [(2, "unknown event type", "event_type")]
 
 
+def test_strict_types_know_what_the_package_makes_without_a_class() -> None:
+    named = [at(event_type=name, data={}) for name in ("page_view", "user_identified", "page_engaged")]
+    assert judge(*named, strict_types=True) == ([json.dumps(one).encode() for one in named], [])
+
+
+def test_a_dotted_name_is_taken_for_a_tag() -> None:
+    good, refused = judge(
+        at(event_type="project.created", data={"project_id": TASK, "name": "x"}),
+        at(event_type="cart.filled", data={}),
+        at(event_type="project.created", data={}),
+        at(event_type="Cart.filled", data={}),
+    )
+    assert [json.loads(line)["event_type"] for line in good] == ["project_created", "cart_filled", "Cart.filled"]
+    assert [index for index, _, _ in refused] == [2]
+
+
 def test_a_type_defined_later_is_known_then() -> None:
     validator = Validator(clock=lambda: NOW)
     line = json.dumps(at(event_type="lamp_lit", data={"watts": "many"})).encode()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.context import get_current
 
+from asgi_analytics.instrumentation.page_views import shows_html
 from asgi_analytics.instrumentation.requests.request import CapturedRequest, Exchange
 from asgi_analytics.log import failure, log_problem
 
@@ -40,6 +41,8 @@ def _note_start(request: CapturedRequest, message: Message) -> None:
     request.status = message["status"]
     if message.get("trailers"):
         request.has_trailers = True
+    if request.plan.page_views is not None and request.method == "GET":
+        request.shows_html = shows_html(request.status, message.get("headers") or ())
     # An error handler answers from within its except block: what is raised again is not raised anew.
     if (answering := exception()) is not None:
         request.answering = answering

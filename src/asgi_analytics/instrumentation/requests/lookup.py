@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Where an application keeps the id of a user, most telling first; not an address, and not a display name.
 _USER_FIELDS = ("user_id", "id", "pk", "uuid", "identity", "sub", "username")
+REQUEST_ID = b"x-request-id"
 _MAX_REQUEST_ID = 200
 
 
@@ -76,12 +77,17 @@ def endpoint_of(plan: CapturePlan, scope: Scope, state: Any) -> str | None:
 def request_id_in(scope: Scope) -> str | None:
     """Return the ``X-Request-ID`` that came with the request, if any that can be stored."""
     for name, value in scope.get("headers") or ():
-        if name == b"x-request-id":
-            if not 0 < len(value) <= _MAX_REQUEST_ID:
-                return None
-            text: str = value.decode("latin-1")
-            return text if text.isascii() and text.isprintable() else None
+        if name == REQUEST_ID:
+            return storable_request_id(value)
     return None
+
+
+def storable_request_id(value: bytes) -> str | None:
+    """Return what the header ``X-Request-ID`` says, if it can be stored."""
+    if not 0 < len(value) <= _MAX_REQUEST_ID:
+        return None
+    text = value.decode("latin-1")
+    return text if text.isascii() and text.isprintable() else None
 
 
 def identity_of(user: object) -> UUID | str | int | None:

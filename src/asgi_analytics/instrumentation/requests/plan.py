@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from asgi_analytics.client import AnalyticsClient
+    from asgi_analytics.instrumentation.page_views import PageViews
     from asgi_analytics.instrumentation.requests.framework import Framework
     from asgi_analytics.instrumentation.types import Scope
 
@@ -28,6 +29,7 @@ class CapturePlan:
         session_id: Callable[[Scope], str | None] | None,
         endpoint: Callable[[Scope], str | None] | None,
         capture_errors: bool,
+        page_views: PageViews | None = None,
     ) -> None:
         self.client = client
         self.intake = client.intake
@@ -37,6 +39,7 @@ class CapturePlan:
         self.session_id = session_id
         self.endpoint = endpoint
         self.capture_errors = capture_errors
+        self.page_views = page_views
         self.set_frameworks(())
 
     def set_frameworks(self, frameworks: tuple[Framework, ...]) -> None:

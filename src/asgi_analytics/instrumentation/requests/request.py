@@ -15,7 +15,15 @@ from asgi_analytics.encoding.request_record import RequestRecord
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.exceptions import error_type, unwrapped
 from asgi_analytics.instrumentation.outcomes import request_outcome
-from asgi_analytics.instrumentation.requests.lookup import endpoint_of, request_id_in, session_of, user_of
+from asgi_analytics.instrumentation.page_views import asks_for_page
+from asgi_analytics.instrumentation.requests.lookup import (
+    REQUEST_ID,
+    endpoint_of,
+    request_id_in,
+    session_of,
+    storable_request_id,
+    user_of,
+)
 from asgi_analytics.log import failure, log_problem
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from asgi_analytics.encoding.caller import Caller
     from asgi_analytics.instrumentation.requests.plan import CapturePlan
     from asgi_analytics.instrumentation.types import Message, Receive, Scope, Send
 
@@ -57,6 +66,9 @@ class CapturedRequest(RequestContext):
     broken: BaseException | None = None
     # What the server's send() has raised.
     send_error: OSError | None = None
+    # Whether the response can be a page, if page views are counted; None for a 304 that does not say.
+    shows_html: bool | None = False
+    _caller: Caller | None = None
 
     def __init__(
         self, plan: CapturePlan, scope: Scope, receive: Receive, send: Send, method: str, exchange: Exchange
@@ -158,6 +170,15 @@ class CapturedRequest(RequestContext):
         if self.outer is not None:
             self.outer.endpoint = value
 
+    @property
+    def caller(self) -> Caller | None:
+        """Who sent the request; None unless page views are counted, and for a WebSocket connection."""
+        if self._caller is None and self.plan.page_views is not None and self.scope is not None:
+            if self.method == "WEBSOCKET":
+                return None
+            self._caller = self.plan.page_views.caller(self.scope, dict(self.scope["headers"]), self.plan.intake.now())
+        return self._caller
+
     # -- what the application and the server say to each other
 
     async def send(self, message: Message) -> None:
@@ -211,7 +232,12 @@ class CapturedRequest(RequestContext):
             # Events that are tracked later, in tasks that the request has started, still say who asked.
             self._user_id, self._session_id = user_id, session_id
             if not self.excluded:
-                self.plan.intake.record(self._record(scope, user_id, session_id))
+                # A page's headers are looked at several times, any other request's at most once.
+                headers = None if self.shows_html is False else dict(scope["headers"])
+                record = self._record(scope, user_id, session_id, headers)
+                if headers is not None:
+                    self._record_page_view(scope, headers, record)
+                self.plan.intake.record(record)
         except Exception as error:
             log_problem("finish", "a request was not captured: %s", failure(error))
         finally:
@@ -226,7 +252,13 @@ class CapturedRequest(RequestContext):
                 self.answering = self.broken = self.send_error = None
             self.end()
 
-    def _record(self, scope: Scope, user_id: UUID | str | int | None, session_id: str | None) -> RequestRecord:
+    def _record(
+        self,
+        scope: Scope,
+        user_id: UUID | str | int | None,
+        session_id: str | None,
+        headers: dict[bytes, bytes] | None,
+    ) -> RequestRecord:
         ended = self.ended or perf_counter_ns()
         status = self._exchange.answered(self)
         trace = get_current()
@@ -237,6 +269,9 @@ class CapturedRequest(RequestContext):
         # A UUID and the template of a route are in the usual weight.
         is_usual = (user_id is None or type(user_id) is UUID) and session_id is None and self.plan.endpoint is None
         weight = RECORD_BYTES if is_usual else RECORD_BYTES + extra_weight(user_id, session_id, endpoint)
+        request_id = self._request_id
+        if request_id is None:
+            request_id = request_id_in(scope) if headers is None else storable_request_id(headers.get(REQUEST_ID, b""))
         queries = self.queries
         return RequestRecord(
             self.plan.intake.source,
@@ -245,7 +280,7 @@ class CapturedRequest(RequestContext):
             next_number() if self._number is None else self._number,
             user_id,
             session_id,
-            self._request_id or request_id_in(scope),
+            request_id,
             self.span,
             self.method or "_OTHER",
             endpoint,
@@ -260,6 +295,20 @@ class CapturedRequest(RequestContext):
             None if queries is None else round(queries.duration_ms, 3),
             None if queries is None else queries.repeats,
         )
+
+    def _record_page_view(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> None:
+        """Record that the request has shown a page, if its browser asked for one."""
+        views, intake = self.plan.page_views, self.plan.intake
+        try:
+            if views is None or not asks_for_page(headers, self.shows_html):
+                return
+            caller = self._caller
+            if caller is None:
+                time = request.time if intake.has_own_clock else intake.now()
+                caller = self._caller = views.caller(scope, headers, time)
+            intake.record(views.record(scope, headers, request, caller))
+        except Exception as error:
+            log_problem("page view", "a page view was not captured: %s", failure(error))
 
 
 def captured_request() -> CapturedRequest | None:

@@ -13,6 +13,7 @@ from asgi_analytics.encoding.shape import Shape
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.encoding.values import MAX_DEPTH
 from asgi_analytics.events.base import event_class, event_type_of, event_types
+from asgi_analytics.events.named import NAMED, dotted_tag
 from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.ingestion.elements import depth_exceeds
 from asgi_analytics.web.ingestion.refusal import Invalid, explained
@@ -214,16 +215,19 @@ class Validator:
         if event.timestamp < oldest:
             raise Invalid(f"older than {_span(self.retention)}", "timestamp")
         types = self._known_type(event.event_type)
-        if types is None and self.strict_types:
+        dotted = types is None and dotted_tag(event.event_type)
+        if dotted:  # project.created is project_created
+            event.event_type = dotted
+            types = self._known_type(dotted)
+        if types is None and self.strict_types and event.event_type not in NAMED:
             raise Invalid("unknown event type", "event_type")
         try:
             data = (_decode_object if types is None else types.decode)(event.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise explained(error, "data") from None
-        return self._changed(line, event, types, data)
+        return self._changed(line, event, types, data, changed=bool(dotted))
 
-    def _changed(self, line: bytes, event: _Loose, types: _Known | None, data: Any) -> bytes:
-        changed = False
+    def _changed(self, line: bytes, event: _Loose, types: _Known | None, data: Any, changed: bool) -> bytes:
         if types is not None and event.event_type != types.event_type:
             event.event_type, changed = types.event_type, True
         if types is not None and types.has_user and data.user_id is not msgspec.UNSET:
@@ -251,7 +255,9 @@ class Validator:
     def _exact_type(self, name: str) -> _Known | _Unknown:
         """Return how to check an event of this type that is stored unchanged; raises KeyError if it cannot be."""
         types = self._known_type(name)
-        if types is None and name.strip() and not self.strict_types:
+        if types is None and dotted_tag(name):
+            raise KeyError(name)
+        if types is None and name.strip() and (name in NAMED or not self.strict_types):
             if len(self._known) < _MOST_NAMES:
                 self._known[name] = _UNKNOWN
             return _UNKNOWN
