@@ -55,4 +55,6 @@ GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_migrations T
 GRANT SELECT ON {views} TO {reader};
 -- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
 GRANT SELECT ON analytics_gone_days TO {reader};
+-- What the views of sessions look up in functions, which run with the reader's own rights.
+GRANT SELECT ON analytics_session_parts_filled, analytics_sessions_filled TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};
