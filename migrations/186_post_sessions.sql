@@ -182,46 +182,45 @@ CREATE FUNCTION analytics_fill_sessions(since timestamptz, until timestamptz) RE
 BEGIN
     LOCK TABLE analytics_sessions_filled IN SHARE ROW EXCLUSIVE MODE;
     WITH joined AS MATERIALIZED (
-        SELECT j.replaced, (j.session).* FROM analytics_join_sessions(since, until, false) AS j
+        SELECT j.replaced, j.session, (j.session).key, (j.session).given, (j.session).first_at
+        FROM analytics_join_sessions(since, until, false) AS j
     ),
     gone AS (
         DELETE FROM analytics_sessions_filled AS s
         USING joined AS j
         WHERE j.replaced AND s.key = j.key AND s.given = j.given AND s.first_at = j.first_at
     )
-    INSERT INTO analytics_sessions_filled
-    SELECT
-        j.key, j.given, j.first_at, j.ended_at, j.started_at, j.id, j.user_id, j.visitor, j.event_count, j.page_views,
-        j.visible_ms, j.service, j.environment, j.device_type, j.browser, j.os, j.country, j.city, j.referrer,
-        j.channel, j.utm_source, j.utm_medium, j.utm_campaign, j.landing_page, j.exit_page
-    FROM joined AS j
-    WHERE NOT j.replaced;
+    INSERT INTO analytics_sessions_filled SELECT (j.session).* FROM joined AS j WHERE NOT j.replaced;
 END
 $$;
 
 -- Every session with all that is known of it: the filled ones, but for those that go on, and what is younger.
+--
+-- A bounce is a session of one page view, without any other event, that was looked at for less than 10 seconds.
 CREATE VIEW analytics_session_rows AS
 WITH young AS MATERIALIZED (
-    SELECT j.replaced, (j.session).*
+    SELECT j.replaced, j.session, (j.session).key, (j.session).given, (j.session).first_at
     FROM (SELECT analytics_sessions_filled_until() AS filled_until) AS fills,
         analytics_join_sessions(fills.filled_until, 'infinity', true) AS j
 )
-SELECT s.*
-FROM analytics_sessions_filled AS s
-WHERE s.started_at IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM young AS y
-        WHERE y.replaced AND y.key = s.key AND y.given = s.given AND y.first_at = s.first_at
-    )
-UNION ALL
 SELECT
-    y.key, y.given, y.first_at, y.ended_at, y.started_at, y.id, y.user_id, y.visitor, y.event_count, y.page_views,
-    y.visible_ms, y.service, y.environment, y.device_type, y.browser, y.os, y.country, y.city, y.referrer, y.channel,
-    y.utm_source, y.utm_medium, y.utm_campaign, y.landing_page, y.exit_page
-FROM young AS y
-WHERE NOT y.replaced AND y.started_at IS NOT NULL;
+    s.*,
+    (extract(epoch FROM s.ended_at - s.started_at) * 1000)::float8 AS duration_ms,
+    CASE
+        WHEN s.page_views > 0 THEN s.page_views = 1 AND s.event_count = 1 AND s.visible_ms < 10000
+    END AS is_bounce
+FROM (
+    SELECT f.*
+    FROM analytics_sessions_filled AS f
+    WHERE NOT EXISTS (
+        SELECT FROM young AS y
+        WHERE y.replaced AND y.key = f.key AND y.given = f.given AND y.first_at = f.first_at
+    )
+    UNION ALL
+    SELECT (y.session).* FROM young AS y WHERE NOT y.replaced
+) AS s
+WHERE s.started_at IS NOT NULL;
 
--- A bounce is a session of one page view, without any other event, that was looked at for less than 10 seconds.
 CREATE VIEW analytics_sessions AS
 SELECT
     s.id,
@@ -229,7 +228,7 @@ SELECT
     s.visitor,
     s.started_at,
     s.ended_at,
-    (extract(epoch FROM s.ended_at - s.started_at) * 1000)::float8 AS duration_ms,
+    s.duration_ms,
     s.event_count,
     s.page_views,
     s.device_type,
@@ -244,9 +243,7 @@ SELECT
     s.utm_campaign,
     s.landing_page,
     s.exit_page,
-    CASE
-        WHEN s.page_views > 0 THEN s.page_views = 1 AND s.event_count = 1 AND s.visible_ms < 10000
-    END AS is_bounce
+    s.is_bounce
 FROM analytics_session_rows AS s;
 
 ALTER PROCEDURE analytics_fill(text, timestamptz, timestamptz) RENAME TO analytics_fill_aggregate;

@@ -375,12 +375,10 @@ def analytics_session_parts(events: Sequence[Happened]) -> Rows:
 def analytics_session_rows(events: Sequence[Happened]) -> Rows:
     def row(session: Session) -> dict[str, Any]:
         known = session.row()
-        for derived in ("duration_ms", "is_bounce"):
-            del known[derived]
         columns = (
             "key given first_at ended_at started_at id user_id visitor event_count page_views visible_ms service "
             "environment device_type browser os country city referrer channel utm_source utm_medium utm_campaign "
-            "landing_page exit_page"
+            "landing_page exit_page duration_ms is_bounce"
         )
         known |= {
             "key": session.key,

@@ -1,4 +1,4 @@
-"""Sessions equal an independent computation, in whatever state they are filled, and follow every change of the events."""
+"""Sessions equal an independent computation, however they are filled, and follow every change of the events."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_the_view_has_the_promised_columns(database: Database) -> None:
         " WHERE attrelid = 'analytics_sessions'::regclass AND attnum > 0 ORDER BY attnum"
     )
     assert " ".join(name for name, _ in found) == COLUMNS
-    kinds = dict((name, kind) for name, kind in found)
+    kinds = {name: kind for name, kind in found}
     assert kinds.pop("user_id") == "uuid"
     assert kinds.pop("is_bounce") == "boolean"
     assert kinds.pop("duration_ms") == "double precision"

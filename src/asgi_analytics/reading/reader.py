@@ -19,6 +19,7 @@ from asgi_analytics.reading import (
     overview,
     pipeline,
     queries,
+    sessions,
     tasks,
     users,
 )
@@ -82,6 +83,11 @@ class AnalyticsReader(Source):
     query_events = events.query_events
     query_aggregations = aggregations.query_aggregations
     get_pipeline_health = pipeline.get_pipeline_health
+    query_sessions = sessions.query_sessions
+    get_session = sessions.get_session
+    get_session_summary = sessions.get_session_summary
+    get_session_series = sessions.get_session_series
+    get_session_breakdown = sessions.get_session_breakdown
 
     @classmethod
     def from_url(

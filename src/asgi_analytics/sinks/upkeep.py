@@ -49,5 +49,7 @@ class Upkeep:
                 try:
                     await sink.upkeep()
                 except Exception as error:
-                    log_problem((self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", failure(error))
+                    log_problem(
+                        (self._problem, "upkeep"), "the hourly upkeep failed and is tried again: %s", failure(error)
+                    )
                 await asyncio.sleep(EVERY_SECONDS)
