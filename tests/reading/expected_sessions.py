@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from tests.kit.sessions import CAPTURED, Session, inner, key_of, sessions
+from tests.kit.sessions import CAPTURED, Session, inner, is_measured, key_of, sessions
 from tests.reading.happened import Event
 from tests.schema.expected import average, percentile
 
@@ -94,6 +95,86 @@ def get_session_summary(events: Sequence[Event], asked: Asked) -> Answer:
         len(found), visitors(found), views, bounce_rate(found), average(durations), percentile(durations, 0.5),
         views / len(found) if found else None,
     )  # fmt: skip
+
+
+def list_pages(events: Sequence[Event], asked: Asked, limit: int = 100) -> Answer:
+    views: dict[str, list[Event]] = {}
+    visible: dict[str, list[float]] = {}
+    for event in asked.within(events, "page_view", "page_engaged"):
+        page = event.data.get("page")
+        if page is not None and event.event_type == "page_view":
+            views.setdefault(page, []).append(event)
+        elif page is not None and is_measured(event.data.get("visible_ms")):
+            visible.setdefault(page, []).append(event.data["visible_ms"])
+    mine = [s.row() for s in begun(events, asked)]
+    rows = [
+        (
+            page, len(found), len({inner(e, "visitor") if e.user_id is None else str(e.user_id) for e in found} - {None}),
+            sum(s["landing_page"] == page for s in mine), sum(s["exit_page"] == page for s in mine),
+            average(visible.get(page, [])),
+        )
+        for page, found in views.items()
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (-row[1], row[0]))[:limit]
+
+
+def get_user_activity(events: Sequence[Event], asked: Asked, user_id: UUID) -> Answer:
+    days: dict[date, tuple[list[Event], list[Session]]] = {}
+    for event in asked.within(events):
+        if event.user_id == user_id and event.event_type != "page_engaged":
+            days.setdefault(asked.day(event), ([], []))[0].append(event)
+    for session in begun(events, asked):
+        if session.user_id == user_id:
+            days.setdefault(asked.day(session.events[0]), ([], []))[1].append(session)
+    return [
+        (
+            day, len(begun_then), len(found), float(sum(s.duration_ms for s in begun_then)),
+            min((e.timestamp for e in found), default=None), max((e.timestamp for e in found), default=None),
+            dict(Counter(e.event_type for e in found)),
+        )
+        for day, (found, begun_then) in sorted(days.items())
+    ]  # fmt: skip
+
+
+def _usage(events: list[Event], every: list[Event], label: Any, name: str, whole: list[Event]) -> Answer:
+    """Return one row: of the events of a type in a bucket, given all of the bucket and all of the range."""
+    durations = [e.data["duration_ms"] for e in events if is_measured(e.data.get("duration_ms"))]
+    told = [e.data.get("success") for e in events if isinstance(e.data.get("success"), bool)]
+    stem, _, half = name.rpartition("_")
+    success = average([float(one) for one in told])
+    happened = {e.event_type for e in whole}
+    if not told and half in ("completed", "failed"):
+        counts = Counter(e.event_type for e in every)
+        completed, failed = counts[f"{stem}_completed"], counts[f"{stem}_failed"]
+        if stem in ("task", "payment") or {f"{stem}_completed", f"{stem}_failed"} <= happened:
+            success = completed / (completed + failed)
+    return (
+        name, label, len(events), len({e.user_id for e in events} - {None}), average(durations), success,
+    )  # fmt: skip
+
+
+def tracked(events: Sequence[Event], asked: Asked) -> list[Event]:
+    return [e for e in asked.within(events) if e.event_type not in (*CAPTURED, "page_view", "page_engaged")]
+
+
+def get_feature_usage(events: Sequence[Event], asked: Asked, feature_name: str | None = None) -> Answer:
+    found = tracked(events, asked)
+    rows = []
+    for day in {asked.day(e) for e in found}:
+        every = [e for e in found if asked.day(e) == day]
+        for name in {e.event_type for e in every}:
+            if feature_name in (None, name):
+                rows.append(_usage([e for e in every if e.event_type == name], every, day, name, found))
+    return sorted(rows, key=lambda row: (row[1], -row[2], row[0]))
+
+
+def top_features(events: Sequence[Event], asked: Asked, limit: int = 10) -> Answer:
+    found = tracked(events, asked)
+    rows = [
+        _usage([e for e in found if e.event_type == name], found, asked.start, name, found)
+        for name in {e.event_type for e in found}
+    ]
+    return sorted(rows, key=lambda row: (-row[2], row[0]))[:limit]
 
 
 def labels(asked: Asked, bucket: str) -> list[Any]:

@@ -21,7 +21,11 @@ KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
     "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
 )  # fmt: skip
-REQUIRED = {"get_error_group": {"fingerprint": "f1"}, "get_session": {"id": "s1"}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "get_error_group": {"fingerprint": "f1"},
+    "get_session": {"id": "s1"},
+    "get_user_activity": {"user_id": 1},
+}
 """What cannot be asked without."""
 UNOPENED = AnalyticsReader.from_url("postgresql://localhost/none")
 """Refuses a wrong parameter before it has to be open."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -41,6 +42,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "get_error_group": [{"fingerprint": "f1"}],
     "list_slow_queries": [{}, {"endpoint": "/orders"}],
     "query_events": [{}, {"limit": 7}],
+    "get_user_activity": [{"user_id": UUID(int=3)}],
+    "get_feature_usage": [{}, {"feature_name": "task_failed"}, {"feature_name": "order_placed"}],
+    "top_features": [{}, {"limit": 3}],
     "query_aggregations": [
         {},
         {"aggregation_type": "weekly", "event_category": "system"},

@@ -52,7 +52,7 @@ async def test_the_view_has_the_promised_columns(database: Database) -> None:
         " WHERE attrelid = 'analytics_sessions'::regclass AND attnum > 0 ORDER BY attnum"
     )
     assert " ".join(name for name, _ in found) == COLUMNS
-    kinds = {name: kind for name, kind in found}
+    kinds: dict[str, str] = dict(found)
     assert kinds.pop("user_id") == "uuid"
     assert kinds.pop("is_bounce") == "boolean"
     assert kinds.pop("duration_ms") == "double precision"

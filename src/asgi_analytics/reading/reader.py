@@ -10,13 +10,16 @@ import msgspec
 
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import (
+    activity,
     aggregations,
     consumers,
     errors,
     events,
+    features,
     integrations,
     latency,
     overview,
+    pages,
     pipeline,
     queries,
     sessions,
@@ -88,6 +91,10 @@ class AnalyticsReader(Source):
     get_session_summary = sessions.get_session_summary
     get_session_series = sessions.get_session_series
     get_session_breakdown = sessions.get_session_breakdown
+    list_pages = pages.list_pages
+    get_user_activity = activity.get_user_activity
+    get_feature_usage = features.get_feature_usage
+    top_features = features.top_features
 
     @classmethod
     def from_url(

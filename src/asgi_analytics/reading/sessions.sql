@@ -141,9 +141,16 @@ hits AS (
             coalesce(r.session_id, r.context ->> 'visitor', r.user_id::text) AS key,
             r.session_id IS NOT NULL AS given,
             (r.event_type = 'page_view')::integer AS page_views
-        FROM analytics_events AS r
-        WHERE ((r.timestamp >= $1 AND r.timestamp < $2) OR (r.timestamp >= $3 AND r.timestamp < $4))
-            AND r.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_engaged')
+        FROM (
+            SELECT b.timestamp, b.event_type, b.session_id, b.user_id, b.context
+            FROM analytics_events AS b
+            WHERE b.timestamp >= $1 AND b.timestamp < $2
+            UNION ALL
+            SELECT a.timestamp, a.event_type, a.session_id, a.user_id, a.context
+            FROM analytics_events AS a
+            WHERE a.timestamp >= $3 AND a.timestamp < $4
+        ) AS r
+        WHERE r.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_engaged')
     ) AS e ON e.key = s.key AND e.given = s.given
     WHERE s.first_bucket <> s.last_bucket AND e.timestamp >= s.started_at AND e.timestamp <= s.ended_at
 ),
