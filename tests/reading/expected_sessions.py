@@ -97,6 +97,12 @@ def get_session_summary(events: Sequence[Event], asked: Asked) -> Answer:
     )  # fmt: skip
 
 
+def who(event: Event) -> str | None:
+    """Return who an event is counted for."""
+    found: str | None = inner(event, "visitor") if event.user_id is None else str(event.user_id)
+    return found
+
+
 def list_pages(events: Sequence[Event], asked: Asked, limit: int = 100) -> Answer:
     views: dict[str, list[Event]] = {}
     visible: dict[str, list[float]] = {}
@@ -109,7 +115,7 @@ def list_pages(events: Sequence[Event], asked: Asked, limit: int = 100) -> Answe
     mine = [s.row() for s in begun(events, asked)]
     rows = [
         (
-            page, len(found), len({inner(e, "visitor") if e.user_id is None else str(e.user_id) for e in found} - {None}),
+            page, len(found), len({who(e) for e in found} - {None}),
             sum(s["landing_page"] == page for s in mine), sum(s["exit_page"] == page for s in mine),
             average(visible.get(page, [])),
         )
@@ -139,9 +145,9 @@ def get_user_activity(events: Sequence[Event], asked: Asked, user_id: UUID) -> A
 def _usage(events: list[Event], every: list[Event], label: Any, name: str, whole: list[Event]) -> Answer:
     """Return one row: of the events of a type in a bucket, given all of the bucket and all of the range."""
     durations = [e.data["duration_ms"] for e in events if is_measured(e.data.get("duration_ms"))]
-    told = [e.data.get("success") for e in events if isinstance(e.data.get("success"), bool)]
+    told = [float(e.data["success"]) for e in events if isinstance(e.data.get("success"), bool)]
     stem, _, half = name.rpartition("_")
-    success = average([float(one) for one in told])
+    success = average(told)
     happened = {e.event_type for e in whole}
     if not told and half in ("completed", "failed"):
         counts = Counter(e.event_type for e in every)
