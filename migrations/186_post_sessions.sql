@@ -7,6 +7,8 @@
 --
 -- `first_at` is that of the first part. A session begins at its first event, `started_at`, which is null for a run of
 -- nothing but `page_engaged`: that is no session, and is kept because an event that comes late may make it one.
+--
+-- A bounce is a session of one page view, without any other event, that was looked at for less than 10 seconds.
 CREATE TABLE analytics_sessions_filled (
     key text NOT NULL,
     given boolean NOT NULL,
@@ -32,7 +34,9 @@ CREATE TABLE analytics_sessions_filled (
     utm_medium text,
     utm_campaign text,
     landing_page text,
-    exit_page text
+    exit_page text,
+    duration_ms float8,
+    is_bounce boolean
 );
 
 -- Hashes, because ids and keys may be longer than what fits into an entry of a tree.
@@ -167,7 +171,9 @@ BEGIN
             j.entry[1][1][5],
             j.entry[1][1][6],
             j.entry[1][1][1],
-            j.exit_page
+            j.exit_page,
+            (extract(epoch FROM j.ended_at - j.started_at) * 1000)::float8,
+            CASE WHEN j.page_views > 0 THEN j.page_views = 1 AND j.events = 1 AND coalesce(v.ms, 0) < 10000 END
         )::analytics_sessions_filled
     FROM joined AS j
     LEFT JOIN visible AS v ON v.key = j.key AND v.given = j.given AND v.number = j.number;
@@ -195,31 +201,21 @@ END
 $$;
 
 -- Every session with all that is known of it: the filled ones, but for those that go on, and what is younger.
---
--- A bounce is a session of one page view, without any other event, that was looked at for less than 10 seconds.
 CREATE VIEW analytics_session_rows AS
 WITH young AS MATERIALIZED (
     SELECT j.replaced, j.session, (j.session).key, (j.session).given, (j.session).first_at
     FROM (SELECT analytics_sessions_filled_until() AS filled_until) AS fills,
         analytics_join_sessions(fills.filled_until, 'infinity', true) AS j
 )
-SELECT
-    s.*,
-    (extract(epoch FROM s.ended_at - s.started_at) * 1000)::float8 AS duration_ms,
-    CASE
-        WHEN s.page_views > 0 THEN s.page_views = 1 AND s.event_count = 1 AND s.visible_ms < 10000
-    END AS is_bounce
-FROM (
-    SELECT f.*
-    FROM analytics_sessions_filled AS f
-    WHERE NOT EXISTS (
+SELECT s.*
+FROM analytics_sessions_filled AS s
+WHERE s.started_at IS NOT NULL
+    AND NOT EXISTS (
         SELECT FROM young AS y
-        WHERE y.replaced AND y.key = f.key AND y.given = f.given AND y.first_at = f.first_at
+        WHERE y.replaced AND y.key = s.key AND y.given = s.given AND y.first_at = s.first_at
     )
-    UNION ALL
-    SELECT (y.session).* FROM young AS y WHERE NOT y.replaced
-) AS s
-WHERE s.started_at IS NOT NULL;
+UNION ALL
+SELECT (y.session).* FROM young AS y WHERE NOT y.replaced AND (y.session).started_at IS NOT NULL;
 
 CREATE VIEW analytics_sessions AS
 SELECT
@@ -258,6 +254,24 @@ CREATE TABLE analytics_session_windows (
     noted_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- What a refresh does first: note the days that it must leave alone, and fill what was noted so long ago that nobody can
+-- be at it any more.
+CREATE OR REPLACE FUNCTION analytics_collect() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+    AS $$
+DECLARE
+    noted record;
+BEGIN
+    PERFORM analytics_note_gone_days();
+    FOR noted IN
+        DELETE FROM analytics_session_windows AS w WHERE w.noted_at < now() - INTERVAL '1 hour' RETURNING w.*
+    LOOP
+        PERFORM analytics_fill_sessions(noted.since, noted.until);
+    END LOOP;
+END
+$$;
+
 -- Compute the buckets of a view from `since` up to `until`, both on the edge of one; after the parts of sessions the
 -- sessions too. The name of the schema is written into it for the reason given at analytics_fill_aggregate().
 DO $do$
@@ -283,9 +297,9 @@ BEGIN
     UPDATE %1$I.analytics_session_fills AS f
     SET filled_until = analytics_fill.until
     WHERE f.filled_until < analytics_fill.until;
-    -- Another's note stays until nobody can be at it any more.
+    -- Another may still be at what it noted.
     DELETE FROM %1$I.analytics_session_windows AS w
-    WHERE (w.since = analytics_fill.since AND w.until = analytics_fill.until) OR w.noted_at < now() - INTERVAL '1 hour';
+    WHERE w.since = analytics_fill.since AND w.until = analytics_fill.until;
 END
             $body$,
             current_schema()
