@@ -8,6 +8,8 @@
 -- `first_at` is that of the first part. A session begins at its first event, `started_at`, which is null for a run of
 -- nothing but `page_engaged`: that is no session, and is kept because an event that comes late may make it one.
 --
+-- `who` is a hash of the user, else of the visitor, to count them by: short, and fast to tell apart.
+--
 -- A bounce is a session of one page view, without any other event, that was looked at for less than 10 seconds.
 CREATE TABLE analytics_sessions_filled (
     key text NOT NULL,
@@ -36,7 +38,8 @@ CREATE TABLE analytics_sessions_filled (
     landing_page text,
     exit_page text,
     duration_ms float8,
-    is_bounce boolean
+    is_bounce boolean,
+    who uuid
 );
 
 -- Hashes, because ids and keys may be longer than what fits into an entry of a tree.
@@ -173,7 +176,8 @@ BEGIN
             j.entry[1][1][1],
             j.exit_page,
             (extract(epoch FROM j.ended_at - j.started_at) * 1000)::float8,
-            CASE WHEN j.page_views > 0 THEN j.page_views = 1 AND j.events = 1 AND coalesce(v.ms, 0) < 10000 END
+            CASE WHEN j.page_views > 0 THEN j.page_views = 1 AND j.events = 1 AND coalesce(v.ms, 0) < 10000 END,
+            md5(coalesce(j.user_id::text, j.visitor))::uuid
         )::analytics_sessions_filled
     FROM joined AS j
     LEFT JOIN visible AS v ON v.key = j.key AND v.given = j.given AND v.number = j.number;
@@ -254,8 +258,8 @@ CREATE TABLE analytics_session_windows (
     noted_at timestamptz NOT NULL DEFAULT now()
 );
 
--- What a refresh does first: note the days that it must leave alone, and fill what was noted so long ago that nobody can
--- be at it any more.
+-- What a refresh does first: note the days that it must leave alone, and fill what was noted so long ago that nobody
+-- can be at it any more.
 CREATE OR REPLACE FUNCTION analytics_collect() RETURNS void
     LANGUAGE plpgsql
     SET search_path FROM CURRENT

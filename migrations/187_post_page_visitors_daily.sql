@@ -1,8 +1,8 @@
 -- Aggregate page views by day, service, page and who they are counted for, for the distinct visitors of each page
 
--- Who: a hash of the user, else of the visitor, since it is only counted, and numbers are fast to tell apart; null for
--- who is counted and not followed. `measured` counts how often a page told for how long it was visible. Distinct
--- visitors of a longer range are counted over all of it.
+-- Who: a hash of the user, else of the visitor, to count them by; null for who is counted and not followed. `measured`
+-- counts how often a page told for how long it was visible. Distinct visitors of a longer range are counted over all of
+-- it.
 
 -- timescaledb
 
@@ -12,7 +12,7 @@ SELECT
     time_bucket('1 day', timestamp) AS day,
     service,
     data ->> 'page' AS page,
-    hashtextextended(coalesce(user_id::text, context ->> 'visitor'), 0) AS who,
+    md5(coalesce(user_id::text, context ->> 'visitor'))::uuid AS who,
     count(*) FILTER (WHERE event_type = 'page_view') AS page_views,
     count(analytics_amount(data -> 'visible_ms')) FILTER (WHERE event_type = 'page_engaged') AS measured,
     sum(analytics_amount(data -> 'visible_ms')) FILTER (WHERE event_type = 'page_engaged') AS visible_ms
@@ -29,7 +29,7 @@ CREATE FUNCTION analytics_page_visitors_daily_live(since timestamptz, until time
     day timestamptz,
     service text,
     page text,
-    who bigint,
+    who uuid,
     page_views bigint,
     measured bigint,
     visible_ms float8
@@ -40,7 +40,7 @@ CREATE FUNCTION analytics_page_visitors_daily_live(since timestamptz, until time
         analytics_bucket('1 day', timestamp) AS day,
         service,
         data ->> 'page' AS page,
-        hashtextextended(coalesce(user_id::text, context ->> 'visitor'), 0) AS who,
+        md5(coalesce(user_id::text, context ->> 'visitor'))::uuid AS who,
         count(*) FILTER (WHERE event_type = 'page_view') AS page_views,
         count(analytics_amount(data -> 'visible_ms')) FILTER (WHERE event_type = 'page_engaged') AS measured,
         sum(analytics_amount(data -> 'visible_ms')) FILTER (WHERE event_type = 'page_engaged') AS visible_ms

@@ -32,6 +32,10 @@ def key_of(event: Any) -> tuple[str | None, bool]:
     return (None if event.user_id is None else str(event.user_id)), False
 
 
+def hash_of(text: str | None) -> UUID | None:
+    return None if text is None else UUID(hashlib.md5(text.encode()).hexdigest())
+
+
 def is_measured(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= 1e100
 
@@ -57,7 +61,7 @@ class Session:
             return self.key
         epoch = (self.started_at - datetime.fromtimestamp(0, self.started_at.tzinfo)) // timedelta(microseconds=1)
         text = f"{self.key} {epoch // 1_000_000}.{epoch % 1_000_000:06}"
-        return str(UUID(hashlib.md5(text.encode()).hexdigest()))
+        return str(hash_of(text))
 
     @property
     def views(self) -> list[Any]:

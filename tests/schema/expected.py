@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.kit.sessions import CAPTURED, Session, key_of, sessions
+from tests.kit.sessions import CAPTURED, Session, hash_of, inner, key_of, sessions
 from tests.schema.happenings import Happened, in_order
 
 Rows = list[dict[str, Any]]
@@ -348,9 +348,26 @@ def analytics_things_daily(events: Sequence[Happened]) -> Rows:
 
 
 def analytics_page_visitors_daily(events: Sequence[Happened]) -> Rows:
-    """Return nothing: nobody views a page here. The test of `list_pages` compares it."""
-    assert not count(events, "page_view", "page_engaged")
-    return []
+    def key(event: Happened) -> tuple[Any, ...]:
+        who = inner(event, "visitor") if event.user_id is None else str(event.user_id)
+        return day_of(event), event.service, event.data["page"], hash_of(who)
+
+    known = [e for e in events if e.event_type in ("page_view", "page_engaged") and e.data.get("page") is not None]
+    rows = []
+    for (day, service, page, who), group in grouped(known, key).items():
+        visible = amounts((e for e in group if e.event_type == "page_engaged"), "visible_ms")
+        rows.append(
+            {
+                "day": day,
+                "service": service,
+                "page": page,
+                "who": who,
+                "page_views": count(group, "page_view"),
+                "measured": len(visible),
+                "visible_ms": total(visible),
+            }
+        )
+    return rows
 
 
 def analytics_session_parts(events: Sequence[Happened]) -> Rows:
@@ -384,7 +401,7 @@ def analytics_session_rows(events: Sequence[Happened]) -> Rows:
         columns = (
             "key given first_at ended_at started_at id user_id visitor event_count page_views visible_ms service "
             "environment device_type browser os country city referrer channel utm_source utm_medium utm_campaign "
-            "landing_page exit_page duration_ms is_bounce"
+            "landing_page exit_page duration_ms is_bounce who"
         )
         known |= {
             "key": session.key,
@@ -393,6 +410,7 @@ def analytics_session_rows(events: Sequence[Happened]) -> Rows:
             "visible_ms": session.visible_ms,
             "service": session.service,
             "environment": session.environment,
+            "who": hash_of(session.who),
         }
         return {column: known[column] for column in columns.split()}
 

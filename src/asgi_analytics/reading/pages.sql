@@ -13,7 +13,7 @@ WITH hits AS (
         UNION ALL
         SELECT
             e.data ->> 'page',
-            hashtextextended(coalesce(e.user_id::text, e.context ->> 'visitor'), 0),
+            md5(coalesce(e.user_id::text, e.context ->> 'visitor'))::uuid,
             (e.event_type = 'page_view')::integer,
             (e.event_type = 'page_engaged' AND analytics_amount(e.data -> 'visible_ms') IS NOT NULL)::integer,
             CASE WHEN e.event_type = 'page_engaged' THEN analytics_amount(e.data -> 'visible_ms') END

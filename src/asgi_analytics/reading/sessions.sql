@@ -93,7 +93,7 @@ LIMIT $6;
 -- summary --
 -- Sum up the sessions that began in a range. $1 and $2 are the range, $3 is the service, $4 the environment.
 WITH sessions AS MATERIALIZED (
-    SELECT coalesce(s.user_id::text, s.visitor) AS who, s.page_views, s.is_bounce, s.duration_ms
+    SELECT s.who, s.page_views, s.is_bounce, s.duration_ms
     FROM analytics_session_rows AS s
     WHERE s.started_at >= $1 AND s.started_at < $2
         AND ($3::text IS NULL OR s.service = $3)
@@ -117,7 +117,7 @@ FROM sessions AS s;
 -- where a bucket is not made of whole half hours.
 WITH sessions AS MATERIALIZED (
     SELECT
-        s.key, s.given, s.first_at, s.started_at, s.ended_at, s.page_views, coalesce(s.user_id::text, s.visitor) AS who,
+        s.key, s.given, s.first_at, s.started_at, s.ended_at, s.page_views, s.who,
         width_bucket(s.started_at, $5::timestamptz[]) AS first_bucket,
         width_bucket(s.ended_at, $5::timestamptz[]) AS last_bucket
     FROM analytics_session_rows AS s
@@ -155,9 +155,9 @@ hits AS (
     WHERE s.first_bucket <> s.last_bucket AND e.timestamp >= s.started_at AND e.timestamp <= s.ended_at
 ),
 visits AS (
-    SELECT h.bucket, min(h.who) AS who, sum(h.page_views) AS page_views
+    SELECT h.bucket, h.who, sum(h.page_views) AS page_views
     FROM hits AS h
-    GROUP BY h.bucket, h.key, h.given, h.first_at
+    GROUP BY h.bucket, h.key, h.given, h.first_at, h.who
     UNION ALL
     SELECT s.first_bucket, s.who, s.page_views FROM sessions AS s WHERE s.first_bucket = s.last_bucket
 ),
@@ -196,7 +196,7 @@ WITH sessions AS MATERIALIZED (
             WHEN 'device_type' THEN s.device_type
             WHEN 'country' THEN s.country
         END AS value,
-        coalesce(s.user_id::text, s.visitor) AS who,
+        s.who,
         s.is_bounce,
         s.duration_ms
     FROM analytics_session_rows AS s
