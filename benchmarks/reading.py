@@ -49,7 +49,7 @@ SELECT
     kind,
     CASE WHEN i % 5 = 0 THEN 'billing' ELSE 'shop' END,
     CASE WHEN i % 6 = 0 THEN NULL ELSE ('00000000-0000-7000-8000-' || lpad(usr::text, 12, '0'))::uuid END,
-    's' || i / 30,
+    CASE WHEN i / 30 % 4 = 0 THEN 's' || i / 30 END,
     CASE kind
         WHEN 'api_request' THEN jsonb_build_object(
             'method', CASE WHEN endpoint % 3 = 0 THEN 'POST' ELSE 'GET' END,
@@ -66,7 +66,9 @@ SELECT
         WHEN 'application_error' THEN jsonb_build_object(
             'error_type', 'ValueError', 'error_message', 'bad value ' || i % 1000, 'fingerprint', md5((i % 40)::text),
             'handled', false, 'stack', '[{"file": "shop/orders.py", "line": 12, "function": "buy"}]'::jsonb)
-        WHEN 'page_viewed' THEN jsonb_build_object('path', '/page' || endpoint, 'referrer', 'example.com')
+        WHEN 'page_view' THEN jsonb_build_object(
+            'page', '/page' || endpoint, 'referrer', 'site' || i / 30 % 300 || '.example', 'channel', 'referral',
+            'utm_source', 'letter' || i / 30 % 20)
         ELSE jsonb_build_object(
             'task_id', gen_random_uuid(), 'duration_ms', round((r * 90000)::numeric, 1), 'exit_code', 0,
             'success', r > 0.1, 'provider', 'provider' || i % 5, 'integration_id', md5((i % 3000)::text)::uuid,
@@ -74,7 +76,10 @@ SELECT
     END,
     jsonb_build_object(
         'trace_id', md5((i / 4)::text), 'span_id', left(md5(i::text), 16), 'request_id', md5((i / 4 + 1e9)::text),
-        'hostname', 'web-' || i % 4, 'environment', CASE WHEN i % 7 = 0 THEN 'staging' ELSE 'production' END)
+        'hostname', 'web-' || i % 4, 'environment', CASE WHEN i % 7 = 0 THEN 'staging' ELSE 'production' END,
+        'visitor', md5(usr::text),
+        'device', jsonb_build_object('device_type', 'desktop', 'browser', 'browser' || usr % 5, 'os', 'Linux'),
+        'geo', jsonb_build_object('country', 'C' || usr % 90))
 FROM (
     SELECT i, random() AS r, (power(random(), 2) * 60)::int AS endpoint,
         (power(abs(hashint8(i / 30)) / 2147483648.0, 3) * 36000)::int AS usr, random() AS which
@@ -84,7 +89,7 @@ CROSS JOIN LATERAL (
     SELECT CASE
         WHEN which < 0.29 THEN 'api_request'
         WHEN which < 0.55 THEN 'database_query'
-        WHEN which < 0.72 THEN 'page_viewed'
+        WHEN which < 0.72 THEN 'page_view'
         WHEN which < 0.722 THEN 'application_error'
         ELSE (ARRAY[
             'task_created', 'task_started', 'task_completed', 'task_failed', 'auth_login_attempt', 'auth_token_refresh',
@@ -134,6 +139,21 @@ QUESTIONS: list[tuple[str, dict[str, Any], int]] = [
     ("query_aggregations", {"aggregation_type": "weekly", "event_category": "transaction"}, AGGREGATES),
     ("query_aggregations", {"aggregation_type": "hourly", "event_type": "order_placed"}, RAW),
     ("get_pipeline_health", {}, RAW),
+    ("query_sessions", {}, RAW),
+    ("query_sessions", {"user_id": "00000000-0000-7000-8000-000000035990"}, RAW),
+    ("query_sessions", {"landing_page": "/page7", "limit": 1000}, RAW),
+    ("get_session", {"id": ""}, RAW),
+    ("get_session_summary", {}, RAW),
+    ("get_session_series", {}, RAW),
+    ("get_session_series", {"bucket": "hour", "days": 7, "timezone": "Asia/Kolkata"}, RAW),
+    ("get_session_breakdown", {}, RAW),
+    ("get_session_breakdown", {"by": "referrer", "limit": 10}, RAW),
+    ("get_session_breakdown", {"by": "browser", "service": "shop"}, RAW),
+    ("list_pages", {}, RAW),
+    ("get_user_activity", {"user_id": "00000000-0000-7000-8000-000000035990"}, RAW),
+    ("get_feature_usage", {"feature_name": "order_placed"}, AGGREGATES),
+    ("get_feature_usage", {}, RAW),
+    ("top_features", {}, RAW),
 ]
 
 
@@ -161,6 +181,8 @@ async def looked_up(reader: AnalyticsReader, given: dict[str, Any]) -> dict[str,
         arguments["start"] = today - timedelta(days=arguments.pop("days"))
     if "fingerprint" in given:
         arguments["fingerprint"] = (await reader.list_error_groups(limit=1))[0].fingerprint
+    if "id" in given:
+        arguments["id"] = (await reader.query_sessions(limit=1, end=today - timedelta(days=20))).sessions[0].id
     if "cursor" in given:
         arguments["cursor"] = (await reader.query_events(limit=1, end=today - timedelta(days=20))).next
     return arguments

@@ -131,7 +131,7 @@ BEGIN
     IF since < now() - analytics_raw_retention() THEN
         first := greatest(since, analytics_refreshable_from());
     END IF;
-    SELECT f.* INTO STRICT fills FROM analytics_fills AS f WHERE f.view_name = analytics_fill.view_name;
+    SELECT f.* INTO STRICT fills FROM analytics_fills AS f WHERE f.view_name = $1;
     DELETE FROM analytics_stale AS s
     WHERE s.view_name = fills.view_name AND s.bucket >= since AND s.bucket < until;
     EXECUTE format(

@@ -7,8 +7,31 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, NamedTuple
 
+from tests.reading.expected_sessions import (
+    get_feature_usage,
+    get_session,
+    get_session_breakdown,
+    get_session_series,
+    get_session_summary,
+    get_user_activity,
+    list_pages,
+    query_sessions,
+    top_features,
+)
 from tests.reading.happened import Event
 from tests.schema.expected import amount, average, percentile
+
+__all__ = [
+    "get_feature_usage",
+    "get_session",
+    "get_session_breakdown",
+    "get_session_series",
+    "get_session_summary",
+    "get_user_activity",
+    "list_pages",
+    "query_sessions",
+    "top_features",
+]
 
 DAY = timedelta(days=1)
 Answer = Any

@@ -19,7 +19,14 @@ DAY = timedelta(days=1)
 EVIL = ("'; DROP TABLE analytics_events; --", '"%\\$1{}\n🦋', "a\0b\ud800", "x" * 2000)
 KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
+    "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
 )  # fmt: skip
+REQUIRED: dict[str, dict[str, Any]] = {
+    "get_error_group": {"fingerprint": "f1"},
+    "get_session": {"id": "s1"},
+    "get_user_activity": {"user_id": 1},
+}
+"""What cannot be asked without."""
 UNOPENED = AnalyticsReader.from_url("postgresql://localhost/none")
 """Refuses a wrong parameter before it has to be open."""
 
@@ -38,7 +45,7 @@ async def test_no_text_is_ever_sql(database: Database, reader: AnalyticsReader) 
     await insert(await database.connect(), random_events(Random(1), 200, now - DAY, now))
     asked = 0
     for name, parameter in texts():
-        given: dict[str, Any] = {"fingerprint": "f1"} if name == "get_error_group" else {}
+        given: dict[str, Any] = dict(REQUIRED.get(name, {}))
         if parameter == "entity_id":
             given["entity_type"] = "task"
         for evil in EVIL:
@@ -46,7 +53,7 @@ async def test_no_text_is_ever_sql(database: Database, reader: AnalyticsReader) 
             try:
                 answer = await getattr(reader, name)(**{**given, parameter: value})
             except InvalidQuery as exc:
-                if name != "get_error_group":
+                if name not in REQUIRED:
                     assert parameter in ("timezone", "cursor", "entity_type"), (name, parameter, evil)
                     assert exc.field == parameter
             else:
@@ -65,7 +72,7 @@ async def test_text_is_looked_for_as_it_is_stored(database: Database, reader: An
 
 @pytest.mark.parametrize("name", QUESTIONS)
 async def test_the_environment_is_refused_with_the_reason_where_only_aggregates_answer(name: str) -> None:
-    arguments = {"fingerprint": "f1"} if name == "get_error_group" else {}
+    arguments = REQUIRED.get(name, {})
     if name in KNOWS_ENVIRONMENT:
         assert "environment" in QUESTIONS[name].signature.parameters
         return
@@ -79,7 +86,7 @@ async def test_the_environment_is_refused_with_the_reason_where_only_aggregates_
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_question_about_a_range_takes_the_same_parameters(name: str) -> None:
     parameters = QUESTIONS[name].signature.parameters
-    if name in ("get_overview_stats", "get_pipeline_health"):
+    if name in ("get_overview_stats", "get_pipeline_health", "get_session"):
         assert "start" not in parameters
         return
     for common in ("start", "end", "timezone", "service"):
@@ -99,6 +106,11 @@ def test_every_question_about_a_range_takes_the_same_parameters(name: str) -> No
         ("get_apdex", {"threshold_ms": float("nan")}, "threshold_ms"),
         ("get_apdex", {"threshold_ms": "500"}, "threshold_ms"),
         ("get_error_group", {"fingerprint": None}, "fingerprint"),
+        ("get_session_series", {"bucket": "minute"}, "bucket"),
+        ("get_session_breakdown", {"by": "user_id"}, "by"),
+        ("get_session_breakdown", {"limit": 1001}, "limit"),
+        ("query_sessions", {"is_bounce": 1}, "is_bounce"),
+        ("query_sessions", {"cursor": "not a cursor"}, "cursor"),
         ("query_aggregations", {"aggregation_type": "monthly"}, "aggregation_type"),
         ("query_aggregations", {"event_category": "captured"}, "event_category"),
         ("get_daily_active_users", {"start": "2026-11-01"}, "start"),

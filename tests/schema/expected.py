@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.kit.sessions import CAPTURED, Session, hash_of, inner, key_of, sessions
 from tests.schema.happenings import Happened, in_order
 
 Rows = list[dict[str, Any]]
@@ -26,6 +27,10 @@ def hour_of(event: Happened) -> datetime:
 
 def quarter_of(event: Happened) -> datetime:
     return hour_of(event) + timedelta(minutes=event.timestamp.minute // 15 * 15)
+
+
+def half_hour_of(event: Happened) -> datetime:
+    return hour_of(event) + timedelta(minutes=event.timestamp.minute // 30 * 30)
 
 
 def amount(value: Any) -> float | None:
@@ -443,6 +448,80 @@ def analytics_things_daily(events: Sequence[Happened]) -> Rows:
         {"day": day, "service": service, "event_type": event_type, "thing_id": thing_id, "events": len(group)}
         for (day, service, event_type, thing_id), group in grouped(known, key).items()
     ]
+
+
+def analytics_page_visitors_daily(events: Sequence[Happened]) -> Rows:
+    def key(event: Happened) -> tuple[Any, ...]:
+        who = inner(event, "visitor") if event.user_id is None else str(event.user_id)
+        return day_of(event), event.service, event.data["page"], hash_of(who)
+
+    known = [e for e in events if e.event_type in ("page_view", "page_engaged") and e.data.get("page") is not None]
+    rows = []
+    for (day, service, page, who), group in grouped(known, key).items():
+        visible = amounts((e for e in group if e.event_type == "page_engaged"), "visible_ms")
+        rows.append(
+            {
+                "day": day,
+                "service": service,
+                "page": page,
+                "who": who,
+                "page_views": count(group, "page_view"),
+                "measured": len(visible),
+                "visible_ms": total(visible),
+            }
+        )
+    return rows
+
+
+def analytics_session_parts(events: Sequence[Happened]) -> Rows:
+    """Return the parts of the sessions of these events, whose only key is the user, and which have no page views."""
+    known = [e for e in events if key_of(e)[0] is not None and e.event_type not in CAPTURED]
+    rows = []
+    for (bucket, key, given), part in grouped(known, lambda e: (half_hour_of(e), *key_of(e))).items():
+        part.sort(key=lambda e: (e.timestamp, e.id))
+        rows.append(
+            {
+                "bucket": bucket,
+                "key": key,
+                "given": given,
+                "first_at": part[0].timestamp,
+                "last_at": part[-1].timestamp,
+                "started_at": part[0].timestamp,
+                "events": len(part),
+                "page_views": 0,
+                "user_id": part[-1].user_id,
+                "visitor": None,
+                "origin": [[part[0].service, None]],
+                **dict.fromkeys(("client", "entry", "exit_page", "engaged_at", "engaged_ms")),
+            }
+        )
+    return rows
+
+
+def analytics_session_rows(events: Sequence[Happened]) -> Rows:
+    def row(session: Session) -> dict[str, Any]:
+        known = session.row()
+        columns = (
+            "key given first_at ended_at started_at id user_id visitor event_count page_views visible_ms service "
+            "environment device_type browser os country city referrer channel utm_source utm_medium utm_campaign "
+            "landing_page exit_page duration_ms is_bounce who"
+        )
+        known |= {
+            "key": session.key,
+            "given": session.given,
+            "first_at": session.started_at,
+            "visible_ms": session.visible_ms,
+            "service": session.service,
+            "environment": session.environment,
+            "who": hash_of(session.who),
+        }
+        return {column: known[column] for column in columns.split()}
+
+    return [row(session) for session in sessions(events)]
+
+
+def analytics_sessions(events: Sequence[Happened]) -> Rows:
+    return [session.row() for session in sessions(events)]
 
 
 FUNCTIONS: dict[str, Callable[[Sequence[Happened]], Rows]] = {

@@ -146,7 +146,7 @@ async def views(connection: asyncpg.Connection) -> list[str]:
     sql = (
         "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%'"
-        " AND c.relname NOT LIKE '%\\_filled' ORDER BY c.relname"
+        r" AND c.relname NOT LIKE '%\_filled' ORDER BY c.relname"  # what is stored of a view is none
     )
     return [str(row["relname"]) for row in await connection.fetch(sql)]
 

@@ -49,6 +49,9 @@ async def test_a_user_who_is_deleted_day_by_day_leaves_no_trace_in_any_view(data
         "analytics_user_days",
         "analytics_user_quarters",
         "analytics_user_types_daily",
+        "analytics_session_parts_filled",
+        "analytics_sessions_filled",
+        "analytics_sessions",
     ):
         assert not await connection.fetchval(f"SELECT count(*) FROM {relation} WHERE user_id = $1", user)
 

@@ -89,7 +89,7 @@ async def query_events(
     async with source.snapshot() as snapshot:
         rows = await snapshot.records(SQL["page"], *filters, *after, limit + 1)
         [(total,)] = await snapshot.records(SQL["total"], *filters)
-    events = [_event(*row) for row in rows[:limit]]
+    events = [event_of(*row) for row in rows[:limit]]
     has_more = len(rows) > limit
     return Events(
         events=events,
@@ -100,7 +100,7 @@ async def query_events(
     )
 
 
-def _event(
+def event_of(
     event_id: Any,
     event_type: str,
     timestamp: datetime,
@@ -110,6 +110,7 @@ def _event(
     session_id: str | None,
     context: str | None,
 ) -> EnrichedEvent:
+    """Return the event of a row: what was written by hand may have anything for data and context."""
     fields = msgspec.json.decode(data)
     known = msgspec.json.decode(context) if context is not None else None
     return EnrichedEvent(

@@ -20,6 +20,7 @@ Step = Literal["hour", "day", "week", "month"]
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+HALF_HOUR = timedelta(minutes=30)
 QUARTER = timedelta(minutes=15)
 
 MICROSECOND = timedelta(microseconds=1)

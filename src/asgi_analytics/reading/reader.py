@@ -10,15 +10,19 @@ import msgspec
 
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import (
+    activity,
     aggregations,
     consumers,
     errors,
     events,
+    features,
     integrations,
     latency,
     overview,
+    pages,
     pipeline,
     queries,
+    sessions,
     tasks,
     users,
 )
@@ -82,6 +86,15 @@ class AnalyticsReader(Source):
     query_events = events.query_events
     query_aggregations = aggregations.query_aggregations
     get_pipeline_health = pipeline.get_pipeline_health
+    query_sessions = sessions.query_sessions
+    get_session = sessions.get_session
+    get_session_summary = sessions.get_session_summary
+    get_session_series = sessions.get_session_series
+    get_session_breakdown = sessions.get_session_breakdown
+    list_pages = pages.list_pages
+    get_user_activity = activity.get_user_activity
+    get_feature_usage = features.get_feature_usage
+    top_features = features.top_features
 
     @classmethod
     def from_url(

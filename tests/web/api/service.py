@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
+from uuid import UUID
 
 import httpx2
 from starlette.applications import Starlette
 
+from asgi_analytics.reading import Question
 from tests.kit.databases import Database
 from tests.reading.happened import insert, random_events
 from tests.web.ingestion import service
 from tests.web.ingestion.service import client
 
-__all__ = ["Process", "asking", "fill", "locked", "opened"]
+__all__ = ["Process", "asking", "fill", "in_path", "locked", "opened"]
+
+IN_PATHS = {"fingerprint": "f1", "id": "s1", "user_id": str(UUID(int=3))}
+"""What the events of `fill` have of each parameter that a path holds."""
 
 ASKING = """
 SELECT count(*) FROM pg_stat_activity
@@ -34,6 +40,11 @@ async def opened(app: Starlette) -> AsyncIterator[httpx2.AsyncClient]:
     """Give a client of an application whose lifespan runs."""
     async with app.router.lifespan_context(app), client(app) as http:
         yield http
+
+
+def in_path(question: Question) -> dict[str, str]:
+    """Return arguments for what stands in braces in the path of a question."""
+    return {name: IN_PATHS[name] for name in re.findall(r"\{(\w+)\}", question.path)}
 
 
 async def fill(database: Database, number: int = 300) -> None:

@@ -20,7 +20,7 @@ from asgi_analytics.web.api.endpoints import QuestionEndpoint
 from asgi_analytics.web.api.formats import MEDIA_TYPES, Rows
 from asgi_analytics.web.api.parameters import Asked
 from tests.kit.databases import Database
-from tests.web.api.service import Process, fill, opened
+from tests.web.api.service import Process, fill, in_path, opened
 
 MANY, LONG = 50_000, 12_000
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -50,9 +50,9 @@ async def test_csv_and_ndjson_hold_the_rows_of_the_json(database: Database, app:
     async with opened(app) as http:
         await app.state.api.open()
         for question in QUESTIONS.values():
-            path = question.path.format(fingerprint="f1")
+            arguments = in_path(question)
+            path = question.path.format(**arguments)
             rows = Rows(question)
-            arguments = {"fingerprint": "f1"} if "{" in question.path else {}
             results = (await app.state.api.reader.answer(question.name, **arguments)).results
             everything = "limit" not in question.signature.parameters
             by_csv = await http.get(path, params={"format": "csv"})

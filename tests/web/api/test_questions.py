@@ -15,7 +15,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from asgi_analytics.web.api import create_api_app
 from asgi_analytics.web.api.endpoints import PREFIX
 from tests.kit.databases import Database
-from tests.web.api.service import fill, opened
+from tests.web.api.service import fill, in_path, opened
 from tests.web.ingestion.service import client
 
 BARE = {
@@ -24,7 +24,8 @@ BARE = {
 }  # fmt: skip
 WITH_META = {
     "/api/consumers", "/api/apdex", "/errors", "/errors/{fingerprint}", "/queries/slow", "/queries/repeated", "/events",
-    "/aggregations", "/pipeline",
+    "/aggregations", "/pipeline", "/sessions", "/sessions/{id}", "/sessions/summary", "/sessions/series",
+    "/sessions/breakdown", "/pages", "/users/{user_id}/activity", "/features", "/features/top",
 }  # fmt: skip
 
 
@@ -47,7 +48,7 @@ async def test_every_route_answers_what_the_function_of_the_reader_answers(datab
     reader = app.state.api.reader
     async with opened(app) as http:
         for name, question in QUESTIONS.items():
-            arguments = {"fingerprint": "f1"} if "{" in question.path else {}
+            arguments = in_path(question)
             path = question.path.format(**arguments)
             for url in (path, PREFIX + path):
                 answer = await http.get(url)

@@ -13,7 +13,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from asgi_analytics.web.api import create_api_app
 from asgi_analytics.web.api.parameters import MOST_BYTES, MOST_PARAMETERS, Parameters
 from tests.kit.databases import Database
-from tests.web.api.service import fill, opened
+from tests.web.api.service import fill, in_path, opened
 from tests.web.ingestion.service import client
 
 NOWHERE = "postgresql://app:s3cret@127.0.0.1:1/shop"
@@ -139,8 +139,10 @@ async def test_no_text_in_any_parameter_is_more_than_a_text(database: Database, 
                 for text in EVIL:
                     if parameter.in_path and text in ("..", "../../etc", "\x00"):
                         continue  # another path, or not a URL
-                    fingerprint = quote(text, safe="") if parameter.in_path else "f1"
-                    url = question.path.format(fingerprint=fingerprint)
+                    arguments = in_path(question)
+                    if parameter.in_path:
+                        arguments[name] = quote(text, safe="")
+                    url = question.path.format(**arguments)
                     params = {} if parameter.in_path else {name: text}
                     answer = await http.get(url, params=params)
                     assert answer.status_code in (200, 422), (url, name, text, answer.text)

@@ -1,0 +1,99 @@
+-- Features: how often each type of event was tracked, by quarter hours of types and days of users, and raw rows for
+-- what is not a whole day of UTC.
+
+-- usage --
+-- Count the events and the distinct users of each feature by bucket, the oldest first and the most used first. $1 to $4
+-- are the bounds of the three parts, $5 the edges of the buckets, $6 is the service, $7 the features to list and $8
+-- those to look at, both null for all; $9 are the names whose success two types tell, …_completed and …_failed, also
+-- where one of them did not happen; $10 is the greatest number of rows.
+WITH raw AS MATERIALIZED (
+    SELECT r.timestamp, r.event_type, r.user_id, r.data
+    FROM analytics_events AS r
+    WHERE r.timestamp >= $1 AND r.timestamp < $2
+        AND ($6::text IS NULL OR r.service = $6) AND ($8::text[] IS NULL OR r.event_type = ANY ($8))
+        AND r.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_view', 'page_engaged')
+    UNION ALL
+    SELECT r.timestamp, r.event_type, r.user_id, r.data
+    FROM analytics_events AS r
+    WHERE r.timestamp >= $3 AND r.timestamp < $4
+        AND ($6::text IS NULL OR r.service = $6) AND ($8::text[] IS NULL OR r.event_type = ANY ($8))
+        AND r.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_view', 'page_engaged')
+),
+hits AS (
+    SELECT
+        width_bucket(h.at, $5::timestamptz[]) AS bucket,
+        h.event_type,
+        sum(h.events) AS events,
+        sum(h.measured) AS measured,
+        sum(h.duration_ms) AS duration_ms,
+        sum(h.succeeded) AS succeeded,
+        sum(h.failed) AS failed
+    FROM (
+        SELECT q.quarter AS at, q.event_type, q.events, q.measured, q.duration_ms, q.succeeded, q.failed
+        FROM analytics_type_quarters AS q
+        WHERE q.quarter >= $2 AND q.quarter < $3 AND ($6::text IS NULL OR q.service = $6)
+            AND ($8::text[] IS NULL OR q.event_type = ANY ($8))
+            AND q.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_view', 'page_engaged')
+        UNION ALL
+        SELECT
+            e.timestamp, e.event_type, 1, (e.duration_ms IS NOT NULL)::integer, e.duration_ms,
+            (e.success = 'true')::integer, (e.success = 'false')::integer
+        FROM (
+            SELECT
+                r.timestamp, r.event_type, analytics_amount(r.data -> 'duration_ms') AS duration_ms,
+                r.data ->> 'success' AS success
+            FROM raw AS r
+        ) AS e
+    ) AS h
+    GROUP BY 1, 2
+),
+users AS (
+    SELECT u.bucket, u.event_type, count(*) AS unique_users
+    FROM (
+        SELECT DISTINCT width_bucket(h.at, $5::timestamptz[]) AS bucket, h.event_type, h.user_id
+        FROM (
+            SELECT d.day AS at, d.event_type, d.user_id
+            FROM analytics_user_types_daily AS d
+            WHERE d.day >= $2 AND d.day < $3 AND ($6::text IS NULL OR d.service = $6)
+                AND ($7::text[] IS NULL OR d.event_type = ANY ($7))
+                AND d.event_type NOT IN (
+                    'api_request', 'database_query', 'application_error', 'page_view', 'page_engaged'
+                )
+            UNION ALL
+            SELECT r.timestamp, r.event_type, r.user_id FROM raw AS r
+        ) AS h
+        WHERE h.user_id IS NOT NULL
+    ) AS u
+    GROUP BY u.bucket, u.event_type
+),
+halves AS (
+    SELECT h.bucket, h.event_type, h.events, regexp_replace(h.event_type, '_(completed|failed)$', '') AS name
+    FROM hits AS h
+    WHERE h.event_type ~ '_(completed|failed)$'
+),
+pairs AS (
+    SELECT
+        h.bucket, h.name,
+        sum(h.events) FILTER (WHERE h.event_type = h.name || '_completed') / sum(h.events) AS rate
+    FROM halves AS h
+    WHERE h.name = ANY ($9::text[])
+        OR h.name IN (SELECT o.name FROM halves AS o GROUP BY o.name HAVING count(DISTINCT o.event_type) = 2)
+    GROUP BY h.bucket, h.name
+)
+SELECT
+    h.event_type AS feature_name,
+    h.bucket,
+    h.events::bigint AS usage_count,
+    coalesce(u.unique_users, 0) AS unique_users,
+    h.duration_ms / nullif(h.measured, 0)::float8 AS avg_duration_ms,
+    CASE
+        WHEN h.succeeded + h.failed > 0 THEN h.succeeded / (h.succeeded + h.failed)
+        WHEN p.name IS NOT NULL THEN coalesce(p.rate, 0)
+    END::float8 AS success_rate
+FROM hits AS h
+LEFT JOIN users AS u ON u.bucket = h.bucket AND u.event_type = h.event_type
+LEFT JOIN pairs AS p ON p.bucket = h.bucket AND p.name = regexp_replace(h.event_type, '_(completed|failed)$', '')
+    AND h.event_type ~ '_(completed|failed)$'
+WHERE $7::text[] IS NULL OR h.event_type = ANY ($7)
+ORDER BY h.bucket, usage_count DESC, h.event_type
+LIMIT $10;

@@ -1,0 +1,66 @@
+-- Pages: days of each page and visitor, raw rows for what is not a whole day of UTC, and the sessions that led to them.
+
+-- pages --
+-- List the pages that were viewed, the most viewed first. $1 to $4 are the bounds of the three parts, $5 is the
+-- service, $6 the greatest number of rows. Entries and exits are those of sessions that began in the range.
+WITH hits AS (
+    SELECT
+        h.page, h.who, sum(h.page_views) AS page_views, sum(h.measured) AS measured, sum(h.visible_ms) AS visible_ms
+    FROM (
+        SELECT d.page, d.who, d.page_views, d.measured, d.visible_ms
+        FROM analytics_page_visitors_daily AS d
+        WHERE d.day >= $2 AND d.day < $3 AND ($5::text IS NULL OR d.service = $5)
+        UNION ALL
+        SELECT
+            e.data ->> 'page',
+            md5(coalesce(e.user_id::text, e.context ->> 'visitor'))::uuid,
+            (e.event_type = 'page_view')::integer,
+            (e.event_type = 'page_engaged' AND analytics_amount(e.data -> 'visible_ms') IS NOT NULL)::integer,
+            CASE WHEN e.event_type = 'page_engaged' THEN analytics_amount(e.data -> 'visible_ms') END
+        FROM (
+            SELECT r.event_type, r.user_id, r.data, r.context
+            FROM analytics_events AS r
+            WHERE r.timestamp >= $1 AND r.timestamp < $2 AND r.event_type IN ('page_view', 'page_engaged')
+                AND ($5::text IS NULL OR r.service = $5)
+            UNION ALL
+            SELECT r.event_type, r.user_id, r.data, r.context
+            FROM analytics_events AS r
+            WHERE r.timestamp >= $3 AND r.timestamp < $4 AND r.event_type IN ('page_view', 'page_engaged')
+                AND ($5::text IS NULL OR r.service = $5)
+        ) AS e
+        WHERE e.data ->> 'page' IS NOT NULL
+    ) AS h
+    GROUP BY h.page, h.who
+),
+pages AS (
+    SELECT
+        h.page,
+        sum(h.page_views)::bigint AS page_views,
+        count(h.who) FILTER (WHERE h.page_views > 0) AS visitors,
+        sum(h.visible_ms) / nullif(sum(h.measured), 0)::float8 AS avg_visible_ms
+    FROM hits AS h
+    GROUP BY h.page
+    HAVING sum(h.page_views) > 0
+),
+sessions AS MATERIALIZED (
+    SELECT s.landing_page, s.exit_page, count(*) AS sessions
+    FROM analytics_session_rows AS s
+    WHERE s.started_at >= $1 AND s.started_at < $4 AND s.page_views > 0 AND ($5::text IS NULL OR s.service = $5)
+    GROUP BY s.landing_page, s.exit_page
+),
+ends AS (
+    SELECT e.page, sum(e.entries)::bigint AS entries, sum(e.exits)::bigint AS exits
+    FROM (
+        SELECT s.landing_page AS page, s.sessions AS entries, 0 AS exits FROM sessions AS s
+        UNION ALL
+        SELECT s.exit_page, 0, s.sessions FROM sessions AS s
+    ) AS e
+    GROUP BY e.page
+)
+SELECT
+    p.page, p.page_views, p.visitors, coalesce(e.entries, 0) AS entries, coalesce(e.exits, 0) AS exits,
+    p.avg_visible_ms
+FROM pages AS p
+LEFT JOIN ends AS e ON e.page = p.page
+ORDER BY p.page_views DESC, p.page
+LIMIT $6;
