@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -12,8 +13,10 @@ import asyncpg
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink, events
+from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.events import USER_NAMESPACE
 from tests.kit.databases import Database
+from tests.schema.happenings import compress
 
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
 INSERT = (
@@ -90,6 +93,44 @@ async def test_an_identified_user_without_traits_is_known(database: Database) ->
     await insert(connection, [told(1, 7, timedelta())])
 
     assert (await known(connection))[7]["traits"] == {}
+
+
+async def test_what_is_told_late_reaches_a_day_in_the_columnstore(database: Database) -> None:
+    connection = await database.connect()
+    await insert(connection, [told(1, 7, timedelta(), plan="free")])
+    await compress(connection, database)
+    await insert(
+        connection, [told(2, 7, timedelta(seconds=1), plan="pro"), told(3, 7, -timedelta(seconds=1), team="a")]
+    )
+
+    assert (await known(connection))[7]["traits"] == {"plan": "pro", "team": "a"}
+
+
+async def test_what_is_stored_twice_changes_nothing(database: Database) -> None:
+    sink = TimescaleSink(database.dsn)
+    encoder = EventEncoder(service="shop", environment=None, hostname=None)
+    first, second = (encoder.encode(events.identify("ada", plan=plan)) for plan in ("free", "pro"))
+    for batch in ([second], [second, first], [first], [first, second]):
+        await sink.write(batch)
+    await sink.aclose()
+
+    [row] = (await known(await database.connect())).values()
+    assert row["traits"] == {"plan": "pro"}
+
+
+async def test_two_writers_of_the_same_users_do_not_wait_for_each_other_for_ever(database: Database) -> None:
+    connections = [await database.connect() for _ in range(2)]
+    random = Random(3)
+
+    async def write(connection: asyncpg.Connection, start: int) -> None:
+        for number in range(start, start + 40, 4):
+            users = random.sample(range(4), 4)
+            await insert(
+                connection, [told(number + user, user, timedelta(seconds=number), plan=number) for user in users]
+            )
+
+    await asyncio.gather(write(connections[0], 0), write(connections[1], 1000))
+    assert {row["traits"]["plan"] for row in (await known(connections[0])).values()} == {1036}
 
 
 async def test_identify_reaches_the_table_through_the_sink(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from asgi_analytics.encoding.caller import MAX_AGENT, MAX_HOST, Caller
@@ -48,6 +49,7 @@ class PageViews:
         self.store_paths = store_paths
         self.respect_gpc = respect_gpc
         self.address = address
+        _load_devices()
         self.country_header = None if country_header is None else country_header.lower().encode()
 
     def caller(self, scope: Scope, headers: Mapping[bytes, bytes], time: int) -> Caller:
@@ -105,6 +107,17 @@ class PageViews:
             ("address", self.address), "the address of PageViews returned a %s, not a str", type(address).__name__
         )
         return None
+
+
+def _load_devices() -> None:
+    """Load what the worker tells devices by, if it is installed.
+
+    That takes a fifth of a second: better now, when the application starts, than when it serves.
+    """
+    with contextlib.suppress(ImportError):
+        import ua_parser
+
+        ua_parser.parse("")
 
 
 def asks_for_page(headers: Mapping[bytes, bytes], shows_html: bool | None) -> bool:

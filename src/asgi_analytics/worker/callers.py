@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from asgi_analytics.encoding.caller import CallerLine
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from asgi_analytics.encoding.caller import Caller
+
+CALLERS_AT_ONCE = 50
+"""So many callers are described before others get a turn: half a millisecond."""
 
 OWN_KEYS = OwnKeys()
 """For sinks that share no keys."""
@@ -42,24 +46,26 @@ class Callers:
         If it could not be asked at all, its events are stored without visitors.
         """
         callers = _callers_of(batch)
-        if not callers:
-            return
-        if self._shared is None:
-            self._describe(callers, self._own_names(callers))
-            return
-        names: Sequence[str | None] = [None] * len(callers)
-        try:
-            names = await self._shared_names(callers, self._shared)
-        except TransientError:
-            raise
-        except Exception as error:
-            log_problem((self._problem, "visitors"), "visitors are not counted: %s", failure(error))
-        self._describe(callers, names)
+        for start in range(0, len(callers), CALLERS_AT_ONCE):
+            part = callers[start : start + CALLERS_AT_ONCE]
+            self._describe(part, await self._names(part))
+            await asyncio.sleep(0)  # whoever waits for this loop, or for the interpreter, gets a turn
 
     def describe_here(self, batch: Sequence[Any]) -> None:
         """Describe the callers of a batch without asking any sink."""
         if callers := _callers_of(batch):
             self._describe(callers, self._own_names(callers))
+
+    async def _names(self, callers: Sequence[Caller]) -> Sequence[str | None]:
+        if self._shared is None:
+            return self._own_names(callers)
+        try:
+            return await self._shared_names(callers, self._shared)
+        except TransientError:
+            raise
+        except Exception as error:
+            log_problem((self._problem, "visitors"), "visitors are not counted: %s", failure(error))
+            return [None] * len(callers)
 
     def _own_names(self, callers: Sequence[Caller]) -> Sequence[str | None]:
         for day in self._visitors.missing_days(callers):
