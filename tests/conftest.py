@@ -171,7 +171,7 @@ def _repeated_on_another_server(items: list[pytest.Item], where: tuple[str, ...]
 def _needs_more_than_this_process(item: pytest.Item) -> bool:
     module = getattr(item, "module", None)
     starts_programs = {"subprocess", "run_script", "Serving", "serving", "run_witnessed"} & set(vars(module or item))
-    return bool(starts_programs) or "servers" in getattr(item, "fixturenames", ())
+    return bool(starts_programs) or not {"servers", "browser"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -179,4 +179,5 @@ async def test_the_address_is_forgotten_once_the_worker_has_looked_at_it(databas
         await visit(app, ADDRESSES[0])
         kept += [item.caller for item in client._queue.items if hasattr(item, "caller")]
         assert {caller.address for caller in kept} == {ADDRESSES[0]}
+        assert 0 <= client.stats().oldest_seconds < 60
     assert {(caller.address, caller.agent, caller.host) for caller in kept} == {(None, b"", b"")}

@@ -72,7 +72,7 @@ class PageViews:
         self, scope: Scope, headers: Mapping[bytes, bytes], request: RequestRecord, caller: Caller
     ) -> PageViewRecord:
         """Return the record of the page that a request has shown."""
-        query, referrer = scope["query_string"][:MAX_QUERY], headers.get(b"referer", b"")[:MAX_REFERRER]
+        query, referrer = scope.get("query_string", b"")[:MAX_QUERY], headers.get(b"referer", b"")[:MAX_REFERRER]
         return PageViewRecord(
             request.source,
             request.weight + len(query) + len(referrer) + len(caller.agent),

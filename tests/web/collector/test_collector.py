@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from typing import Any
@@ -314,3 +315,14 @@ def test_a_wrong_setting_is_refused(analytics: CapturedEvents, options: Any) -> 
 def test_its_paths_are_on_no_list_of_blockers() -> None:
     for path in ("/insights/s.js", "/insights/e"):
         assert not [pattern for pattern in BLOCKED if pattern in path]
+
+
+async def test_it_works_on_trio(app: Any, analytics: CapturedEvents) -> None:
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+
+    def serve() -> Server:
+        return trio.run(send, app, {"event": "page_view", "page": "/"})  # type: ignore[no-any-return]
+
+    server = await asyncio.to_thread(serve)
+    assert server.status == 204
+    assert len(analytics.of("page_view")) == 1
