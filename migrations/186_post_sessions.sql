@@ -68,6 +68,7 @@ CREATE FUNCTION analytics_join_sessions(since timestamptz, until timestamptz, is
     SET enable_nestloop = on
     SET jit = off
     SET plan_cache_mode = force_custom_plan
+    ROWS 100
     AS $$
 BEGIN
     RETURN QUERY
@@ -204,7 +205,8 @@ BEGIN
 END
 $$;
 
--- Every session with all that is known of it: the filled ones, but for those that go on, and what is younger.
+-- Every session with all that is known of it: the filled ones, but for those that go on, and what is younger. Most of
+-- them ended too long ago to go on, which is quicker to see than to look each up.
 CREATE VIEW analytics_session_rows AS
 WITH young AS MATERIALIZED (
     SELECT j.replaced, j.session, (j.session).key, (j.session).given, (j.session).first_at
@@ -214,9 +216,12 @@ WITH young AS MATERIALIZED (
 SELECT s.*
 FROM analytics_sessions_filled AS s
 WHERE s.started_at IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM young AS y
-        WHERE y.replaced AND y.key = s.key AND y.given = s.given AND y.first_at = s.first_at
+    AND (
+        (NOT s.given AND s.ended_at < (SELECT analytics_sessions_filled_until()) - INTERVAL '30 minutes')
+        OR NOT EXISTS (
+            SELECT FROM young AS y
+            WHERE y.replaced AND y.key = s.key AND y.given = s.given AND y.first_at = s.first_at
+        )
     )
 UNION ALL
 SELECT (y.session).* FROM young AS y WHERE NOT y.replaced AND (y.session).started_at IS NOT NULL;

@@ -3,44 +3,43 @@
 -- pages --
 -- List the pages that were viewed, the most viewed first. $1 to $4 are the bounds of the three parts, $5 is the
 -- service, $6 the greatest number of rows. Entries and exits are those of sessions that began in the range.
-WITH hits AS (
+WITH hits AS MATERIALIZED (
+    SELECT d.page, d.who, d.page_views, d.measured, d.visible_ms
+    FROM analytics_page_visitors_daily AS d
+    WHERE d.day >= $2 AND d.day < $3 AND ($5::text IS NULL OR d.service = $5)
+    UNION ALL
     SELECT
-        h.page, h.who, sum(h.page_views) AS page_views, sum(h.measured) AS measured, sum(h.visible_ms) AS visible_ms
+        e.data ->> 'page',
+        md5(coalesce(e.user_id::text, e.context ->> 'visitor'))::uuid,
+        (e.event_type = 'page_view')::integer,
+        (e.event_type = 'page_engaged' AND analytics_amount(e.data -> 'visible_ms') IS NOT NULL)::integer,
+        CASE WHEN e.event_type = 'page_engaged' THEN analytics_amount(e.data -> 'visible_ms') END
     FROM (
-        SELECT d.page, d.who, d.page_views, d.measured, d.visible_ms
-        FROM analytics_page_visitors_daily AS d
-        WHERE d.day >= $2 AND d.day < $3 AND ($5::text IS NULL OR d.service = $5)
+        SELECT r.event_type, r.user_id, r.data, r.context
+        FROM analytics_events AS r
+        WHERE r.timestamp >= $1 AND r.timestamp < $2 AND r.event_type IN ('page_view', 'page_engaged')
+            AND ($5::text IS NULL OR r.service = $5)
         UNION ALL
-        SELECT
-            e.data ->> 'page',
-            md5(coalesce(e.user_id::text, e.context ->> 'visitor'))::uuid,
-            (e.event_type = 'page_view')::integer,
-            (e.event_type = 'page_engaged' AND analytics_amount(e.data -> 'visible_ms') IS NOT NULL)::integer,
-            CASE WHEN e.event_type = 'page_engaged' THEN analytics_amount(e.data -> 'visible_ms') END
-        FROM (
-            SELECT r.event_type, r.user_id, r.data, r.context
-            FROM analytics_events AS r
-            WHERE r.timestamp >= $1 AND r.timestamp < $2 AND r.event_type IN ('page_view', 'page_engaged')
-                AND ($5::text IS NULL OR r.service = $5)
-            UNION ALL
-            SELECT r.event_type, r.user_id, r.data, r.context
-            FROM analytics_events AS r
-            WHERE r.timestamp >= $3 AND r.timestamp < $4 AND r.event_type IN ('page_view', 'page_engaged')
-                AND ($5::text IS NULL OR r.service = $5)
-        ) AS e
-        WHERE e.data ->> 'page' IS NOT NULL
-    ) AS h
-    GROUP BY h.page, h.who
+        SELECT r.event_type, r.user_id, r.data, r.context
+        FROM analytics_events AS r
+        WHERE r.timestamp >= $3 AND r.timestamp < $4 AND r.event_type IN ('page_view', 'page_engaged')
+            AND ($5::text IS NULL OR r.service = $5)
+    ) AS e
+    WHERE e.data ->> 'page' IS NOT NULL
 ),
 pages AS (
     SELECT
         h.page,
         sum(h.page_views)::bigint AS page_views,
-        count(h.who) FILTER (WHERE h.page_views > 0) AS visitors,
         sum(h.visible_ms) / nullif(sum(h.measured), 0)::float8 AS avg_visible_ms
     FROM hits AS h
     GROUP BY h.page
     HAVING sum(h.page_views) > 0
+),
+visitors AS (
+    SELECT v.page, count(*) AS visitors
+    FROM (SELECT DISTINCT h.page, h.who FROM hits AS h WHERE h.page_views > 0 AND h.who IS NOT NULL) AS v
+    GROUP BY v.page
 ),
 sessions AS MATERIALIZED (
     SELECT s.landing_page, s.exit_page, count(*) AS sessions
@@ -58,9 +57,10 @@ ends AS (
     GROUP BY e.page
 )
 SELECT
-    p.page, p.page_views, p.visitors, coalesce(e.entries, 0) AS entries, coalesce(e.exits, 0) AS exits,
-    p.avg_visible_ms
+    p.page, p.page_views, coalesce(v.visitors, 0) AS visitors, coalesce(e.entries, 0) AS entries,
+    coalesce(e.exits, 0) AS exits, p.avg_visible_ms
 FROM pages AS p
+LEFT JOIN visitors AS v ON v.page = p.page
 LEFT JOIN ends AS e ON e.page = p.page
 ORDER BY p.page_views DESC, p.page
 LIMIT $6;

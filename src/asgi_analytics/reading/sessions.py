@@ -233,6 +233,7 @@ async def get_session_series(
     split = buckets.split(HALF_HOUR)
     async with source.snapshot() as snapshot:
         await snapshot.require_parts(split)
+        [(filled_until,)] = await snapshot.records(SQL["filled_until"])
         return await snapshot.rows(
             SessionBucket,
             SQL["series"],
@@ -240,6 +241,7 @@ async def get_session_series(
             buckets.edges,
             service,
             environment,
+            filled_until,
             snapshot.limit(),
             buckets=buckets,
         )

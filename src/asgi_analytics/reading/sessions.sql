@@ -109,12 +109,17 @@ SELECT
     sum(s.page_views)::float8 / nullif(count(*), 0) AS page_views_per_session
 FROM sessions AS s;
 
+-- filled_until --
+-- Tell up to where parts are filled.
+SELECT analytics_sessions_filled_until();
+
 -- series --
 -- Count the sessions with an event in each bucket, their visitors and page views. $1 to $4 are the bounds of the three
--- parts, $5 the edges of the buckets, $6 is the service, $7 the environment, $8 the greatest number of rows.
+-- parts, $5 the edges of the buckets, $6 is the service, $7 the environment, $8 says up to where parts are filled, $9 is
+-- the greatest number of rows.
 --
 -- Most sessions lie in one bucket as a whole. Of the others the parts tell in which they have events, and raw rows
--- where a bucket is not made of whole half hours.
+-- where a bucket is not made of whole half hours. OFFSET 0 has the parts of these few looked up one by one.
 WITH sessions AS MATERIALIZED (
     SELECT
         s.key, s.given, s.first_at, s.started_at, s.ended_at, s.page_views, s.who,
@@ -128,9 +133,19 @@ WITH sessions AS MATERIALIZED (
 hits AS (
     SELECT s.key, s.given, s.first_at, s.who, width_bucket(p.bucket, $5::timestamptz[]) AS bucket, p.page_views
     FROM sessions AS s
-    JOIN analytics_session_parts AS p ON p.key = s.key AND p.given = s.given
-    WHERE s.first_bucket <> s.last_bucket
-        AND p.bucket >= $2 AND p.bucket < $3
+    CROSS JOIN LATERAL (
+        SELECT f.bucket, f.page_views
+        FROM analytics_session_parts_filled AS f
+        WHERE f.key = s.key AND f.given = s.given AND f.bucket < $8
+            AND f.events > 0 AND f.started_at >= s.started_at AND f.started_at <= s.ended_at
+        OFFSET 0
+    ) AS p
+    WHERE s.first_bucket <> s.last_bucket AND p.bucket >= $2 AND p.bucket < $3
+    UNION ALL
+    SELECT s.key, s.given, s.first_at, s.who, width_bucket(p.bucket, $5::timestamptz[]), p.page_views
+    FROM sessions AS s
+    JOIN analytics_session_parts_live($8, 'infinity') AS p ON p.key = s.key AND p.given = s.given
+    WHERE s.first_bucket <> s.last_bucket AND p.bucket >= $2 AND p.bucket < $3
         AND p.events > 0 AND p.started_at >= s.started_at AND p.started_at <= s.ended_at
     UNION ALL
     SELECT s.key, s.given, s.first_at, s.who, width_bucket(e.timestamp, $5::timestamptz[]), e.page_views
@@ -175,7 +190,7 @@ SELECT b.bucket, coalesce(c.sessions, 0) AS active_sessions, coalesce(c.visitors
 FROM generate_series(1, cardinality($5::timestamptz[]) - 1) AS b (bucket)
 LEFT JOIN counts AS c ON c.bucket = b.bucket
 ORDER BY b.bucket
-LIMIT $8;
+LIMIT $9;
 
 -- breakdown --
 -- Count the sessions that began in a range by a value of theirs, the most frequent first, then all other values as one,
