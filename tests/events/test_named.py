@@ -89,6 +89,12 @@ def test_a_page_may_name_its_route() -> None:
     assert event.context["user_key"] == "7"
 
 
+def test_a_property_may_be_called_as_a_parameter_is() -> None:
+    assert stored(events.track("project_renamed", name="x", url="/y")).data == {"name": "x", "url": "/y"}
+    assert stored(events.page(url="/plans")).data["page"] == "/plans"
+    assert stored(events.identify(user_id=7, name="Ada")).data == {"name": "Ada"}
+
+
 def test_identify_tells_traits_of_a_user() -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     event = stored(events.identify("ada", plan="pro", registered_at=moment, team=UUID(int=7)))

@@ -50,7 +50,7 @@ def track(name: str, /, **properties: Any) -> NamedEvent:
     return _named(tag_of(name), properties)
 
 
-def page(url: str, /, *, referrer: str | None = None, title: str | None = None, **properties: Any) -> NamedEvent:
+def page(url: str, *, referrer: str | None = None, title: str | None = None, **properties: Any) -> NamedEvent:
     """Return a ``page_view`` of a page that the application shows without a request of its own.
 
     ``url`` is a URL or a path. Stored are its ``page`` (the path; name the route by ``page="/tasks/{id}"``), the
@@ -71,7 +71,7 @@ def page(url: str, /, *, referrer: str | None = None, title: str | None = None, 
     return _named(PAGE_VIEW, {name: value for name, value in data.items() if value is not None} | properties)
 
 
-def identify(user_id: UserId, /, **traits: Any) -> NamedEvent:
+def identify(user_id: UserId, **traits: Any) -> NamedEvent:
     """Return a ``user_identified``: what is known of a user, such as ``plan="pro"``.
 
     The traits are kept in the table ``analytics_user_traits``, the newest of each key; ``role`` and ``registered_at``
