@@ -193,6 +193,20 @@ async def test_a_browser_that_a_program_drives_sends_nothing(browser: Any, serve
     assert [event.event_type for event in alone.analytics.events] == ["api_request"]
 
 
+async def test_markup_that_takes_the_scripts_place_sends_nothing_elsewhere(
+    browser: Any, serve: Serve, analytics: CapturedEvents
+) -> None:
+    shop = Shop(analytics, page_views=None, html='<img name="currentScript" src="http://localhost:1/x/">' + PAGE)
+    page = await (await browser.new_context()).new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    await page.goto(await serve(shop.app))
+    await page.wait_for_function("window.analytics")
+    await page.evaluate("analytics.track('cart_filled')")
+    await page.wait_for_timeout(200)
+    assert not [one for one in asked if one.startswith("POST")]
+
+
 async def test_who_asks_not_to_be_followed_is_counted_without_a_visitor(
     browser: Any, serve: Serve, beside: Shop
 ) -> None:

@@ -1,8 +1,8 @@
 (function (w, d) {
-  var n = w.navigator, l = d.location, s = d.currentScript, to = s.src.replace(/[^/]*$/, "e");
+  var n = w.navigator, l = d.location, s = d.currentScript, to = (s.src || "").replace(/[^/]*$/, "e");
   var start = l.pathname, page, shown, ms = 0, since = 0;
   w.analytics = { track: function () {} };
-  if (n.webdriver || !/^http/.test(l.protocol)) return;
+  if (n.webdriver || !/^http/.test(l.protocol) || !(s instanceof HTMLScriptElement)) return;
   function send(event, properties, referrer) {
     var body = JSON.stringify({ event: event, page: page, referrer: referrer, properties: properties });
     try { if (n.sendBeacon(to, body)) return; } catch (e) {}
