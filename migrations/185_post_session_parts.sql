@@ -5,7 +5,7 @@
 --
 -- What counts, `events`, are page views and tracked events. What is captured (requests, queries, errors) is left out.
 -- `page_engaged` is none of the events, but it extends a session: `first_at` and `last_at` include it, and its times
--- are kept, because only what is said of a session that has begun belongs to it.
+-- are kept, because only what is said of a session that has begun, at that instant or later, belongs to it.
 --
 -- `user_id`, `visitor` and `exit_page` are the last ones that are known, all others are the first: `origin` is the
 -- service and the environment; `client` the device type, browser, operating system, country and city of the first event

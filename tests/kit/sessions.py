@@ -145,7 +145,8 @@ def sessions(events: Iterable[Any]) -> list[Session]:
 
 def _of_one_key(key: str, given: bool, events: list[Any]) -> Iterator[Session]:
     session: Session | None = None
-    for event in sorted(events, key=lambda e: (e.timestamp, e.id)):
+    # What is said of a page at the instant at which the session begins belongs to it.
+    for event in sorted(events, key=lambda e: (e.timestamp, e.event_type == "page_engaged", e.id)):
         if session is not None and not given and event.timestamp - session.ended_at > SILENCE:
             yield session
             session = None
