@@ -14,6 +14,12 @@ import asyncpg
 from tests.schema.happenings import TYPES, some_data
 
 EVERY_TYPE = (*TYPES, "api_request", "database_query", "database_query", "database_query", "order_placed")
+REQUIRED: dict[str, dict[str, Any]] = {
+    "get_error_group": {"fingerprint": "f1"},
+    "get_session": {"id": "s1"},
+    "get_user_activity": {"user_id": UUID(int=3)},
+}
+"""Arguments of the questions that cannot be asked without."""
 ENDPOINTS = ("/tasks/{id}", "/", "/orders")
 
 

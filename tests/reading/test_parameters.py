@@ -13,7 +13,7 @@ import pytest
 from asgi_analytics.errors import InvalidQuery, NoConnection
 from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from tests.kit.databases import Database
-from tests.reading.happened import insert, random_events
+from tests.reading.happened import REQUIRED, insert, random_events
 
 DAY = timedelta(days=1)
 EVIL = ("'; DROP TABLE analytics_events; --", '"%\\$1{}\n🦋', "a\0b\ud800", "x" * 2000)
@@ -21,12 +21,6 @@ KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
     "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
 )  # fmt: skip
-REQUIRED: dict[str, dict[str, Any]] = {
-    "get_error_group": {"fingerprint": "f1"},
-    "get_session": {"id": "s1"},
-    "get_user_activity": {"user_id": 1},
-}
-"""What cannot be asked without."""
 UNOPENED = AnalyticsReader.from_url("postgresql://localhost/none")
 """Refuses a wrong parameter before it has to be open."""
 

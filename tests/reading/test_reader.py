@@ -18,7 +18,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader, question
 from asgi_analytics.reading.source import Source
 from tests.kit.databases import PASSWORD, Database
 from tests.kit.proxy import Proxy
-from tests.reading.happened import insert, random_events
+from tests.reading.happened import REQUIRED, insert, random_events
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -175,9 +175,8 @@ async def test_a_database_that_does_not_exist_is_named(database: Database) -> No
 async def test_every_question_says_that_nothing_is_migrated(empty_database: Database) -> None:
     async with AnalyticsReader.from_url(empty_database.dsn) as reader:
         for name in QUESTIONS:
-            arguments = {"fingerprint": "f"} if name == "get_error_group" else {}
             with pytest.raises(NotMigrated, match="run analytics-migrate all"):
-                await getattr(reader, name)(**arguments)
+                await getattr(reader, name)(**REQUIRED.get(name, {}))
 
 
 async def test_missing_rights_name_the_command(database: Database, reader_dsn: str) -> None:

@@ -170,13 +170,13 @@ async def query_sessions(
 
 
 @question("/sessions/{id}")
-async def get_session(source: Source, id: Text) -> SessionDetails:
+async def get_session(source: Source, id: Text, *, service: Text | None = None) -> SessionDetails:
     """Return one session with its events, and the requests, queries and errors that were captured within it.
 
     Raises `InvalidQuery` for an id that no session has, and for a session of more than 10,000 events.
     """
     async with source.snapshot() as snapshot:
-        found = await snapshot.records(SQL["session"], id)
+        found = await snapshot.records(SQL["session"], id, service)
         if not found:
             raise InvalidQuery("id", "no session has it: use one that query_sessions() returns")
         [(key, given, *columns)] = found

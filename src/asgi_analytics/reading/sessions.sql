@@ -61,13 +61,13 @@ FROM (
 ) AS counted;
 
 -- session --
--- Find the session of an id, $1, with its key and whether that was given.
+-- Find the session of an id, $1, with its key and whether that was given. $2 is the service, null for any.
 SELECT
     s.key, s.given, s.id, s.user_id, s.visitor, s.started_at, s.ended_at, s.duration_ms, s.event_count, s.page_views,
     s.device_type, s.browser, s.os, s.country, s.city, s.referrer, s.channel, s.utm_source, s.utm_medium,
     s.utm_campaign, s.landing_page, s.exit_page, s.is_bounce
 FROM analytics_session_rows AS s
-WHERE s.id = $1
+WHERE s.id = $1 AND ($2::text IS NULL OR s.service = $2)
 -- A given id may be that of another session; the one that was given is meant.
 ORDER BY s.given DESC
 LIMIT 1;
