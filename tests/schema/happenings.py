@@ -164,6 +164,11 @@ async def keep_fresh(connection: asyncpg.Connection, database: Database) -> None
         await connection.execute(f"CALL run_job({job})")
 
 
+async def pending(connection: asyncpg.Connection, began: datetime) -> list[asyncpg.Record]:
+    """Return the ranges that are not filled and could have been when the test began: an hour may have passed since."""
+    return list(await connection.fetch("SELECT * FROM analytics_pending() WHERE window_end <= $1", began - HOUR))
+
+
 async def compress(connection: asyncpg.Connection, database: Database) -> None:
     """Turn the chunks of complete days into columns, on TimescaleDB."""
     if database.flavour == "timescaledb":
