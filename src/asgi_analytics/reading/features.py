@@ -18,6 +18,7 @@ from asgi_analytics.reading.ranges import DAY, Buckets, Moment
 from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "features.sql")
+VIEWS = ("analytics_type_days", "analytics_service_type_days", "analytics_user_types_daily")
 
 COMPLETED, FAILED = "_completed", "_failed"
 
@@ -50,7 +51,8 @@ async def get_feature_usage(
 
     Days without a use have no row. Days of time zones other than UTC need the raw rows.
     """
-    return await _usage(source, source.range(start, end, timezone).buckets("day"), feature_name, service, None)
+    buckets = source.range(start, end, timezone).buckets("day")
+    return await _usage(source, buckets, feature_name, service, by_day=True)
 
 
 @question("/features/top")
@@ -64,18 +66,24 @@ async def top_features(
     service: Text | None = None,
 ) -> list[FeatureUsage]:
     """Count the uses and the distinct users of each feature over the range, the most used first."""
-    return await _usage(source, source.range(start, end, timezone).buckets(None), None, service, limit)
+    buckets = source.range(start, end, timezone).buckets(None)
+    return await _usage(source, buckets, None, service, by_day=False, limit=limit)
 
 
 async def _usage(
-    source: Source, buckets: Buckets, name: str | None, service: str | None, limit: int | None
+    source: Source,
+    buckets: Buckets,
+    name: str | None,
+    service: str | None,
+    *,
+    by_day: bool,
+    limit: int | None = None,
 ) -> list[FeatureUsage]:
-    split = buckets.split(DAY)
-
     def made(feature_name: str, bucket: int, *counts: Any) -> FeatureUsage:
         return FeatureUsage(feature_name, buckets.labels[bucket - 1], *counts)
 
     async with source.snapshot() as snapshot:
+        split = buckets.split(DAY, filled_until=await snapshot.filled_until(*VIEWS))
         await snapshot.require_parts(split)
         return await snapshot.rows(
             made,
@@ -86,6 +94,7 @@ async def _usage(
             None if name is None else [name],
             None if name is None else _with_other_half(name),
             [known.removesuffix(FAILED) for known in known_categories() if known.endswith(FAILED)],
+            by_day,
             snapshot.limit() if limit is None else snapshot.limit(limit),
         )
 

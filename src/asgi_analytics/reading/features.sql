@@ -5,7 +5,8 @@
 -- Count the events and the distinct users of each feature by bucket, the oldest first and the most used first. $1 to $4
 -- are the bounds of the three parts, $5 the edges of the buckets, $6 is the service, $7 the features to list and $8
 -- those to look at, both null for all; $9 are the names whose success two types tell, …_completed and …_failed, also
--- where one of them did not happen; $10 is the greatest number of rows.
+-- where one of them did not happen; $10 tells that each day is a bucket of its own, whose users are counted; $11 is the
+-- greatest number of rows.
 WITH raw AS MATERIALIZED (
     SELECT r.timestamp, r.event_type, r.user_id, r.data
     FROM analytics_events AS r
@@ -48,13 +49,24 @@ hits AS (
     GROUP BY 1, 2
 ),
 users AS (
-    SELECT u.bucket, u.event_type, count(*) AS unique_users
+    SELECT width_bucket(d.day, $5::timestamptz[]) AS bucket, d.event_type, d.unique_users
+    FROM (
+        SELECT t.day, t.event_type, t.unique_users
+        FROM analytics_type_days_filled AS t
+        WHERE $10::boolean AND $6::text IS NULL AND t.day >= $2 AND t.day < $3
+        UNION ALL
+        SELECT t.day, t.event_type, t.unique_users
+        FROM analytics_service_type_days_filled AS t
+        WHERE $10::boolean AND t.service = $6 AND t.day >= $2 AND t.day < $3
+    ) AS d
+    UNION ALL
+    SELECT u.bucket, u.event_type, count(*)
     FROM (
         SELECT DISTINCT width_bucket(h.at, $5::timestamptz[]) AS bucket, h.event_type, h.user_id
         FROM (
             SELECT d.day AS at, d.event_type, d.user_id
-            FROM analytics_user_types_daily AS d
-            WHERE d.day >= $2 AND d.day < $3 AND ($6::text IS NULL OR d.service = $6)
+            FROM analytics_user_types_daily_filled AS d
+            WHERE NOT $10::boolean AND d.day >= $2 AND d.day < $3 AND ($6::text IS NULL OR d.service = $6)
                 AND ($7::text[] IS NULL OR d.event_type = ANY ($7))
                 AND d.event_type NOT IN (
                     'api_request', 'database_query', 'application_error', 'page_view', 'page_engaged'
@@ -96,4 +108,4 @@ LEFT JOIN pairs AS p ON p.bucket = h.bucket AND p.name = regexp_replace(h.event_
     AND h.event_type ~ '_(completed|failed)$'
 WHERE $7::text[] IS NULL OR h.event_type = ANY ($7)
 ORDER BY h.bucket, usage_count DESC, h.event_type
-LIMIT $10;
+LIMIT $11;
