@@ -147,3 +147,21 @@ async def test_nothing_is_known_of_an_empty_database(database: Database, reader:
     assert (await reader.query_sessions()).total == 0
     series = await reader.get_session_series()
     assert [row.active_sessions for row in series] == [0] * 31
+
+
+async def test_a_late_event_of_a_user_is_told_before_its_day_is_computed_again(
+    database: Database, reader: AnalyticsReader
+) -> None:
+    """The days of a user are looked up in an aggregate, which does not know yet of what came late."""
+    connection = await database.connect()
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=5)
+    user = UUID(int=7)
+    insert_one = (
+        "INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data, context)"
+        " VALUES (gen_random_uuid(), $1, 'plan_viewed', 'shop', $2, '{}', '{}')"
+    )
+    await connection.execute(insert_one, day + timedelta(hours=1), UUID(int=8))
+    await refresh(connection)
+    await connection.execute(insert_one, day + timedelta(hours=2), user)
+    [told] = await reader.get_user_activity(user)
+    assert (told.date, told.event_count) == (day, 1)

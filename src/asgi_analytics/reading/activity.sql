@@ -4,14 +4,23 @@
 -- Count the events and the sessions of a user by day, oldest first. $1 are the edges of the days, $2 is the user, $3
 -- the service, $4 the greatest number of rows. A session counts on the day it began.
 --
--- Days of UTC on which the user did anything are looked up first: to look for few events in columns takes long.
+-- Days of UTC on which the user did anything are looked up first: to look for few events in columns takes long. Days that
+-- are to be computed again are looked at too, for the user may have come in late.
 WITH active AS MATERIALIZED (
     SELECT
         greatest(d.day, ($1::timestamptz[])[1]) AS since,
         least(d.day + INTERVAL '1 day', ($1::timestamptz[])[cardinality($1::timestamptz[])]) AS until
-    FROM analytics_user_days AS d
-    WHERE d.user_id = $2::uuid
-        AND d.day > ($1::timestamptz[])[1] - INTERVAL '1 day'
+    FROM (
+        SELECT u.day FROM analytics_user_days AS u WHERE u.user_id = $2::uuid
+        UNION
+        SELECT b.day
+        FROM analytics_pending() AS p
+        CROSS JOIN LATERAL generate_series(
+            p.window_start, p.window_end - INTERVAL '1 day', INTERVAL '1 day'
+        ) AS b (day)
+        WHERE p.view_name = 'analytics_user_days'
+    ) AS d
+    WHERE d.day > ($1::timestamptz[])[1] - INTERVAL '1 day'
         AND d.day < ($1::timestamptz[])[cardinality($1::timestamptz[])]
 ),
 events AS (
