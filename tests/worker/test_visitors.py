@@ -66,10 +66,13 @@ def test_midnight_cuts_no_visit() -> None:
 
 
 def test_silence_of_half_an_hour_goes_on_and_more_does_not() -> None:
-    for silence, goes_on in ((HALF_HOUR, True), (HALF_HOUR + timedelta(microseconds=1), False)):
-        worker = Worker(Shared())
-        first = worker.name(MIDNIGHT - 5 * MINUTE)
-        assert (worker.name(MIDNIGHT - 5 * MINUTE + silence) == first) is goes_on
+    for is_shared in (True, False):
+        for silence, goes_on in ((HALF_HOUR, True), (HALF_HOUR + timedelta(microseconds=1), False)):
+            worker = Worker(Shared())
+            first = worker.name(MIDNIGHT - 5 * MINUTE)
+            if not is_shared:
+                worker.shared.seen.clear()
+            assert (worker.name(MIDNIGHT - 5 * MINUTE + silence) == first) is goes_on
 
 
 def test_a_visit_goes_on_in_another_process() -> None:
