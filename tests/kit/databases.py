@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -86,10 +88,16 @@ def with_database(dsn: str, name: str) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a TCP port that nobody listens on.
+
+    It is below the ports that the kernel gives to connections by itself (from 32768): one of these may be in use
+    by some connection when a server that takes seconds to start asks for it.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)  # not by `random`: Hypothesis seeds it, alike in parallel workers
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

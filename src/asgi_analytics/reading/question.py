@@ -119,7 +119,7 @@ def check(field: str, value: Any, kind: Any) -> Any:
             raise InvalidQuery(field, "must be the id of a user: a UUID, a text or an integer")
         return _clean(value)
     try:
-        return _clean(msgspec.convert(_clean(value), kind))
+        return msgspec.convert(_clean(value), kind)
     except (msgspec.ValidationError, UnicodeError):
         raise InvalidQuery(field, f"must be {_described(kind)}") from None
 
@@ -134,6 +134,10 @@ def _clean(value: Any) -> Any:
         return clean_text(str(value))
     if isinstance(value, list | tuple):
         return [_clean(one) for one in value]
+    if isinstance(value, msgspec.Struct):
+        return _clean(msgspec.structs.asdict(value))
+    if isinstance(value, dict):
+        return {_clean(name): _clean(one) for name, one in value.items()}
     return value
 
 
@@ -150,7 +154,9 @@ def _described(kind: Any) -> str:
         meta = next((extra for extra in extras if isinstance(extra, msgspec.Meta)), meta)
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", UUID: "a UUID"}
     if get_origin(member) is list:
-        return f"a list of 1 to {meta.max_length} texts"
+        [item] = get_args(member)
+        items = "texts" if len(_members(item)) == 1 else "event types, or objects with event_type and where"
+        return f"a list of {meta.min_length or 0} to {meta.max_length} {items}"
     if meta.ge is not None and meta.le is not None:
         return f"{words.get(member, 'a value')} from {meta.ge} to {meta.le}"
     if meta.max_length is not None:

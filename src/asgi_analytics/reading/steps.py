@@ -1,0 +1,186 @@
+"""Steps and filters: which events are meant, as a condition of SQL in which each value and name is a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from asgi_analytics.encoding.users import is_id, user_uuid
+from asgi_analytics.errors import InvalidQuery
+from asgi_analytics.reading.question import LONGEST_TEXT, MOST_TEXTS, Text
+
+Operator = Literal[
+    "exact", "is_not", "contains", "not_contains", "is_set", "is_not_set", "greater_than", "less_than", "between", "in",
+]  # fmt: skip
+Scalar = (
+    bool
+    | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    | Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+    | Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
+)
+Value = Scalar | Annotated[list[Scalar], msgspec.Meta(max_length=MOST_TEXTS)] | None
+
+MOST_FILTERS = 20
+MOST_STEPS = 20
+FIELD = "data.…, context.…, or one of event_type, service, user_id, session_id"
+
+_COLUMNS = {
+    "event_type": "e.event_type",
+    "service": "e.service",
+    "session_id": "e.session_id",
+    "user_id": "e.user_id::text",
+}
+
+
+class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a field of an event must be. A field that is not there matches nothing but ``is_not_set``."""
+
+    field: Text
+    """``data.…``, ``context.…``, where a dot leads into an object, or a column: ``event_type``, ``service``, ``user_id``,
+    ``session_id``. ``user_id`` is given as the application says it."""
+    operator: Operator = "exact"
+    """``contains`` tells upper from lower case; ``greater_than`` and ``less_than`` compare numbers; ``between`` takes
+    the two ends, which are included; ``in`` takes a list."""
+    value: Value = None
+    """Text is compared with the field as text, a number or a boolean with those of its kind only."""
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events of a type that match all filters."""
+
+    event_type: Text
+    where: Annotated[list[Filter], msgspec.Meta(max_length=MOST_FILTERS)] = []
+    name: Text | None = None
+    """What answers call it; the type unless it is given."""
+
+    @property
+    def label(self) -> str:
+        """The name, else the type."""
+        return self.event_type if self.name is None else self.name
+
+
+AnyStep = Text | Step
+
+
+class Parameters:
+    """The parameters of a statement that is put together of what was asked."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+
+    def add(self, value: Any, kind: str) -> str:
+        """Take a value of a type of SQL, and return what stands for it in the statement: ``$3::text``."""
+        self.values.append(value)
+        return f"${len(self.values)}::{kind}"
+
+
+def as_steps(given: Sequence[str | Step]) -> list[Step]:
+    """Return steps, each of a type alone or with filters."""
+    return [one if isinstance(one, Step) else Step(one) for one in given]
+
+
+def condition(field: str, step: Step, parameters: Parameters) -> str:
+    """Return the condition that a row ``e`` of ``analytics_events`` is of a step.
+
+    Raises `InvalidQuery`, which names ``field``, for a filter that says nothing: an unknown field, or a value that the
+    operator cannot be asked with.
+    """
+    terms = [f"e.event_type = {parameters.add(step.event_type, 'text')}"]
+    terms += [_term(field, one, parameters) for one in step.where]
+    return f"({' AND '.join(terms)})"
+
+
+def text_of(field: str, name: str, parameters: Parameters) -> str:
+    """Return the text of a field of a row ``e``, null if there is none. Raises `InvalidQuery`, which names ``field``."""
+    if name in _COLUMNS:
+        return _COLUMNS[name]
+    column, path = _path(field, name)
+    return f"(e.{column} #>> {parameters.add(path, 'text[]')})"
+
+
+def number_of(field: str, name: str, parameters: Parameters) -> str:
+    """Return the number of a field of a row ``e``, null if it is none. Raises `InvalidQuery`, which names ``field``."""
+    column, path = _path(field, name)
+    return f"analytics_number(e.{column} #> {parameters.add(path, 'text[]')})"
+
+
+def _path(field: str, name: str) -> tuple[str, list[str]]:
+    column, _, rest = name.partition(".")
+    if column not in ("data", "context") or not rest:
+        raise InvalidQuery(field, f"has a field that is not known: use {FIELD}")
+    return column, rest.split(".")
+
+
+def _term(field: str, one: Filter, parameters: Parameters) -> str:
+    text = text_of(field, one.field, parameters)
+    value = _user(field, one.value) if one.field == "user_id" else one.value
+    match one.operator:
+        case "is_set":
+            return f"{text} IS NOT NULL"
+        case "is_not_set":
+            return f"{text} IS NULL"
+        case "exact":
+            return _is_one_of(field, one, [_scalar(field, one, value)], text, parameters)
+        case "is_not":
+            equal = _is_one_of(field, one, [_scalar(field, one, value)], text, parameters)
+            return f"({text} IS NOT NULL AND NOT {equal})"
+        case "in":
+            if not isinstance(value, list):
+                raise _wrong(field, one, "a list")
+            return _is_one_of(field, one, value, text, parameters)
+        case "contains" | "not_contains":
+            if not isinstance(value, str):
+                raise _wrong(field, one, "a text")
+            sign = ">" if one.operator == "contains" else "="
+            return f"strpos({text}, {parameters.add(value, 'text')}) {sign} 0"
+    number = number_of(field, one.field, parameters)
+    if one.operator == "between":
+        if not (isinstance(value, list) and len(value) == 2):
+            raise _wrong(field, one, "a list of two numbers")
+        low, high = (parameters.add(_number(field, one, end), "float8") for end in value)
+        return f"{number} BETWEEN {low} AND {high}"
+    sign = ">" if one.operator == "greater_than" else "<"
+    return f"{number} {sign} {parameters.add(_number(field, one, value), 'float8')}"
+
+
+def _is_one_of(field: str, one: Filter, values: Sequence[Any], text: str, parameters: Parameters) -> str:
+    """Return the condition that a field is equal to one of some values; it is never null."""
+    texts = [value for value in values if isinstance(value, str)]
+    others = [value for value in values if not isinstance(value, str)]
+    terms = [f"{text} = ANY ({parameters.add(texts, 'text[]')})"] if texts or not others else []
+    if others and one.field in _COLUMNS:
+        raise _wrong(field, one, "a text")
+    if others:
+        column, path = _path(field, one.field)
+        known = parameters.add([msgspec.json.encode(value).decode() for value in others], "jsonb[]")
+        terms.append(f"(e.{column} #> {parameters.add(path, 'text[]')}) = ANY ({known})")
+    return f"coalesce({' OR '.join(terms)}, false)"
+
+
+def _user(field: str, value: Any) -> Any:
+    """Return the user of a filter as the column has it."""
+    if isinstance(value, list):
+        return [_user(field, one) for one in value]
+    if value is None or isinstance(value, float):
+        return value
+    if not is_id(value):
+        raise InvalidQuery(field, "filters user_id by what is no id of a user: use a UUID, a text or an integer")
+    return str(user_uuid(value)[0])
+
+
+def _scalar(field: str, one: Filter, value: Any) -> Any:
+    if value is None or isinstance(value, list):
+        raise _wrong(field, one, "a text, a number, true or false")
+    return value
+
+
+def _number(field: str, one: Filter, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(field, one, "a number")
+    return float(value)
+
+
+def _wrong(field: str, one: Filter, wanted: str) -> InvalidQuery:
+    return InvalidQuery(field, f"has a filter {one.operator} whose value must be {wanted}")
