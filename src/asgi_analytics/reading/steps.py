@@ -38,8 +38,8 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a field of an event must be. A field that is not there matches nothing but ``is_not_set``."""
 
     field: Text
-    """``data.…``, ``context.…``, where a dot leads into an object, or a column: ``event_type``, ``service``, ``user_id``,
-    ``session_id``. ``user_id`` is given as the application says it."""
+    """``data.…`` or ``context.…``, where a dot leads into an object, or a column: ``event_type``, ``service``,
+    ``session_id``, or ``user_id``, which is given as the application says it."""
     operator: Operator = "exact"
     """``contains`` tells upper from lower case; ``greater_than`` and ``less_than`` compare numbers; ``between`` takes
     the two ends, which are included; ``in`` takes a list."""
@@ -93,7 +93,7 @@ def condition(field: str, step: Step, parameters: Parameters) -> str:
 
 
 def text_of(field: str, name: str, parameters: Parameters) -> str:
-    """Return the text of a field of a row ``e``, null if there is none. Raises `InvalidQuery`, which names ``field``."""
+    """Return the text of a field of a row ``e``, null if there is none. Raises `InvalidQuery`, naming ``field``."""
     if name in _COLUMNS:
         return _COLUMNS[name]
     column, path = _path(field, name)
@@ -101,7 +101,7 @@ def text_of(field: str, name: str, parameters: Parameters) -> str:
 
 
 def number_of(field: str, name: str, parameters: Parameters) -> str:
-    """Return the number of a field of a row ``e``, null if it is none. Raises `InvalidQuery`, which names ``field``."""
+    """Return the number of a field of a row ``e``, null if it is none. Raises `InvalidQuery`, naming ``field``."""
     column, path = _path(field, name)
     return f"analytics_number(e.{column} #> {parameters.add(path, 'text[]')})"
 
