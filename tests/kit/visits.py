@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from tests.kit.moments import moments
 from tests.reading.happened import Event
 
 MICROSECOND = timedelta(microseconds=1)
@@ -60,10 +61,11 @@ def data_of(random: Random, kind: str) -> dict[str, Any]:
 def random_visits(random: Random, number: int, since: datetime, until: datetime, people: int = 12) -> list[Event]:
     """Return about so many events of these people, in visits that often begin or end at a half hour or at midnight."""
     everybody = [Person(Random(n), n) for n in range(people)]  # the same ones in every world
+    moment = moments(random, since, until)
     events: list[Event] = []
     while len(events) < number:
         person = random.choice(everybody)
-        at = since + random.random() * (until - since)
+        at = moment()
         if random.random() < 0.4:
             edge = at.replace(minute=random.choice([0, 30]), second=0, microsecond=0)
             edge = edge.replace(hour=0) if random.random() < 0.4 else edge

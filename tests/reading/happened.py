@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from tests.kit.moments import moments
 from tests.schema.happenings import TYPES, some_data
 
 EVERY_TYPE = (*TYPES, "api_request", "database_query", "database_query", "database_query", "order_placed")
@@ -80,9 +81,10 @@ def an_event(random: Random, at: datetime, event_type: str | None = None) -> Eve
 
 def random_events(random: Random, number: int, since: datetime, until: datetime) -> list[Event]:
     """Return events of all types, many at the ends of hours, quarter hours and days, and several at one instant."""
+    moment = moments(random, since, until)
     events: list[Event] = []
     for _ in range(number):
-        at = since + random.random() * (until - since)
+        at = moment()
         if random.random() < 0.3:
             edge = at.replace(minute=random.choice([0, 15, 30, 45]), second=0, microsecond=0)
             edge = edge.replace(hour=0) if random.random() < 0.3 else edge

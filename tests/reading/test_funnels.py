@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from random import Random
@@ -24,11 +23,10 @@ from tests.schema.expected import percentile
 
 MIDNIGHT = datetime(2026, 10, 25, tzinfo=UTC)
 ME = UUID(int=1)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
-def happened(
-    at: datetime, event_type: str, user: UUID | None = ME, session: str | None = None, **data: Any
-) -> Event:
+def happened(at: datetime, event_type: str, user: UUID | None = ME, session: str | None = None, **data: Any) -> Event:
     return Event(uuid4(), at, event_type, "shop", user, session, data, {"environment": "production"})
 
 
@@ -36,14 +34,14 @@ def minutes(number: float) -> timedelta:
     return timedelta(minutes=number)
 
 
-def story(text: str, unit: timedelta = minutes(1), user: UUID = ME, session: str | None = None) -> list[Event]:
+def story(text: str, unit: timedelta = MINUTE, user: UUID = ME, session: str | None = None) -> list[Event]:
     """Return the events of ``a0 b1 c5``: a type, and when it happened, counted in units from midnight."""
     return [happened(MIDNIGHT + int(word[1:]) * unit, word[0], user, session) for word in text.split()]
 
 
 async def ask(reader: AnalyticsReader, steps: Sequence[str | Step], **options: Any) -> list[tuple[int, int]]:
     """Return how many reached each step, and how many are still on their way."""
-    options = {"start": MIDNIGHT - timedelta(days=3), "end": MIDNIGHT + timedelta(days=3), **options}
+    options: dict[str, Any] = {"start": MIDNIGHT - timedelta(days=3), "end": MIDNIGHT + timedelta(days=3), **options}
     found = await reader.query_funnel(steps, **options)
     return [(step.count, step.in_progress) for step in found.steps]
 
@@ -52,7 +50,6 @@ async def counts(reader: AnalyticsReader, steps: Sequence[str | Step], **options
     return [count for count, _ in await ask(reader, steps, **options)]
 
 
-PATH = Filter("data.path", "exact", "/pricing")
 STEPS = (
     Step("a"), Step("b"), Step("c"), Step("a", [Filter("data.n", "exact", 1)]),
     Step("a", [Filter("data.n", "in", [1, 2])]), Step("b", [Filter("data.n", "is_set")]),
@@ -168,3 +165,288 @@ async def test_no_attempt_of_random_histories_comes_further(
             wanted = {actor: attempt for actor, some in actors.items() if (attempt := furthest(some, search))}
             await compare_rows(reader, search, by, wanted)
             await compare_counts(reader, search, by, list(wanted.values()))
+
+
+HARD: list[tuple[str, str, int, list[int]]] = [
+    ("a0 b1 c2", "abc", 9, [1, 1, 1]),
+    ("c0 b1 a2", "abc", 9, [1, 0, 0]),  # the wrong order
+    ("a0 b0 c0", "abc", 9, [1, 1, 1]),  # all at one instant
+    ("a0 a0", "aa", 9, [1, 0]),  # two equal steps at one instant
+    ("a0 a1", "aa", 9, [1, 1]),
+    ("a0 b1 a1", "aba", 9, [1, 1, 0]),  # the third may be the first one again
+    ("a0 b1 a2", "aba", 9, [1, 1, 1]),
+    ("a0 b1 a5 b6 c7", "abc", 3, [1, 1, 1]),  # a second attempt
+    ("a0 b1 a5 c6", "abc", 3, [1, 1, 0]),  # steps of two attempts
+    ("a0 b2 c4", "abc", 4, [1, 1, 1]),  # the last instant of the window
+    ("a0 b2 c5", "abc", 4, [1, 1, 0]),
+    ("b1 c2", "abc", 9, [0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize("unit", [timedelta(microseconds=1), minutes(13)])
+async def test_the_hard_ones(database: Database, reader: AnalyticsReader, unit: timedelta) -> None:
+    connection = await database.connect()
+    for text, steps, window, wanted in HARD:
+        await connection.execute("DELETE FROM analytics_events")
+        await insert(connection, story(text, unit))
+        for order in ("ordered", "strict"):
+            options: dict[str, Any] = {"conversion_window": window * unit, "order": order}
+            assert await counts(reader, list(steps), **options) == wanted, (text, order)
+
+
+ENDED: list[tuple[str, list[int]]] = [
+    ("a0 x1 b2 c3", [1, 0, 0]),
+    ("a0 b1 x2 c3", [1, 1, 0]),
+    ("a0 b1 x1 c3", [1, 1, 1]),  # at the instant of a step
+    ("a0 x1 a2 b3 c4", [1, 1, 1]),  # in another attempt
+    ("x0 a1 b2 c3 x4", [1, 1, 1]),
+]
+
+
+async def test_what_is_excluded_ends_the_attempt_it_lies_in(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    for text, wanted in ENDED:
+        await connection.execute("DELETE FROM analytics_events")
+        await insert(connection, story(text))
+        assert await counts(reader, list("abc"), exclusions=["x"]) == wanted, text
+        assert await counts(reader, list("abc"), order="strict") == wanted, text
+        assert await counts(reader, list("abc")) == [1, 1, 1]
+
+
+async def test_only_tracked_events_and_page_views_stand_in_the_way(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    await insert(connection, story("a0 b2"))
+    for event_type in ("api_request", "database_query", "application_error", "page_engaged"):
+        await insert(connection, [happened(MIDNIGHT + minutes(1), event_type)])
+    assert await counts(reader, ["a", "b"], order="strict") == [1, 1]
+    await insert(connection, [happened(MIDNIGHT + minutes(1), "page_view", UUID(int=2))])
+    assert await counts(reader, ["a", "b"], order="strict") == [1, 1]
+    await insert(connection, [happened(MIDNIGHT + minutes(1), "page_view")])
+    assert await counts(reader, ["a", "b"], order="strict") == [1, 0]
+
+
+async def test_a_day_of_25_hours_and_midnight(database: Database, reader: AnalyticsReader) -> None:
+    """In Berlin the day of 25 October 2026 ends at 23 hours UTC; the range is of attempts that begin in it."""
+    connection = await database.connect()
+    last = datetime(2026, 10, 25, 22, 59, 59, 999_999, tzinfo=UTC)
+    await insert(connection, [happened(last, "a"), happened(last + timedelta(hours=30), "b")])
+    await insert(connection, [happened(last + timedelta(microseconds=1), "a", UUID(int=2))])
+    day: dict[str, Any] = {"start": date(2026, 10, 25), "end": date(2026, 10, 25), "timezone": "Europe/Berlin"}
+    assert await counts(reader, ["a", "b"], **day) == [1, 1]
+    assert await counts(reader, ["a", "b"], **day, conversion_window=timedelta(hours=29)) == [1, 0]
+    found = await reader.query_funnel(["a", "b"], **day, compare=True)
+    assert found.previous is not None
+    assert (found.previous.start.day, found.previous.end.day) == (24, 25)
+    assert found.previous.end - found.previous.start == timedelta(hours=24)
+    assert [step.count for step in found.previous.steps] == [0, 0]
+    assert (found.previous.conversion_rate, found.previous.median_conversion_time_ms) == (None, None)
+    later = await reader.query_funnel(["a", "b"], start=date(2026, 10, 26), end=date(2026, 10, 26), compare=True)
+    assert later.previous is not None
+    assert [step.count for step in later.previous.steps] == [2, 1]
+
+
+async def test_the_rates_and_durations_of_each_step(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    for number, text in enumerate(["a0 b1 c9", "a0 b3", "a0", "a5 b9 c10"], 1):
+        await insert(connection, story(text, user=UUID(int=number)))
+    found = await reader.query_funnel(
+        ["a", Step("b", name="pays"), "c"], start=MIDNIGHT - minutes(1), end=MIDNIGHT + minutes(60)
+    )
+    minute = 60_000
+    assert found.steps == [
+        FunnelStep("a", 4, 1.0, 1.0, None, None, 0, 0),
+        FunnelStep("pays", 3, 0.75, 0.75, 3.0 * minute, pytest.approx(3.8 * minute), 1, 0),
+        FunnelStep("c", 2, 2 / 3, 0.5, 4.5 * minute, pytest.approx(7.3 * minute), 1, 0),
+    ]
+    assert (found.conversion_rate, found.median_conversion_time_ms) == (0.5, 7.0 * minute)
+    assert (found.breakdown, found.previous) == ([], None)
+
+
+async def test_who_has_time_left_is_in_progress(database: Database, reader_dsn: str) -> None:
+    await insert(await database.connect(), story("a0") + story("a0 b1", user=UUID(int=2)))
+    for at, wanted in ((minutes(5), [(2, 1), (1, 1), (0, 0)]), (minutes(5.001), [(2, 0), (1, 0), (0, 0)])):
+        async with AnalyticsReader.from_url(reader_dsn, clock=lambda at=at: MIDNIGHT + at) as reader:
+            assert await ask(reader, ["a", "b", "c"], conversion_window=minutes(5)) == wanted
+            assert await ask(reader, ["a", "b"], conversion_window=minutes(5)) == [(2, wanted[0][1]), (1, 0)]
+
+
+async def test_a_user_in_two_sessions_does_not_convert_by_session(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    await insert(connection, story("a0 b31 c32"))  # 31 minutes of silence
+    await insert(connection, story("a0", user=UUID(int=2), session="s1") + story("b1", user=UUID(int=2), session="s2"))
+    await insert(connection, story("a0 b50", user=UUID(int=3), session="s3"))  # never cut by silence
+    assert await counts(reader, ["a", "b"]) == [3, 3]
+    assert await counts(reader, ["a", "b"], by="session") == [3, 1]
+    assert await counts(reader, ["b", "c"], by="session") == [3, 1]
+
+
+async def test_events_of_nobody_are_no_steps_of_users(database: Database, reader: AnalyticsReader) -> None:
+    events = [happened(MIDNIGHT + minutes(n), kind, None) for n, kind in enumerate("ab")]
+    events = [event._replace(context={"visitor": "v1", "environment": "staging"}) for event in events]
+    await insert(await database.connect(), events)
+    assert await counts(reader, ["a", "b"]) == [0, 0]
+    assert await counts(reader, ["a", "b"], by="session") == [1, 1]
+    assert await counts(reader, ["a", "b"], by="session", environment="staging") == [1, 1]
+    assert await counts(reader, ["a", "b"], by="session", environment="production") == [0, 0]
+    assert await counts(reader, ["a", "b"], by="session", service="billing") == [0, 0]
+
+
+async def test_a_user_who_is_erased_is_gone(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    await insert(connection, story("a0 b1") + story("a0 b1", user=UUID(int=2)))
+    assert await counts(reader, ["a", "b"]) == [2, 2]
+    await connection.execute("DELETE FROM analytics_events WHERE user_id = $1", ME)
+    assert await counts(reader, ["a", "b"]) == [1, 1]
+
+
+@pytest.mark.parametrize("database", ["timescaledb"], indirect=True)
+async def test_columns_answer_as_rows_do(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    random = Random(1)
+    events = [one for n in range(1, 200) for one in random_history(random, UUID(int=n), minutes(17))]
+    await insert(connection, events)
+    asked: list[dict[str, Any]] = [{}, {"order": "strict"}, {"by": "session"}, {"breakdown": "data.plan"}]
+    options: dict[str, Any] = {"start": MIDNIGHT - timedelta(days=1), "end": MIDNIGHT + timedelta(days=1)}
+    before = [await reader.query_funnel(STEPS[:4], **options, **one) for one in asked]
+    assert before[0].steps[3].count > 0
+    chunks = await connection.fetch("SELECT compress_chunk(c) FROM show_chunks('analytics_events') AS c")
+    assert chunks
+    assert [await reader.query_funnel(STEPS[:4], **options, **one) for one in asked] == before
+
+
+async def test_values_beyond_a_hundred_are_one(database: Database, reader: AnalyticsReader) -> None:
+    """What an application calls ``other`` is among them; the rows add up."""
+    events = []
+    for number in range(1, 131):
+        plan = "other" if number > 125 else f"plan{number % 105:03}"
+        events.append(happened(MIDNIGHT, "a", UUID(int=number), plan=plan))
+    events.append(happened(MIDNIGHT, "a", UUID(int=200)))
+    await insert(await database.connect(), events)
+    found = await reader.query_funnel(
+        ["a", "b"], breakdown="data.plan", start=MIDNIGHT - minutes(1), end=MIDNIGHT + minutes(1)
+    )
+    shares = {share.value: share.steps[0].count for share in found.breakdown}
+    assert len(found.breakdown) == len(shares) == 102
+    assert [share.value for share in found.breakdown[-2:]] == ["other", None]
+    assert (shares["plan001"], shares["plan050"], shares["other"], shares[None]) == (2, 1, 10, 1)
+    assert sum(shares.values()) == found.steps[0].count == 131
+
+
+OPERATORS: list[tuple[Any, Any, str]] = [
+    ("exact", 1, "1"), ("exact", "1", "12"), ("exact", True, "3"), ("exact", "true", "3"), ("exact", "x'--", "4"),
+    ("is_not", 1, "23456"), ("is_not", "x'--", "12356"), ("is_not", True, "12456"), ("contains", "'", "4"),
+    ("contains", "%", ""), ("not_contains", "'", "12356"), ("is_set", None, "123456"), ("is_not_set", None, "789"),
+    ("greater_than", 0.5, "1"), ("greater_than", -5, "16"), ("less_than", 1, "6"), ("between", [-3, 1], "16"),
+    ("between", [2, 3], ""), ("in", [1, "x'--", True], "134"), ("in", [], ""), ("in", [1.0], "1"),
+]  # fmt: skip
+
+
+async def test_filters(database: Database, reader: AnalyticsReader) -> None:
+    """What is not there matches nothing but ``is_not_set``, and is no error: neither null nor another type."""
+    values: dict[int, Any] = {1: 1, 2: "1", 3: True, 4: "x'--", 5: {"deep": 1}, 6: -3, 7: None}
+    events = [happened(MIDNIGHT, "a", UUID(int=n), **{'odd "n$1': one}) for n, one in values.items()]
+    events.append(happened(MIDNIGHT, "a", UUID(int=8)))
+    events.append(happened(MIDNIGHT, "a", UUID(int=9), other={'odd "n$1': 1}))
+    await insert(await database.connect(), events)
+    for operator, value, wanted in OPERATORS:
+        one = Filter('data.odd "n$1', operator, value)
+        found = await reader.query_funnel(
+            [Step("a", [one])], breakdown="user_id", start=MIDNIGHT - DAY, end=MIDNIGHT + DAY
+        )
+        users = [share.value for share in found.breakdown if share.value is not None]
+        assert sorted(UUID(user).int for user in users) == list(map(int, wanted)), one
+        assert found.steps[0].count == len(wanted)
+
+
+async def test_fields_of_every_kind(database: Database, reader: AnalyticsReader) -> None:
+    event = happened(MIDNIGHT, "a", session="s1", deep={"list": [1], "n": 2})
+    await insert(await database.connect(), [event])
+    for field, value in (
+        ("data.deep.n", 2), ("context.environment", "production"), ("event_type", "a"), ("service", "shop"),
+        ("session_id", "s1"), ("user_id", ME.hex), ("data.deep.list", "[1]"),
+    ):  # fmt: skip
+        assert await counts(reader, [Step("a", [Filter(field, "exact", value)])]) == [1], field
+        assert await counts(reader, [Step("a", [Filter(field, "is_not", value)])]) == [0], field
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"steps": []}, "steps", "a list of 1 to 20"), ({"steps": ["a"] * 21}, "steps", "a list of 1 to 20"),
+    ({"steps": "a"}, "steps", "a list"), ({"steps": [""]}, "steps", "a list"), ({"steps": [7]}, "steps", "a list"),
+    ({"steps": [{"event_type": "a", "when": 1}]}, "steps", "a list"),
+    ({"steps": [Step("a", [Filter("n", "exact", 1)])]}, "steps", "a field that is not known"),
+    ({"steps": [Step("a", [Filter("data.", "exact", 1)])]}, "steps", "a field that is not known"),
+    ({"steps": [Step("a", [Filter("timestamp", "exact", "x")])]}, "steps", "a field that is not known"),
+    ({"steps": [Step("a", [Filter("data.n", "exact", None)])]}, "steps", "exact whose value must be"),
+    ({"steps": [Step("a", [Filter("data.n", "between", [1])])]}, "steps", "a list of two numbers"),
+    ({"steps": [Step("a", [Filter("data.n", "greater_than", "1")])]}, "steps", "a number"),
+    ({"steps": [Step("a", [Filter("data.n", "in", 1)])]}, "steps", "a list"),
+    ({"steps": [Step("a", [Filter("service", "exact", 1)])]}, "steps", "a text"),
+    ({"steps": [Step("a", [Filter("data.n", "contains", 1)])]}, "steps", "a text"),
+    ({"steps": [Step("a", [Filter("data.n", "like", "%")])]}, "steps", "a list"),  # type: ignore[arg-type]
+    ({"exclusions": [Step("a", [Filter("n", "exact", 1)])]}, "exclusions", "a field that is not known"),
+    ({"conversion_window": 0}, "conversion_window", "a duration"),
+    ({"conversion_window": timedelta(days=400)}, "conversion_window", "a duration"),
+    ({"conversion_window": "14 d"}, "conversion_window", "a duration"),
+    ({"order": "any"}, "order", "one of ordered, strict, unordered"),
+    ({"by": "visitor"}, "by", "one of user, session"), ({"breakdown": "plan"}, "breakdown", "is not known"),
+    ({"attribution": "all"}, "attribution", "one of first_touch, last_touch"),
+    ({"order": "unordered", "steps": [Step("a", [Filter("data.n", "exact", n)]) for n in range(7)]}, "steps", "more"),
+]  # fmt: skip
+
+
+async def test_what_cannot_be_asked_is_told(database: Database, reader: AnalyticsReader) -> None:
+    for arguments, field, words in WRONG:
+        with pytest.raises(InvalidQuery, match=words) as caught:
+            await reader.query_funnel(**{"steps": ["a", "b"], **arguments})
+        assert caught.value.field == field, arguments
+
+
+async def test_funnels_are_kept_by_name(database: Database, reader: AnalyticsReader) -> None:
+    steps: list[str | Step] = ["a", Step("b", [Filter("data.n", "in", [1, "x"])], name="buys")]
+    made = await reader.create_funnel("checkout'", steps, description="From a to b", conversion_window=minutes(5))
+    assert (made.name, made.description, made.conversion_window) == ("checkout'", "From a to b", 300)
+    assert made.steps == [Step("a"), steps[1]]
+    assert await reader.get_funnel("checkout'") == made
+    other = await reader.create_funnel("A funnel", ["b"])
+    assert other.conversion_window == 14 * 86_400
+    assert await reader.list_funnels() == [other, made]
+    with pytest.raises(InvalidQuery, match="name: is taken"):
+        await reader.create_funnel("A funnel", ["c"])
+    with pytest.raises(InvalidQuery, match="steps: has a field"):
+        await reader.create_funnel("wrong", [Step("a", [Filter("n", "is_set")])])
+    await reader.delete_funnel("A funnel")
+    assert await reader.list_funnels() == [made]
+    for gone in (reader.get_funnel, reader.delete_funnel, reader.query_funnel_conversions):
+        with pytest.raises(InvalidQuery, match="name: no funnel has it"):
+            await gone("A funnel")
+
+
+async def test_who_dropped_out_where(database: Database, reader: AnalyticsReader) -> None:
+    connection = await database.connect()
+    for number, text in enumerate(["a0 b1 c2", "a3 b4", "a5", "a6 b9"], 1):
+        await insert(connection, story(text, user=UUID(int=number)))
+    await reader.create_funnel("checkout", ["a", "b", "c"])
+    options: dict[str, Any] = {"start": MIDNIGHT - minutes(1), "end": MIDNIGHT + minutes(60)}
+
+    async def users(**arguments: Any) -> list[int]:
+        rows = await reader.query_funnel_conversions("checkout", **options, **arguments)
+        return [row.user_id.int for row in rows if row.user_id is not None]
+
+    assert await users() == [4, 3, 2, 1]
+    assert await users(limit=2) == [4, 3]
+    assert await users(step=2) == [4, 2, 1]
+    assert await users(step=2, dropped=True) == [3]
+    assert await users(step=3) == [1]
+    assert await users(step=3, dropped=True) == [4, 2]
+    [row] = await reader.query_funnel_conversions("checkout", step=3, **options)
+    at = [MIDNIGHT + minutes(n) for n in range(3)]
+    assert (row.started_at, row.completed_at, row.current_step, row.completed) == (at[0], at[2], 3, True)
+    assert (row.step_timestamps, row.session_id) == (at, None)
+    by_session = await reader.query_funnel_conversions("checkout", by="session", step=2, dropped=True, **options)
+    assert [(one.user_id, one.completed_at, one.current_step) for one in by_session] == [(UUID(int=3), None, 1)]
+    assert by_session[0].session_id is not None
+    for step in (0, 4):
+        with pytest.raises(InvalidQuery, match="step: must be"):
+            await users(step=step)
+    with pytest.raises(InvalidQuery, match="step: nobody is dropped"):
+        await users(step=1, dropped=True)

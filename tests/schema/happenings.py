@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from tests.kit.databases import Database
+from tests.kit.moments import moments
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -105,9 +106,10 @@ TYPES = (
 
 def some_events(random: Random, number: int, since: datetime, until: datetime) -> list[Happened]:
     """Return events of all types, many of them close together, and at the ends of hours and days."""
+    moment = moments(random, since, until)
     events = []
     for _ in range(number):
-        at = since + random.random() * (until - since)
+        at = moment()
         if random.random() < 0.2:
             edge = at.replace(minute=0, second=0, microsecond=0)
             edge = edge.replace(hour=0) if random.random() < 0.5 else edge

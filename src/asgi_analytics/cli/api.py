@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PORT = 8093
 TOKENS = "ANALYTICS_READ_TOKENS"
+CHANGE_TOKENS = "ANALYTICS_TOKENS"
 CONNECTIONS = 5
 """One for each question that runs at once, and one for /ready."""
 
@@ -23,6 +24,7 @@ variables:
   DATABASE_URL, or PLATFORM_DATABASE_URL   the database, unless --database-url names it
   PORT                                     the port, unless --port names it (default: {PORT})
   {TOKENS}                    the accepted tokens, separated by commas; several of them, to replace one
+  {CHANGE_TOKENS}                         the tokens that may also keep and delete funnels; without any, nobody may
 
 A variable keeps the password out of the list of processes. The reader role is enough. Without tokens, anyone who
 reaches the service can read. It then listens on loopback only, unless --insecure is given.
@@ -78,7 +80,7 @@ def _start(options: argparse.Namespace) -> None:
         schema=options.schema,
         connections=CONNECTIONS,
     )
-    app = create_api_app(reader, tokens=tokens)
+    app = create_api_app(reader, tokens=tokens, change_tokens=read_tokens(CHANGE_TOKENS))
     serve(app, options, tokens=len(tokens), first_look=app.state.api.probes.is_ready)
 
 

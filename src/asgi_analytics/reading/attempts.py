@@ -86,7 +86,7 @@ class Attempts(msgspec.Struct, frozen=True):
             count=parameters.add(len(self.steps), "integer"),
             window=names["window"],
             now=parameters.add(now, "timestamptz"),
-            groups="(t.step)" if breakdown is None else "(t.step), (t.value, t.step)",
+            has_values=parameters.add(breakdown is not None, "boolean"),
         )
         return _with(found, summary), parameters.values
 

@@ -215,7 +215,8 @@ SELECT
     percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY date_part('epoch', t.next_at - t.at) * 1000) AS next_ms,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY date_part('epoch', t.at - t.started_at) * 1000) AS total_ms
 FROM labelled AS t
-GROUP BY GROUPING SETS ({groups})
+GROUP BY GROUPING SETS ((t.step), (t.value, t.step))
+HAVING grouping(t.value) = 1 OR {has_values}
 ORDER BY
     is_total DESC,
     t.value IS NULL,

@@ -142,18 +142,20 @@ async def query_funnel(
     ``compare`` adds the same over the period before.
     """
     asked = source.range(start, end, timezone)
-    attempts = Attempts(
-        as_steps(steps), as_steps(exclusions), conversion_window, order, by, service, environment
-    )
+    attempts = Attempts(as_steps(steps), as_steps(exclusions), conversion_window, order, by, service, environment)
     now = source.now()
+    previous = None
     async with source.snapshot() as snapshot:
         total, shares = await _count(snapshot, attempts, asked, now, breakdown, attribution)
-        before = asked.previous() if compare else None
-        previous = None
-        if before is not None:
+        if compare:
+            before = asked.previous()
             earlier, _ = await _count(snapshot, attempts, before, now, None, attribution)
             previous = FunnelBefore(
-                local(before.start, before.zone), local(before.end, before.zone), earlier.steps, earlier.conversion_rate, earlier.median_ms
+                start=local(before.start, before.zone),
+                end=local(before.end, before.zone),
+                steps=earlier.steps,
+                conversion_rate=earlier.conversion_rate,
+                median_conversion_time_ms=earlier.median_ms,
             )
     return FunnelResult(total.steps, total.conversion_rate, total.median_ms, shares, previous)
 

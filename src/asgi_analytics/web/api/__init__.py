@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 _FAILED = Refusal(500, "internal_error", "something failed here; the log of the service says what")
 
 
-def create_api_app(reader: AnalyticsReader, *, tokens: Iterable[str] = ()) -> Starlette:
+def create_api_app(
+    reader: AnalyticsReader, *, tokens: Iterable[str] = (), change_tokens: Iterable[str] = ()
+) -> Starlette:
     """Return the API as an ASGI application, to run alone or to mount: ``Mount("/stats", app=…)``.
 
     Its routes answer below ``/api/analytics`` and without that prefix. Nothing is connected before the first request. A
     reader that was made from a URL is opened with it, and closed when the lifespan of the application ends; if that is
     not run, as for a mounted application, the reader is the caller's to close. Its pool should have a connection for
-    each of the 4 questions that run at once, and one for ``/ready``. Without ``tokens`` every request is accepted.
+    each of the 4 questions that run at once, and one for ``/ready``. Without ``tokens`` every question is accepted. To
+    keep or delete a funnel takes one of the ``change_tokens``; without any nobody can.
 
     Raises `ConfigError` for a wrong setting, `MissingExtra` without Starlette.
     """
@@ -40,7 +43,7 @@ def create_api_app(reader: AnalyticsReader, *, tokens: Iterable[str] = ()) -> St
         raise ConfigError(
             "reader is not an AnalyticsReader: create_api_app(AnalyticsReader.from_url('postgresql://…'))"
         )
-    service = ApiService(reader, tokens=Tokens(tokens), answers=Answers())
+    service = ApiService(reader, tokens=Tokens(tokens), change_tokens=Tokens(change_tokens), answers=Answers())
     app = make_service(
         "api",
         service.routes(),

@@ -7,19 +7,20 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_analytics.errors import ReadError
 from asgi_analytics.reading import QUESTIONS
+from asgi_analytics.values import KIB
 from asgi_analytics.web.access import request_log
 from asgi_analytics.web.api import openapi
 from asgi_analytics.web.api.answers import Answer, Answers
 from asgi_analytics.web.api.caller import Caller, Left
 from asgi_analytics.web.api.formats import MEDIA_TYPES, Rows, ndjson
 from asgi_analytics.web.api.parameters import Asked, Format, Parameters, refuse_long
-from asgi_analytics.web.api.refusals import SECURITY, refusal
+from asgi_analytics.web.api.refusals import SECURITY, Refusal, refusal, wrong
 from asgi_analytics.web.probes import Probes
 
 if TYPE_CHECKING:
@@ -39,15 +40,19 @@ KEEP_ENDED, KEEP_RUNNING = 10.0, 1.0
 """Seconds that an answer is kept: one of a range that has ended, and one that reaches to now. Workers write about once
 a second, and what comes late for an ended range may be shown late."""
 
+MOST_BODY = 64 * KIB
+"""Bytes of the parameters of one question."""
+
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization", **SECURITY}
 
 
 class ApiService:
     """The endpoints, and what they share."""
 
-    def __init__(self, reader: AnalyticsReader, *, tokens: Tokens, answers: Answers) -> None:
+    def __init__(self, reader: AnalyticsReader, *, tokens: Tokens, change_tokens: Tokens, answers: Answers) -> None:
         self.reader = reader
         self.tokens = tokens
+        self.change_tokens = change_tokens
         self.answers = answers
         self.probes = Probes(
             self._look, not_ready="the database cannot answer questions; the log of the service says why"
@@ -58,14 +63,14 @@ class ApiService:
         """Return all routes, each with the prefix and without."""
         # Else {fingerprint} would stand for what has a route of its own.
         questions = sorted(QUESTIONS.values(), key=lambda one: "{" in one.path)
-        endpoints = [QuestionEndpoint(self, question) for question in questions]
+        endpoints = [ChangeEndpoint(self, one) if one.changes else QuestionEndpoint(self, one) for one in questions]
         routes: list[BaseRoute] = []
         for prefix in ("", PREFIX):
             routes += [
                 Route(f"{prefix}/health", self.probes.health, methods=["GET"]),
                 Route(f"{prefix}/ready", self.probes.ready, methods=["GET"]),
                 Route(f"{prefix}/openapi.json", functools.partial(self.openapi, prefix), methods=["GET"]),
-                *(Route(prefix + endpoint.question.path, endpoint, methods=["GET"]) for endpoint in endpoints),
+                *(Route(prefix + one.question.path, one, methods=[one.question.method]) for one in endpoints),
             ]
         return routes
 
@@ -113,9 +118,7 @@ class QuestionEndpoint:
         request = Request(scope, receive)
         log = request_log(request, self.question.path)
         self.service.tokens.require(request.headers)
-        query = scope["query_string"]
-        refuse_long(scope.get("raw_path") or scope["path"].encode(), query)
-        asked = self.parameters.read(query, scope.get("path_params", {}))
+        asked = await _asked(request, self.parameters)
         try:
             async with Caller(receive) as caller:
                 if self.has_pages and asked.format != "json" and "limit" not in asked.arguments:
@@ -168,7 +171,7 @@ class QuestionEndpoint:
 
     def _response(self, request: Request, answer: Answer, form: Format) -> Response:
         headers = {**self._headers(form), "ETag": answer.etag}
-        if _matches(request.headers.getlist("if-none-match"), answer.etag):
+        if request.method != "POST" and _matches(request.headers.getlist("if-none-match"), answer.etag):
             return Response(status_code=304, headers=headers)
         headers["Content-Length"] = str(answer.size)
         if request.method == "HEAD":
@@ -201,6 +204,57 @@ class QuestionEndpoint:
     async def _page(self, arguments: dict[str, Any], *, patient: bool) -> Answered:
         async with self.service.answers.turn(patient=patient):
             return await self.service.ask(self.question, arguments)
+
+
+class ChangeEndpoint:
+    """Change what is kept."""
+
+    def __init__(self, service: ApiService, question: Question) -> None:
+        self.service = service
+        self.question = question
+        self.parameters = Parameters(question)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        request_log(request, self.question.path)
+        if not self.service.change_tokens:
+            raise Refusal(403, "forbidden", "nothing can be changed here: the service has no token for it")
+        self.service.change_tokens.require(request.headers)
+        asked = await _asked(request, self.parameters)
+        if asked.format != "json":
+            raise wrong("format", "must be json")
+        try:
+            async with self.service.answers.turn():
+                answered = await self.service.ask(self.question, asked.arguments)
+        except ReadError as error:
+            raise refusal(error) from None
+        response = Response(status_code=204, headers=HEADERS)
+        if answered.results is not None:
+            response = Response(msgspec.json.encode(answered), 201, HEADERS, "application/json")
+        await response(scope, receive, send)
+
+
+async def _asked(request: Request, parameters: Parameters) -> Asked:
+    """Return what a request asks. Raises `Refusal`."""
+    scope = request.scope
+    query = scope["query_string"]
+    refuse_long(scope.get("raw_path") or scope["path"].encode(), query)
+    body = await _body(request) if parameters.question.method == "POST" else None
+    return parameters.read(query, scope.get("path_params", {}), body)
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > MOST_BODY:
+                raise Refusal(413, "content_too_large", f"the body has more than {MOST_BODY} bytes")
+    except ClientDisconnect:
+        raise wrong(None, "the body ends before its end") from None
+    return b"".join(parts)
 
 
 def _matches(given: list[str], etag: str) -> bool:

@@ -6,14 +6,15 @@ import inspect
 import re
 import types
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from asgi_analytics.errors import InvalidQuery
-from asgi_analytics.reading.question import ENVIRONMENT, LONGEST_TEXT, Question, User
+from asgi_analytics.reading.question import ENVIRONMENT, LONGEST_DURATION, LONGEST_TEXT, Question, User
+from asgi_analytics.reading.steps import Step
 from asgi_analytics.web.api.refusals import FIELDS, Refusal, refusal, wrong
 
 MOST_BYTES = 8192
@@ -38,7 +39,8 @@ class Parameter:
     def __init__(self, argument: str, annotation: Any, default: Any, *, in_path: bool) -> None:
         self.argument = argument
         self.name = FIELDS.get(argument, argument)
-        self.default = default
+        self.is_required = default is inspect.Parameter.empty
+        self.default = None if self.is_required else default
         self.in_path = in_path
         self.kind = annotation
         members = [member for member in _members(annotation) if member is not type(None)]
@@ -51,19 +53,29 @@ class Parameter:
         """Return the argument that the texts of a URL stand for; the question checks it."""
         if self.is_list:
             [item] = get_args(_bare(self.kind))
-            return [_read(text, frozenset((item,))) for text in texts]
+            return [_read(text, frozenset(_members(item))) for text in texts]
         if len(texts) > 1:
             raise wrong(self.name, "is given more than once")
         return _read(texts[0], self.members)
 
+    def convert(self, value: Any) -> Any:
+        """Return the argument that a value of JSON stands for; the question checks it."""
+        return _moment(value) if date in self.members and isinstance(value, str) else value
+
     @property
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema of one that is given."""
+    def has_schema(self) -> bool:
+        """Whether its schema is that of its type."""
+        return not self.members & {date, timedelta} and self.members != _USER
+
+    def schema(self, of_type: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+        """Return the JSON schema of one that is given; ``of_type`` has those of types."""
         if date in self.members:
             return {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
+        if timedelta in self.members:
+            return {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_DURATION.total_seconds()}
         if self.members == _USER:
             return {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
-        return msgspec.json.schema(self.kind)
+        return of_type[self.kind]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -86,36 +98,50 @@ class Parameters:
                 Parameter(
                     one.name,
                     one.annotation,
-                    None if one.default is inspect.Parameter.empty else one.default,
+                    one.default,
                     in_path=f"{{{one.name}}}" in question.path,
                 )
             ]
         }
         self._names = ", ".join([name for name, one in self.known.items() if not one.in_path] + ["format"])
 
-    def read(self, query: bytes, path: Mapping[str, str]) -> Asked:
-        """Return what a request asks. Raises `Refusal` for an unknown, a doubled or a wrong parameter."""
+    def read(self, query: bytes, path: Mapping[str, str], body: bytes | None = None) -> Asked:
+        """Return what a request asks; with a ``body`` of JSON, which has the parameters then.
+
+        Raises `Refusal` for an unknown, a doubled or a wrong parameter.
+        """
         given = _parse(query)
         formats = given.pop("format", ["json"])
         if len(formats) > 1 or formats[0] not in FORMATS:
             raise wrong("format", f"must be one of {', '.join(FORMATS)}")
         arguments: dict[str, Any] = {}
         for name, texts in given.items():
-            parameter = self.known.get(name)
-            if parameter is None and name == "environment":
-                raise _ENVIRONMENT
-            if parameter is None or parameter.in_path:
-                # The name is not repeated unless it looks like one.
-                raise wrong(name if _NAME.fullmatch(name) else None, f"is not known: use {self._names}")
+            if body is not None:
+                raise wrong(_said(name), "belongs into the body: only format stands in the URL")
+            parameter = self._find(name)
             arguments[parameter.argument] = parameter.read(texts)
+        for name, value in ({} if body is None else _object(body)).items():
+            parameter = self._find(name)
+            arguments[parameter.argument] = parameter.convert(value)
         for name, text in path.items():
             arguments[self.known[name].argument] = self.known[name].read([text])
         try:
             arguments = self.question.checked(arguments)
         except InvalidQuery as error:
             raise refusal(error) from None
+        for one in self.known.values():
+            if one.is_required and one.argument not in arguments:
+                raise wrong(one.name, "is missing")
         format_: Format = formats[0]
         return Asked(arguments, format_)
+
+    def _find(self, name: str) -> Parameter:
+        parameter = self.known.get(name)
+        if parameter is None and name == "environment":
+            raise _ENVIRONMENT
+        if parameter is None or parameter.in_path:
+            raise wrong(_said(name), f"is not known: use {self._names}")
+        return parameter
 
     @property
     def limit(self) -> int | None:
@@ -144,6 +170,21 @@ def _parse(query: bytes) -> dict[str, list[str]]:
     return given
 
 
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):  # a DecodeError of msgspec and a UnicodeError are ones too
+        found = None
+    if not isinstance(found, dict):
+        raise wrong(None, "the body must be an object of JSON with the parameters")
+    return found
+
+
+def _said(name: str) -> str | None:
+    """Return a name that is not known for a message, which repeats only what looks like one."""
+    return name if _NAME.fullmatch(name) else None
+
+
 def _members(kind: Any) -> Sequence[Any]:
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
@@ -164,6 +205,11 @@ def _read(text: str, members: frozenset[Any]) -> Any:
         return float(text)
     if kinds == {bool} and text in ("true", "false"):
         return text == "true"
+    if Step in kinds and text.startswith("{"):
+        try:
+            return msgspec.json.decode(text)
+        except (ValueError, RecursionError):
+            return text
     return text
 
 
