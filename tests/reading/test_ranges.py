@@ -116,6 +116,38 @@ def test_a_day_that_an_island_skipped_has_no_bucket() -> None:
     assert sorted(set(days.edges)) == list(days.edges)
 
 
+@pytest.mark.parametrize(("first", "last", "before", "hours"), [
+    (date(2026, 11, 2), date(2026, 11, 8), date(2026, 10, 26), 7 * 24),
+    (date(2026, 3, 30), date(2026, 3, 31), date(2026, 3, 28), 47),  # the clocks are set forward on the 29th
+    (date(2026, 10, 25), date(2026, 10, 25), date(2026, 10, 24), 24),  # this one has 25 hours
+    (date(2026, 10, 26), date(2026, 10, 26), date(2026, 10, 25), 25),
+    (date(2027, 1, 1), date(2027, 1, 1), date(2026, 12, 31), 24),
+])  # fmt: skip
+def test_before_whole_days_come_as_many_whole_days(first: date, last: date, before: date, hours: int) -> None:
+    found = asked(first, last, BERLIN)
+    previous = found.previous()
+    assert previous == Range(midnight(before, BERLIN), found.start, BERLIN)
+    assert previous.end - previous.start == hours * HOUR
+    # The same range written as instants is the same range.
+    assert asked(found.start, found.end, BERLIN).previous() == previous
+
+
+def test_before_anything_else_comes_what_is_as_long() -> None:
+    start, end = datetime(2026, 3, 29, 10, tzinfo=UTC), datetime(2026, 3, 31, 22, tzinfo=UTC)
+    assert asked(start, end, BERLIN).previous() == Range(start - 60 * HOUR, start, BERLIN)
+    # Days of UTC are not days of Berlin.
+    days = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC)
+    assert asked(*days, BERLIN).previous().start == datetime(2026, 3, 27, tzinfo=UTC)
+    assert asked(*days).previous().start == datetime(2026, 3, 27, tzinfo=UTC)
+
+
+def test_before_a_day_without_a_midnight_comes_a_whole_day() -> None:
+    santiago = ZoneInfo("America/Santiago")
+    found = asked(date(2026, 9, 6), date(2026, 9, 6), santiago)
+    assert found.start.astimezone(santiago).hour == 1
+    assert found.previous().start.astimezone(santiago) == datetime(2026, 9, 5, tzinfo=santiago)
+
+
 def test_more_buckets_than_anybody_can_use_are_refused() -> None:
     with pytest.raises(InvalidQuery, match="narrow the range"):
         asked(date(2000, 1, 1), date(2099, 1, 1)).buckets("hour")

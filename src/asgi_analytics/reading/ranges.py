@@ -121,6 +121,13 @@ class Range(msgspec.Struct, frozen=True):
         this_hour = _hour(now, zone)
         return cls(this_hour - 24 * HOUR, this_hour + HOUR, zone)
 
+    def previous(self) -> Range:
+        """Return the range before: as many local days if this one is made of whole local days, else as long."""
+        first, after_last = (at.astimezone(self.zone).date() for at in (self.start, self.end))
+        if (self.start, self.end) == (midnight(first, self.zone), midnight(after_last, self.zone)):
+            return Range(midnight(first - (after_last - first), self.zone), self.start, self.zone)
+        return Range(self.start - (self.end - self.start), self.start, self.zone)
+
     def buckets(self, step: Step | None) -> Buckets:
         """Return the local hours, days, weeks or months; the range cuts the first and the last. None: one for all."""
         if step is None:
