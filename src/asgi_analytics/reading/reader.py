@@ -24,6 +24,7 @@ from asgi_analytics.reading import (
     queries,
     sessions,
     tasks,
+    trends,
     users,
 )
 from asgi_analytics.reading.pool import UrlPool
@@ -95,6 +96,7 @@ class AnalyticsReader(Source):
     get_user_activity = activity.get_user_activity
     get_feature_usage = features.get_feature_usage
     top_features = features.top_features
+    query_trends = trends.query_trends
 
     @classmethod
     def from_url(
