@@ -172,7 +172,7 @@ async def test_compare_only_adds_and_a_series_has_the_same_values_before(
         for n, (days, plan) in enumerate([(1, "b"), (1, "b"), (1, "a"), (5, "a"), (5, "c"), (1, "c")])
     ]
     await insert(await database.connect(), events)
-    asked = {"breakdown": "data.plan", "limit": 2, "start": now.date() - 3 * DAY}
+    asked: dict[str, Any] = {"breakdown": "data.plan", "limit": 2, "start": now.date() - 3 * DAY}
     alone = await reader.query_trends(["sold"], **asked)
     both = await reader.query_trends(["sold"], compare=True, **asked)
     assert both.series[: len(alone.series)] == alone.series
@@ -217,7 +217,7 @@ async def test_aggregates_answer_beyond_the_retention_of_raw_rows(database: Data
         {"math": "unique_users", "timezone": "Europe/Berlin"}, {"math": "unique_users", "interval": "hour"},
     ):  # fmt: skip
         arguments: dict[str, Any] = {"series": TYPES, "start": recent(35)[0], **refused}
-        with pytest.raises(InvalidQuery, match="^start: .* needs the raw rows, which are kept from"):
+        with pytest.raises(InvalidQuery, match=r"^start: .* needs the raw rows, which are kept from"):
             await reader.query_trends(**arguments)
         assert await reader.query_trends(**{**arguments, "start": recent(15)[0]})
 

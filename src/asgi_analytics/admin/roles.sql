@@ -42,7 +42,7 @@ CREATE ROLE {role} NOLOGIN;
 -- Give the roles their rights. What they were granted before goes first: afterwards they have these rights only.
 REVOKE ALL ON
     analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
-    analytics_visitor_keys, analytics_midnight_visitors
+    analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels
 FROM {writer}, {reader};
 GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
 
@@ -62,6 +62,8 @@ TO {writer};
 -- The reader may read the events, the dead letters, the traits of users, the ledger and every view.
 GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations TO {reader};
 GRANT SELECT ON {views} TO {reader};
+-- Funnels that are kept by name are the one thing that it may change.
+GRANT SELECT, INSERT, DELETE ON analytics_funnels TO {reader};
 -- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
 GRANT SELECT ON analytics_gone_days TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};

@@ -6,7 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from uuid import UUID
 
@@ -24,8 +24,14 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
 """A filter: what a value must be equal to."""
 Texts = Annotated[list[Text], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+Duration = timedelta
+"""A timedelta, or a number of seconds, as JSON has it."""
 User = UUID | str | int
 """A user as the application says it; see `asgi_analytics.encoding.users.user_uuid`."""
+
+Method = Literal["GET", "POST", "DELETE"]
+LONGEST_DURATION = timedelta(days=366)
+DURATION = "a duration of at least a microsecond and at most 366 days: a timedelta, or seconds"
 
 ENVIRONMENT = "is known to raw rows only, and this is answered from aggregates: leave it out"
 
@@ -43,6 +49,10 @@ class Question(msgspec.Struct, frozen=True):
     """Where the API answers it. What stands in braces is a parameter."""
     bare: bool
     """Whether the API answers without what the answer is about."""
+    method: Method
+    """``POST`` takes the parameters from the body of a request."""
+    changes: bool
+    """Whether it changes what is kept, which the API allows to few."""
 
     @property
     def definition(self) -> str:
@@ -73,13 +83,19 @@ QUESTIONS: dict[str, Question] = {}
 
 
 def question(
-    path: str, *, bare: bool = False, approximates: Callable[..., bool] | bool = False
+    path: str,
+    *,
+    bare: bool = False,
+    approximates: Callable[..., bool] | bool = False,
+    method: Method = "GET",
+    changes: bool = False,
 ) -> Callable[[Function], Function]:
     """Make an async function a question: ``async def name(source, *, parameter: type = default) -> answer``.
 
     ``path`` is where the API answers it, for instance ``/errors/{fingerprint}``; ``bare`` leaves out what the answer is
     about, as only those do that had no such thing in the first API. ``approximates`` tells of the arguments whether the
-    answer is approximate (within 2 %).
+    answer is approximate (within 2 %). ``method`` is how the API is asked, ``changes`` tells whether that changes what
+    is kept.
     """
 
     def decorate(function: Function) -> Function:
@@ -94,7 +110,7 @@ def question(
             return await function(source, **asked.checked(arguments))
 
         tells = approximates if callable(approximates) else lambda **_: bool(approximates)
-        asked = QUESTIONS[function.__name__] = Question(function.__name__, ask, tells, path, bare)
+        asked = QUESTIONS[function.__name__] = Question(function.__name__, ask, tells, path, bare, method, changes)
         return typing.cast("Function", ask)
 
     return decorate
@@ -114,6 +130,8 @@ def check(field: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, date):
             raise InvalidQuery(field, f"must be {MOMENT}")
         return value
+    if timedelta in kinds:
+        return _duration(field, value)
     if kinds == _members(User):
         if not is_id(value) or value == "" or len(str(value)) > LONGEST_TEXT:
             raise InvalidQuery(field, "must be the id of a user: a UUID, a text or an integer")
@@ -122,6 +140,14 @@ def check(field: str, value: Any, kind: Any) -> Any:
         return msgspec.convert(_clean(value), kind)
     except (msgspec.ValidationError, UnicodeError):
         raise InvalidQuery(field, f"must be {_described(kind)}") from None
+
+
+def _duration(field: str, value: Any) -> timedelta:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_DURATION.total_seconds():
+        value = timedelta(seconds=value)
+    if not isinstance(value, timedelta) or not timedelta(0) < value <= LONGEST_DURATION:
+        raise InvalidQuery(field, f"must be {DURATION}")
+    return value
 
 
 def _members(kind: Any) -> frozenset[Any]:

@@ -16,6 +16,7 @@ from asgi_analytics.reading import (
     errors,
     events,
     features,
+    funnels,
     integrations,
     latency,
     overview,
@@ -96,6 +97,12 @@ class AnalyticsReader(Source):
     get_user_activity = activity.get_user_activity
     get_feature_usage = features.get_feature_usage
     top_features = features.top_features
+    query_funnel = funnels.query_funnel
+    query_funnel_conversions = funnels.query_funnel_conversions
+    list_funnels = funnels.list_funnels
+    get_funnel = funnels.get_funnel
+    create_funnel = funnels.create_funnel
+    delete_funnel = funnels.delete_funnel
     query_trends = trends.query_trends
 
     @classmethod

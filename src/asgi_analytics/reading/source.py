@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar, cast
@@ -26,6 +27,8 @@ MOST_ROWS = 10_000
 """Rows of one answer. One more is asked for, so that it is noticed if there are more."""
 BATCH = 1_000
 """Rows that are held at a time of an answer that is written as it comes."""
+READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+READ_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 LATE = 5.0
 """Seconds after ``statement_timeout``, which the server keeps, until a server that says nothing is given up."""
 
@@ -115,21 +118,30 @@ class Source:
             known.range = found
         return found
 
-    @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """Open a transaction to ask in: read-only, one state of the database, with this reader's limits.
 
         Raises `ReadError`. A task that is cancelled in it has its statement cancelled in the server.
         """
+        return self._transaction(READ_ONLY, "ROLLBACK")
+
+    def change(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Open a transaction that changes what is kept, and commits unless the block raises. Raises `ReadError`."""
+        return self._transaction(READ_WRITE, "COMMIT")
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, begin: str, end: str) -> AsyncIterator[Snapshot]:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
                 known = noted.get()
                 snapshot = Snapshot(connection, self._seconds + LATE, None if known is None else known.write)
+                last = "ROLLBACK"
                 try:
-                    await snapshot.begin(self._settings)
+                    await snapshot.begin(begin, self._settings)
                     yield snapshot
+                    last = end
                 finally:
-                    await snapshot.end()
+                    await snapshot.end(last)
         except FAILURES as exc:
             raise read_error(exc, self._place, self._seconds) from None  # whose text may quote a row
 
@@ -153,20 +165,22 @@ class Snapshot:
         self._write = write
         self._is_given_up = False
 
-    async def begin(self, settings: dict[str, str]) -> None:
+    async def begin(self, begin: str, settings: dict[str, str]) -> None:
         """Begin the transaction, with settings that hold until its end."""
-        await self._fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await self._fetch(begin)
         await self._fetch(SQL["settings"], list(settings), list(settings.values()))
 
-    async def end(self) -> None:
+    async def end(self, end: str) -> None:
         """End the transaction. A connection that cannot is given up, as one whose server says nothing."""
         if self._is_given_up:
             return
         try:
             async with asyncio.timeout(LATE):
-                await self._connection.execute("ROLLBACK")
+                await self._connection.execute(end)
         except FAILURES:
             self._give_up()
+            if end == "COMMIT":  # or it would be told as done
+                raise
         except BaseException:  # cancelled once more: no other question may get a transaction that is open
             self._give_up()
             raise

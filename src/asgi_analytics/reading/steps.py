@@ -87,9 +87,13 @@ def condition(field: str, step: Step, parameters: Parameters) -> str:
     Raises `InvalidQuery`, which names ``field``, for a filter that says nothing: an unknown field, or a value that the
     operator cannot be asked with.
     """
-    terms = [f"e.event_type = {parameters.add(step.event_type, 'text')}"]
-    terms += [_term(field, one, parameters) for one in step.where]
+    terms = [f"e.event_type = {parameters.add(step.event_type, 'text')}", *filters(field, step, parameters)]
     return f"({' AND '.join(terms)})"
+
+
+def filters(field: str, step: Step, parameters: Parameters) -> list[str]:
+    """Return the conditions of a step for a row ``e`` that is of its type. Raises as `condition` does."""
+    return [_term(field, one, parameters) for one in step.where]
 
 
 def text_of(field: str, name: str, parameters: Parameters) -> str:
@@ -114,27 +118,26 @@ def _path(field: str, name: str) -> tuple[str, list[str]]:
 
 
 def _term(field: str, one: Filter, parameters: Parameters) -> str:
-    text = text_of(field, one.field, parameters)
     value = _user(field, one.value) if one.field == "user_id" else one.value
     match one.operator:
         case "is_set":
-            return f"{text} IS NOT NULL"
+            return f"{text_of(field, one.field, parameters)} IS NOT NULL"
         case "is_not_set":
-            return f"{text} IS NULL"
+            return f"{text_of(field, one.field, parameters)} IS NULL"
         case "exact":
-            return _is_one_of(field, one, [_scalar(field, one, value)], text, parameters)
+            return _is_one_of(field, one, [_scalar(field, one, value)], parameters)
         case "is_not":
-            equal = _is_one_of(field, one, [_scalar(field, one, value)], text, parameters)
-            return f"({text} IS NOT NULL AND NOT {equal})"
+            equal = _is_one_of(field, one, [_scalar(field, one, value)], parameters)
+            return f"({text_of(field, one.field, parameters)} IS NOT NULL AND NOT {equal})"
         case "in":
             if not isinstance(value, list):
                 raise _wrong(field, one, "a list")
-            return _is_one_of(field, one, value, text, parameters)
+            return _is_one_of(field, one, value, parameters)
         case "contains" | "not_contains":
             if not isinstance(value, str):
                 raise _wrong(field, one, "a text")
             sign = ">" if one.operator == "contains" else "="
-            return f"strpos({text}, {parameters.add(value, 'text')}) {sign} 0"
+            return f"strpos({text_of(field, one.field, parameters)}, {parameters.add(value, 'text')}) {sign} 0"
     number = number_of(field, one.field, parameters)
     if one.operator == "between":
         if not (isinstance(value, list) and len(value) == 2):
@@ -145,13 +148,15 @@ def _term(field: str, one: Filter, parameters: Parameters) -> str:
     return f"{number} {sign} {parameters.add(_number(field, one, value), 'float8')}"
 
 
-def _is_one_of(field: str, one: Filter, values: Sequence[Any], text: str, parameters: Parameters) -> str:
+def _is_one_of(field: str, one: Filter, values: Sequence[Any], parameters: Parameters) -> str:
     """Return the condition that a field is equal to one of some values; it is never null."""
     texts = [value for value in values if isinstance(value, str)]
     others = [value for value in values if not isinstance(value, str)]
-    terms = [f"{text} = ANY ({parameters.add(texts, 'text[]')})"] if texts or not others else []
     if others and one.field in _COLUMNS:
         raise _wrong(field, one, "a text")
+    terms = []
+    if texts or not others:
+        terms.append(f"{text_of(field, one.field, parameters)} = ANY ({parameters.add(texts, 'text[]')})")
     if others:
         column, path = _path(field, one.field)
         known = parameters.add([msgspec.json.encode(value).decode() for value in others], "jsonb[]")

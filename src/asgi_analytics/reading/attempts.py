@@ -1,0 +1,212 @@
+"""The statement that finds the furthest attempt of each user, or session, at a series of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import chain, combinations
+from typing import Any, Literal
+
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.errors import InvalidQuery
+from asgi_analytics.reading.steps import Parameters, Step, filters, text_of
+
+SQL = load(__package__, "attempts.sql")
+
+Order = Literal["ordered", "strict", "unordered"]
+By = Literal["user", "session"]
+Attribution = Literal["first_touch", "last_touch"]
+
+CAPTURED = ("api_request", "database_query", "application_error", "page_engaged")
+"""Types of what is no step of a visit: neither tracked nor a page view."""
+TOUCHED: dict[Attribution, str] = {
+    "first_touch": "h.at = t.started_at AND h.step = 1",
+    "last_touch": "h.at = t.reached_at AND h.step = t.furthest",
+}
+"""Which hits are the first or last event of an attempt; the one of the lowest id counts."""
+TOUCHED_IN_ANY_ORDER: dict[Attribution, str] = {
+    "first_touch": "h.at = t.started_at AND h.step > 0",
+    "last_touch": "h.at = t.reached_at AND h.step > 0",
+}
+EXCLUDED = 0
+"""The number of what ends an attempt."""
+MOST_VALUES = 100
+"""Of a breakdown."""
+MOST_ALIKE = 6
+"""Different steps of one type, in any order: what one event of them leaves to the others is looked at for each set."""
+
+
+class Matcher(msgspec.Struct, frozen=True):
+    """What finds events, with the number it gives them: those of any of some steps, which are of one type."""
+
+    number: int
+    steps: tuple[Step, ...]
+
+
+class Need(msgspec.Struct, frozen=True):
+    """A part of what it takes to reach a step in any order: so many events of a matcher."""
+
+    step: int
+    matcher: int
+    needed: int
+
+
+class Attempts(msgspec.Struct, frozen=True):
+    """What is looked for."""
+
+    steps: list[Step]
+    exclusions: list[Step]
+    window: timedelta
+    """From the first step to the last one, both included."""
+    order: Order
+    by: By
+    service: str | None
+    environment: str | None
+
+    def summary(
+        self, start: datetime, end: datetime, now: datetime, breakdown: str | None, attribution: Attribution
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that counts attempts, and its parameters: of all, then of each value of ``breakdown``.
+
+        Attempts begin from ``start`` on and before ``end``. Raises `InvalidQuery`.
+        """
+        parameters = Parameters()
+        value = "NULL::text" if breakdown is None else text_of("breakdown", breakdown, parameters)
+        names = self._names(parameters, start, end, value)
+        found = self._found(names)
+        if breakdown is None:
+            found.append(SQL["without_values"])
+        else:
+            touched = TOUCHED[attribution] if self.order != "unordered" else TOUCHED_IN_ANY_ORDER[attribution]
+            most_values = parameters.add(MOST_VALUES, "bigint")
+            found.append(SQL["with_values"].format(touched=touched, most_values=most_values))
+        summary = SQL["summary"].format(
+            count=parameters.add(len(self.steps), "integer"),
+            window=names["window"],
+            now=parameters.add(now, "timestamptz"),
+            groups="(t.step)" if breakdown is None else "(t.step), (t.value, t.step)",
+        )
+        return _with(found, summary), parameters.values
+
+    def conversions(
+        self, start: datetime, end: datetime, at_least: int, at_most: int, limit: int | None
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that lists attempts that came to a step from ``at_least`` to ``at_most``."""
+        parameters = Parameters()
+        found = self._found(self._names(parameters, start, end, "NULL::text"))
+        rows = SQL["users" if self.by == "user" else "sessions"].format(
+            count=parameters.add(len(self.steps), "integer"),
+            at_least=parameters.add(at_least, "integer"),
+            at_most=parameters.add(at_most, "integer"),
+            limit=parameters.add(limit, "bigint"),
+        )
+        return _with(found, rows), parameters.values
+
+    def _found(self, names: dict[str, str]) -> list[str]:
+        return [
+            SQL["hits_by_user" if self.by == "user" else "hits_by_session"].format(**names),
+            SQL["unordered" if self.order == "unordered" else "ordered"].format(**names),
+        ]
+
+    def _names(self, parameters: Parameters, start: datetime, end: datetime, value: str) -> dict[str, str]:
+        """Return what the names in the SQL stand for."""
+        needs: list[Need] = []
+        if self.order == "unordered":
+            matchers, needs = _in_any_order(self.steps)
+        else:
+            matchers = [Matcher(number, (step,)) for number, step in enumerate(self.steps, 1)]
+        matchers += [Matcher(EXCLUDED, (step,)) for step in self.exclusions]
+        names = {
+            "since": parameters.add(start, "timestamptz"),
+            "until": parameters.add(end, "timestamptz"),
+            "window": parameters.add(self.window, "interval"),
+            "value": value,
+            "steps": _numbers(matchers, parameters),
+            "conditions": " AND ".join(self._conditions(matchers, parameters)),
+        }
+        if self.order == "strict":
+            captured = parameters.add(CAPTURED, "text[]")
+            ends = f"CASE WHEN e.event_type <> ALL ({captured}) THEN ARRAY[{EXCLUDED}] END"
+            names["steps"] = f"{ends} || {names['steps']}"
+        if self.order == "unordered":
+            names["need_steps"] = parameters.add([need.step for need in needs], "integer[]")
+            names["need_matchers"] = parameters.add([need.matcher for need in needs], "integer[]")
+            names["needed"] = parameters.add([need.needed for need in needs], "integer[]")
+        else:
+            # A step whose type stood in an earlier one would take its event again, if it came at the same instant.
+            seen: set[str] = set()
+            pauses = []
+            for step in self.steps:
+                pauses.append(timedelta(microseconds=1 if step.event_type in seen else 0))
+                seen.add(step.event_type)
+            names["pauses"] = parameters.add(pauses, "interval[]")
+        return names
+
+    def _conditions(self, matchers: Sequence[Matcher], parameters: Parameters) -> Iterator[str]:
+        types = parameters.add(sorted({step.event_type for matcher in matchers for step in matcher.steps}), "text[]")
+        if self.order == "strict":
+            yield f"(e.event_type = ANY ({types}) OR e.event_type <> ALL ({parameters.add(CAPTURED, 'text[]')}))"
+        else:
+            yield f"e.event_type = ANY ({types})"
+        if self.service is not None:
+            yield f"e.service = {parameters.add(self.service, 'text')}"
+        if self.environment is not None:
+            yield f"e.context ->> 'environment' = {parameters.add(self.environment, 'text')}"
+
+
+def _with(tables: Iterable[str], rows: str) -> str:
+    return f"WITH RECURSIVE {', '.join(tables)} {rows}"
+
+
+def _numbers(matchers: Sequence[Matcher], parameters: Parameters) -> str:
+    """Return the expression for the numbers of the matchers that find a row ``e``, as an array."""
+    of_type: dict[str, list[Matcher]] = {}
+    for matcher in matchers:
+        of_type.setdefault(matcher.steps[0].event_type, []).append(matcher)
+    cases = []
+    for event_type, alike in of_type.items():
+        numbers = [_number(matcher, parameters) for matcher in alike]
+        array = f"ARRAY[{', '.join(numbers)}]"
+        if not all(number.isdigit() for number in numbers):
+            array = f"array_remove({array}, NULL)"
+        cases.append(f"WHEN {parameters.add(event_type, 'text')} THEN {array}")
+    return f"CASE e.event_type {' '.join(cases)} END"
+
+
+def _number(matcher: Matcher, parameters: Parameters) -> str:
+    field = "exclusions" if matcher.number == EXCLUDED else "steps"
+    if not all(step.where for step in matcher.steps):
+        return str(matcher.number)
+    either = [f"({' AND '.join(filters(field, step, parameters))})" for step in matcher.steps]
+    return f"CASE WHEN {' OR '.join(either)} THEN {matcher.number} END"
+
+
+def _in_any_order(steps: Sequence[Step]) -> tuple[list[Matcher], list[Need]]:
+    """Return what finds events for steps in any order, and what it takes to reach a step.
+
+    Steps of one type may be filled by the same events, of which each fills one. By Hall's theorem n of them can be
+    filled as soon as there are, for each set of k of all m steps, n - (m - k) events that fill one of the set.
+    """
+    matchers: list[Matcher] = []
+    needs: list[Need] = []
+    reached = 0
+    for event_type in dict.fromkeys(step.event_type for step in steps):
+        alike = [step for step in steps if step.event_type == event_type]
+        kinds: dict[bytes, list[Step]] = {}
+        for step in alike:
+            kinds.setdefault(msgspec.json.encode(step.where), []).append(step)
+        if len(kinds) > MOST_ALIKE:
+            raise InvalidQuery("steps", f"has more than {MOST_ALIKE} different steps of one type in any order")
+        sets = chain.from_iterable(combinations(kinds.values(), size) for size in range(1, len(kinds) + 1))
+        for chosen in sets:
+            number = len(matchers) + 1
+            matchers.append(Matcher(number, tuple(same[0] for same in chosen)))
+            size = sum(map(len, chosen))
+            for count in range(1, len(alike) + 1):
+                needed = count - (len(alike) - size)
+                if needed > 0:
+                    needs.append(Need(reached + count, number, needed))
+        reached += len(alike)
+    return matchers, needs
