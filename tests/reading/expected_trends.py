@@ -57,7 +57,7 @@ def is_equal(e: Event, field: str, value: Any) -> bool:
         return text_of(e, field) == (str(user_uuid(value)[0]) if field == "user_id" else value)
     if isinstance(value, bool):
         return value_of(e, field) is value
-    return number_of(e, field) == value
+    return bool(number_of(e, field) == value)
 
 
 def passes(e: Event, one: Filter) -> bool:
@@ -133,7 +133,8 @@ def query_trends(
 ) -> Any:
     labels = bucket_starts(asked, interval)
     key: Callable[[Event], Any] = getattr(asked, interval)
-    now, then = [], []
+    now: list[Any] = []
+    then: list[Any] = []
     for step in (one if isinstance(one, Step) else Step(one) for one in series):
 
         def lines_of(events: Iterable[Event], like: Iterable[str | None] | None, step: Step = step) -> Lines:
