@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,7 +24,7 @@ Series = Annotated[list[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STE
 Math = Literal["total", "unique_users", "sum", "avg", "min", "max", "median", "p90", "p95", "p99"]
 MostValues = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
-COUNTS: dict[Math, str] = {"total": "sum(h.events)::bigint", "unique_users": "count(DISTINCT h.user_id)"}
+COUNTS: dict[Math, str] = {"total": "sum(u.events)::bigint", "unique_users": "count(u.user_id)"}
 """What is zero where nothing happened."""
 NUMBERS: dict[Math, str] = {
     "sum": "sum(h.number)",
@@ -125,59 +124,64 @@ async def query_trends(
     buckets = period.buckets(interval)
     if breakdown is None:
         _refuse_too_many(len(steps) * (1 + compare), buckets)
-    now: list[Trend] = []
-    then: list[Trend] = []
+    periods = [buckets, period.previous_buckets(buckets)] if compare else [buckets]
+    found: list[list[Trend]] = [[] for _ in periods]
     async with source.snapshot() as snapshot:
+        counted = [await _from_aggregates(snapshot, steps, asked, one) for one in periods]
         for step in steps:
-            lines = await _read(snapshot, step, asked, buckets)
-            now += _trends(step, step.label, math, buckets, lines)
-            if compare:
-                lines = await _read(snapshot, step, asked, period.previous_buckets(buckets), like=lines)
-                then += _trends(step, PREVIOUS, math, buckets, lines)
-            _refuse_too_many(len(now) + len(then), buckets)
-    return Trends(now + then, list(buckets.labels))
+            lines: Lines | None = None
+            for number, one in enumerate(periods):
+                if _is_counted(step, asked):
+                    lines = counted[number].get(step.event_type, {None: Line()})
+                else:
+                    lines = await _from_raw_rows(snapshot, step, asked, one, like=lines)
+                found[number] += _trends(step, PREVIOUS if number else step.label, math, one, lines)
+            _refuse_too_many(sum(map(len, found)), buckets)
+    return Trends([trend for trends in found for trend in trends], list(buckets.labels))
 
 
-async def _read(
-    snapshot: Snapshot, step: Step, asked: Asked, buckets: Buckets, like: Collection[str | None] | None = None
+def _is_counted(step: Step, asked: Asked) -> bool:
+    """Tell whether aggregates know what is asked of a step."""
+    return not (step.where or asked.property or asked.breakdown or asked.environment)
+
+
+async def _from_aggregates(snapshot: Snapshot, steps: list[Step], asked: Asked, buckets: Buckets) -> dict[str, Lines]:
+    """Return what is found of each type of the steps that aggregates know: for all in one statement."""
+    types = sorted({step.event_type for step in steps if _is_counted(step, asked)})
+    if not types:
+        return {}
+    if asked.math == "total":
+        split = buckets.split(QUARTER)
+        await snapshot.require_parts(split)
+        bounds = split.around(buckets.split(DAY, filled_until=await snapshot.filled_until(*TYPES)))
+        hits = SQL["types"]
+    else:
+        split = buckets.split(DAY, filled_until=await snapshot.filled_until(USERS))
+        await snapshot.require_parts(split)
+        bounds = split.bounds
+        hits = SQL["users"]
+    return await _lines(snapshot, hits, asked, buckets.edges, asked.limit, None, asked.service, types, *bounds)
+
+
+async def _from_raw_rows(
+    snapshot: Snapshot, step: Step, asked: Asked, buckets: Buckets, *, like: Lines | None
 ) -> Lines:
     """Return what is found of each value of a step, in the order of the answer.
 
     The values that are told apart are the most frequent ones, or those that this is to be ``like``, also where there is
     nothing of them.
     """
+    start, end = buckets.edges[0], buckets.edges[-1]
+    await snapshot.require_raw([(start, end)], "a filter, a property, a breakdown or an environment")
     values = None if like is None else [value for value in like if value not in (None, OTHER)]
-    parameters = Parameters(buckets.edges, asked.limit, values, asked.service)
-    if step.where or asked.property or asked.breakdown or asked.environment:
-        hits = await _from_raw_rows(snapshot, step, asked, buckets, parameters)
-    elif asked.math == "total":
-        hits = await _from_types(snapshot, step, buckets, parameters)
-    else:
-        hits = await _from_users(snapshot, step, buckets, parameters)
-    sql = SQL["trend"].format(hits=hits, math=(COUNTS | NUMBERS)[asked.math])
-    rows = await snapshot.records(sql, *parameters.values)
-    if len(rows) > 2 * MOST_ROWS:  # each value has a row for each bucket, and one more
-        raise _too_many()
-    lines: Lines = {value: Line() for value in like or ()}
-    if asked.breakdown is None:
-        lines[None] = Line()
-    for value, bucket, events, number in rows:
-        line = lines.setdefault(value, Line())
-        if bucket is None:
-            line.events, line.whole = events, number
-        else:
-            line.by_bucket[bucket] = number
+    parameters = Parameters(buckets.edges, asked.limit, values, asked.service, start, end, asked.environment)
+    hits = _raw_rows(step, asked, parameters)
+    found = (await _lines(snapshot, hits, asked, *parameters.values)).get(step.event_type, {})
+    lines: Lines = {value: Line() for value in like or ([None] if asked.breakdown is None else [])} | found
     order: list[str | None] = list(lines)
     if like is None:
         order.sort(key=lambda value: (-lines[value].events, value or ""))
     return {value: lines[value] for value in sorted(order, key=lambda value: (value is None, value == OTHER))}
-
-
-async def _from_raw_rows(snapshot: Snapshot, step: Step, asked: Asked, buckets: Buckets, parameters: Parameters) -> str:
-    start, end = buckets.edges[0], buckets.edges[-1]
-    await snapshot.require_raw([(start, end)], "a filter, a property, a breakdown or an environment")
-    parameters.values += [start, end, asked.environment]
-    return _raw_rows(step, asked, parameters)
 
 
 def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
@@ -191,19 +195,23 @@ def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
     return SQL["events"].format(step=matches, value=value, user=user)
 
 
-async def _from_types(snapshot: Snapshot, step: Step, buckets: Buckets, parameters: Parameters) -> str:
-    split = buckets.split(QUARTER)
-    await snapshot.require_parts(split)
-    days = buckets.split(DAY, filled_until=await snapshot.filled_until(*TYPES))
-    parameters.values += [step.event_type, *split.around(days)]
-    return SQL["types"]
-
-
-async def _from_users(snapshot: Snapshot, step: Step, buckets: Buckets, parameters: Parameters) -> str:
-    split = buckets.split(DAY, filled_until=await snapshot.filled_until(USERS))
-    await snapshot.require_parts(split)
-    parameters.values += [step.event_type, *split.bounds]
-    return SQL["users"]
+async def _lines(snapshot: Snapshot, hits: str, asked: Asked, *parameters: Any) -> dict[str, Lines]:
+    """Return what is found of each type and value."""
+    if asked.math in COUNTS:
+        computed = SQL["counted"].format(math=COUNTS[asked.math])
+    else:
+        computed = SQL["measured"].format(math=NUMBERS[asked.math])
+    rows = await snapshot.records(f"{SQL['labelled'].format(hits=hits)} {computed}", *parameters)
+    if len(rows) > 2 * MOST_ROWS:  # each value has a row for each bucket, and one more
+        raise _too_many()
+    found: dict[str, Lines] = {}
+    for event_type, value, bucket, events, number in rows:
+        line = found.setdefault(event_type, {}).setdefault(value, Line())
+        if bucket is None:
+            line.events, line.whole = events, number
+        else:
+            line.by_bucket[bucket] = number
+    return found
 
 
 def _trends(step: Step, label: str, math: Math, buckets: Buckets, lines: Lines) -> list[Trend]:
