@@ -12,7 +12,7 @@ from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment
 from asgi_analytics.reading.source import MOST_ROWS, Snapshot, Source
-from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, as_steps, condition, number_of, text_of
+from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, as_steps, condition, json_of, text_of
 
 SQL = load(__package__, "trends.sql")
 TYPES = ("analytics_type_days", "analytics_service_type_days")
@@ -189,8 +189,8 @@ def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
     matches = condition("series", step, parameters)
     value = "NULL::text" if asked.breakdown is None else text_of("breakdown", asked.breakdown, parameters)
     if asked.property is not None:
-        number = number_of("property", asked.property, parameters)
-        return SQL["numbers"].format(step=matches, value=value, number=number)
+        found = json_of("property", asked.property, parameters)
+        return SQL["numbers"].format(step=matches, value=value, property=found)
     user = "e.user_id" if asked.math == "unique_users" else "NULL::uuid"
     return SQL["events"].format(step=matches, value=value, user=user)
 

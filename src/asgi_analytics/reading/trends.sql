@@ -66,16 +66,20 @@ GROUP BY 1, 2, 3, 4;
 -- numbers --
 -- List the events of a step with a number of theirs. $5 and $6 are the range, $7 is the environment.
 SELECT
-    e.event_type,
-    width_bucket(e.timestamp, $1::timestamptz[]) AS bucket,
-    {value} AS value,
-    {number} AS number,
+    f.event_type,
+    width_bucket(f.timestamp, $1::timestamptz[]) AS bucket,
+    f.value,
+    analytics_number(f.property) AS number,
     1 AS events
-FROM analytics_events AS e
-WHERE e.timestamp >= $5 AND e.timestamp < $6
-    AND {step}
-    AND ($4::text IS NULL OR e.service = $4)
-    AND ($7::text IS NULL OR e.context ->> 'environment' = $7);
+FROM (
+    SELECT e.event_type, e.timestamp, {value} AS value, {property} AS property
+    FROM analytics_events AS e
+    WHERE e.timestamp >= $5 AND e.timestamp < $6
+        AND {step}
+        AND ($4::text IS NULL OR e.service = $4)
+        AND ($7::text IS NULL OR e.context ->> 'environment' = $7)
+    OFFSET 0  -- or the property would be looked for wherever the function, which is inlined, names it
+) AS f;
 
 -- types --
 -- List how often events of the types $5 happened, from what was counted before. $6 to $11 are the bounds of the five
