@@ -16,6 +16,7 @@ import asyncio
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ SETTINGS = {
 DAYS = 30
 AGGREGATES, RAW = 100, 300
 """Milliseconds."""
+Question = tuple[str, dict[str, Any], int]
+"""Its name, its arguments, and within how many milliseconds it is to be answered."""
 
 # A user comes for sessions of about thirty events; users, endpoints and statements follow a power law. 29 % requests,
 # 26 % queries, 17 % page views, 0.2 % errors, the rest spread over the domain events.
@@ -104,7 +107,7 @@ COLUMNS = """
 SELECT compress_chunk(c.chunk) FROM show_chunks('analytics_events', older_than => INTERVAL '7 days') AS c (chunk)
 """
 
-QUESTIONS: list[tuple[str, dict[str, Any], int]] = [
+QUESTIONS: list[Question] = [
     ("get_overview_stats", {}, AGGREGATES),
     ("get_overview_stats", {"service": "shop", "timezone": "Asia/Kolkata"}, AGGREGATES),
     ("get_daily_active_users", {}, AGGREGATES),
@@ -157,12 +160,13 @@ QUESTIONS: list[tuple[str, dict[str, Any], int]] = [
 ]
 
 
-async def fill(dsn: str, flavour: str, number: int) -> None:
+async def fill(dsn: str, flavour: str, number: int, events: str) -> None:
+    """Make the events by a statement that takes when the first is, the seconds between two, and the numbers of some."""
     connection = await asyncpg.connect(dsn, timeout=30, command_timeout=3600)
     began = time.perf_counter()
     start = await connection.fetchval("SELECT now() - make_interval(days => $1)", DAYS)
     for first in range(0, number, 100_000):
-        await connection.execute(FILL, start, DAYS * 86400 / number, first, min(first + 100_000, number))
+        await connection.execute(events, start, DAYS * 86400 / number, first, min(first + 100_000, number))
     print(f"{number / 1e6:.1f} million events in {time.perf_counter() - began:.0f} s (made by the server)", flush=True)
     began = time.perf_counter()
     await refresh(connection)
@@ -188,13 +192,13 @@ async def looked_up(reader: AnalyticsReader, given: dict[str, Any]) -> dict[str,
     return arguments
 
 
-async def measure(dsn: str, flavour: str, number: int) -> None:
+async def measure(dsn: str, flavour: str, number: int, questions: Sequence[Question]) -> None:
     print("\n| question | rows | ms | ms CPU of the server |\n|---|---|---|---|", flush=True)
     async with AnalyticsReader.from_url(dsn, statement_timeout=300, connections=1) as reader:
         async with reader.snapshot() as snapshot:
             [(pid,)] = await snapshot.records("SELECT pg_backend_pid()")
         server = psutil.Process(pid)
-        for name, given, bound in QUESTIONS:
+        for name, given, bound in questions:
             arguments = await looked_up(reader, given)
             times, cpu = [], []
             for _ in range(6):
@@ -210,7 +214,8 @@ async def measure(dsn: str, flavour: str, number: int) -> None:
                 at_most(f"ms of {name}({said}), {number / 1e6:g} million events, {flavour}", took, bound)
 
 
-def main() -> None:
+def run(events: str, questions: Sequence[Question]) -> None:
+    """Do what the command line says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--database", choices=["timescaledb", "postgresql"])
@@ -222,12 +227,12 @@ def main() -> None:
             dsn = cluster.dsn(cluster.create())
             asyncio.run(migrate(dsn))
             print(f"\n### {cluster.version}\n", flush=True)
-            asyncio.run(fill(dsn, flavour, options.events))
-            asyncio.run(measure(dsn, flavour, options.events))
+            asyncio.run(fill(dsn, flavour, options.events, events))
+            asyncio.run(measure(dsn, flavour, options.events, questions))
             cluster.end()
     finally:
         servers.close()
 
 
 if __name__ == "__main__":
-    main()
+    run(FILL, QUESTIONS)

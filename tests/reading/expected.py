@@ -18,6 +18,7 @@ from tests.reading.expected_sessions import (
     query_sessions,
     top_features,
 )
+from tests.reading.expected_trends import query_trends
 from tests.reading.happened import Event
 from tests.schema.expected import amount, average, percentile
 
@@ -30,6 +31,7 @@ __all__ = [
     "get_user_activity",
     "list_pages",
     "query_sessions",
+    "query_trends",
     "top_features",
 ]
 

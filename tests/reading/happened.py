@@ -19,6 +19,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "get_error_group": {"fingerprint": "f1"},
     "get_session": {"id": "s1"},
     "get_user_activity": {"user_id": UUID(int=3)},
+    "query_trends": {"series": ["order_placed"]},
 }
 """Arguments of the questions that cannot be asked without."""
 ENDPOINTS = ("/tasks/{id}", "/", "/orders")
@@ -92,6 +93,27 @@ def random_events(random: Random, number: int, since: datetime, until: datetime)
         if events and random.random() < 0.1:
             at = random.choice(events).timestamp
         events.append(an_event(random, at))
+    return events
+
+
+def order_events(random: Random, number: int, since: datetime, until: datetime) -> list[Event]:
+    """Return orders and page views whose data holds whatever a filter may meet."""
+    plans: list[Any] = ["pro", "pro", "free", "other", "5", 5, True, None, "'; DROP TABLE analytics_events; --"]
+    amounts: list[Any] = [-7, -0.5, 0, 2, 2.5, 1e6, "2", None, True, [], random.randrange(-50, 50)]
+    events: list[Event] = []
+    for event in random_events(random, number, since, until):
+        data = {
+            "plan": random.choice(plans),
+            "amount": random.choice(amounts),
+            "nested": random.choice([{"amount": random.randrange(9)}, {}, 3, None]),
+            "tags": random.choice([["a", "b"], ["b"], []]),
+            'it\'s "quoted"': random.choice(["\\'\"", "x", 1]),
+            "'; DROP TABLE analytics_events; --": random.choice(plans),
+        }
+        data = {key: value for key, value in data.items() if random.random() < 0.8}
+        events.append(
+            event._replace(event_type=random.choice(["order_placed", "order_placed", "page_view"]), data=data)
+        )
     return events
 
 

@@ -20,6 +20,7 @@ EVIL = ("'; DROP TABLE analytics_events; --", '"%\\$1{}\n🦋', "a\0b\ud800", "x
 KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
     "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
+    "query_trends",
 )  # fmt: skip
 UNOPENED = AnalyticsReader.from_url("postgresql://localhost/none")
 """Refuses a wrong parameter before it has to be open."""
@@ -43,7 +44,7 @@ async def test_no_text_is_ever_sql(database: Database, reader: AnalyticsReader) 
         if parameter == "entity_id":
             given["entity_type"] = "task"
         for evil in EVIL:
-            value: Any = [evil] if parameter in ("event_types",) else evil
+            value: Any = [evil] if parameter in ("event_types", "series") else evil
             try:
                 answer = await getattr(reader, name)(**{**given, parameter: value})
             except InvalidQuery as exc:

@@ -30,6 +30,7 @@ ALONE = ("get_pipeline_health", "get_session")
 RAW = (
     "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries", "query_events",
     "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
+    "query_trends",
 )  # fmt: skip
 """Which know the environment."""
 APPROXIMATE = ("p50_duration_ms", "p95_duration_ms", "p99_duration_ms")
@@ -50,6 +51,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"aggregation_type": "weekly", "event_category": "system"},
         {"aggregation_type": "hourly", "event_type": "api_request"},
         {"event_category": "interaction"},
+    ],
+    "query_trends": [
+        {"series": ["task_created", "order_placed"]},
+        {"series": ["task_failed"], "math": "unique_users", "interval": "week", "compare": True},
+        {"series": ["api_request"], "math": "p95", "property": "data.duration_ms", "breakdown": "data.endpoint"},
     ],
 }
 

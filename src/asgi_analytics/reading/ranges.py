@@ -6,6 +6,7 @@ Everything about time zones is computed here and passed to the server as instant
 from __future__ import annotations
 
 import functools
+import itertools
 import zoneinfo
 from bisect import bisect_right
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -121,12 +122,35 @@ class Range(msgspec.Struct, frozen=True):
         this_hour = _hour(now, zone)
         return cls(this_hour - 24 * HOUR, this_hour + HOUR, zone)
 
+    @property
+    def whole_days(self) -> int | None:
+        """How many local days this is made of; None if it begins or ends within one."""
+        first, after_last = (at.astimezone(self.zone).date() for at in (self.start, self.end))
+        if (self.start, self.end) != (midnight(first, self.zone), midnight(after_last, self.zone)):
+            return None
+        return (after_last - first).days
+
     def previous(self) -> Range:
         """Return the range before: as many local days if this one is made of whole local days, else as long."""
-        first, after_last = (at.astimezone(self.zone).date() for at in (self.start, self.end))
-        if (self.start, self.end) == (midnight(first, self.zone), midnight(after_last, self.zone)):
-            return Range(midnight(first - (after_last - first), self.zone), self.start, self.zone)
-        return Range(self.start - (self.end - self.start), self.start, self.zone)
+        return Range(self._earlier(self.start), self.start, self.zone)
+
+    def previous_buckets(self, buckets: Buckets) -> Buckets:
+        """Return the range before in as many buckets as this one is in, each with the label of what it is compared to.
+
+        So weeks of it need not begin on Monday: each is moved back by as much as the whole range.
+        """
+        # Never back in time: of an hour that the clocks show twice, the second part has nothing to be compared to.
+        return Buckets(tuple(itertools.accumulate(map(self._earlier, buckets.edges), max)), buckets.labels)
+
+    def _earlier(self, at: datetime) -> datetime:
+        """Return the same time as many days earlier as this range has, or as much earlier as it is long."""
+        if self.whole_days is None:
+            return at - (self.end - self.start)
+        clock = at.astimezone(self.zone)
+        day = clock.date() - self.whole_days * DAY
+        if at == midnight(clock.date(), self.zone):  # which need not be 0:00
+            return midnight(day, self.zone)
+        return datetime.combine(day, clock.time(), tzinfo=self.zone).astimezone(UTC)
 
     def buckets(self, step: Step | None) -> Buckets:
         """Return the local hours, days, weeks or months; the range cuts the first and the last. None: one for all."""

@@ -25,6 +25,7 @@ from asgi_analytics.reading import (
     queries,
     sessions,
     tasks,
+    trends,
     users,
 )
 from asgi_analytics.reading.pool import UrlPool
@@ -102,6 +103,7 @@ class AnalyticsReader(Source):
     get_funnel = funnels.get_funnel
     create_funnel = funnels.create_funnel
     delete_funnel = funnels.delete_funnel
+    query_trends = trends.query_trends
 
     @classmethod
     def from_url(

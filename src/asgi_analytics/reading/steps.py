@@ -106,8 +106,13 @@ def text_of(field: str, name: str, parameters: Parameters) -> str:
 
 def number_of(field: str, name: str, parameters: Parameters) -> str:
     """Return the number of a field of a row ``e``, null if it is none. Raises `InvalidQuery`, naming ``field``."""
+    return f"analytics_number({json_of(field, name, parameters)})"
+
+
+def json_of(field: str, name: str, parameters: Parameters) -> str:
+    """Return the JSON of a field of a row ``e``, null if there is none. Raises `InvalidQuery`, naming ``field``."""
     column, path = _path(field, name)
-    return f"analytics_number(e.{column} #> {parameters.add(path, 'text[]')})"
+    return f"(e.{column} #> {parameters.add(path, 'text[]')})"
 
 
 def _path(field: str, name: str) -> tuple[str, list[str]]:

@@ -1,0 +1,241 @@
+"""Trends: how often events happened, how many users they are of, and what their numbers are, by bucket."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.errors import InvalidQuery
+from asgi_analytics.reading.question import Text, question
+from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment
+from asgi_analytics.reading.source import MOST_ROWS, Snapshot, Source
+from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, as_steps, condition, json_of, text_of
+
+SQL = load(__package__, "trends.sql")
+TYPES = ("analytics_type_days", "analytics_service_type_days")
+USERS = "analytics_user_types_daily"
+
+PREVIOUS, OTHER = "previous", "other"
+
+Series = Annotated[list[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
+Math = Literal["total", "unique_users", "sum", "avg", "min", "max", "median", "p90", "p95", "p99"]
+MostValues = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+COUNTS: dict[Math, str] = {"total": "sum(u.events)::bigint", "unique_users": "count(u.user_id)"}
+"""What is zero where nothing happened."""
+NUMBERS: dict[Math, str] = {
+    "sum": "sum(h.number)",
+    "avg": "sum(h.number) / nullif(count(h.number), 0)",  # avg() sums up squares, too, which may overflow
+    "min": "min(h.number)",
+    "max": "max(h.number)",
+    "median": "percentile_cont(0.5) WITHIN GROUP (ORDER BY h.number)",
+    "p90": "percentile_cont(0.9) WITHIN GROUP (ORDER BY h.number)",
+    "p95": "percentile_cont(0.95) WITHIN GROUP (ORDER BY h.number)",
+    "p99": "percentile_cont(0.99) WITHIN GROUP (ORDER BY h.number)",
+}
+"""What is computed of a property, and null where it was not measured."""
+
+
+class Trend(msgspec.Struct, frozen=True):
+    """One line of a chart: the events of a step, or those with one value."""
+
+    event: str
+    """The type of the step."""
+    label: str
+    """The name of the step, else its type; ``previous`` for the period before."""
+    data: list[float | None]
+    """One number per bucket. Where nothing happened it is 0 for ``total`` and ``unique_users``, else null."""
+    breakdown_value: str | None
+    """``other`` stands for all values beyond the limit, null for events without one."""
+    count: float | None
+    """The same over the whole range: its distinct users or its average, for instance, not those of the buckets."""
+
+
+class Trends(msgspec.Struct, frozen=True):
+    """The lines of a chart."""
+
+    series: list[Trend]
+    """In the order of the steps, of each the most frequent value first; then, in the same order, those before."""
+    labels: list[datetime]
+    """The local hour, midnight, Monday or first of the month of every bucket of the range."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What is asked of each step."""
+
+    math: Math
+    property: str | None
+    breakdown: str | None
+    limit: int
+    service: str | None
+    environment: str | None
+
+
+class Line(msgspec.Struct):
+    """What was found of one value of a step."""
+
+    events: int = 0
+    whole: float | None = None
+    by_bucket: dict[int, float | None] = {}
+
+
+Lines = dict[str | None, Line]
+"""By the value."""
+
+
+@question("/trends")
+async def query_trends(
+    source: Source,
+    series: Series,
+    *,
+    interval: Literal["hour", "day", "week", "month"] = "day",
+    math: Math = "total",
+    property: Text | None = None,
+    breakdown: Text | None = None,
+    compare: bool = False,
+    limit: MostValues = 25,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+    environment: Text | None = None,
+) -> Trends:
+    """Count the events of each step, their distinct users, or what a property of theirs amounts to, by local bucket.
+
+    ``math`` other than ``total`` and ``unique_users`` is of the ``property`` of those events whose value is a number.
+    ``breakdown`` names a field: each step has a series for each of the ``limit`` most frequent values, one for all
+    ``other`` values, and one for events without. ``compare`` adds the series of the period before: as many local days
+    if the range is made of whole ones, else as long.
+
+    Filters, a property, a breakdown and an environment need the raw rows, and so do distinct users in buckets that are
+    not made of whole days of UTC. Raises `InvalidQuery` for more than 10,000 points.
+    """
+    if (math in NUMBERS) != (property is not None):
+        numbers = ", ".join(NUMBERS)
+        raise InvalidQuery("property", f"must be named for {numbers}, and for these only: what they are computed of")
+    asked = Asked(math, property, breakdown, limit, service, environment)
+    steps = as_steps(series)
+    for step in steps:
+        _raw_rows(step, asked, Parameters())  # refuses what cannot be asked
+    period = source.range(start, end, timezone)
+    buckets = period.buckets(interval)
+    if breakdown is None:
+        _refuse_too_many(len(steps) * (1 + compare), buckets)
+    periods = [buckets, period.previous_buckets(buckets)] if compare else [buckets]
+    found: list[list[Trend]] = [[] for _ in periods]
+    async with source.snapshot() as snapshot:
+        counted = [await _from_aggregates(snapshot, steps, asked, one) for one in periods]
+        for step in steps:
+            lines: Lines | None = None
+            for number, one in enumerate(periods):
+                if _is_counted(step, asked):
+                    lines = counted[number].get(step.event_type, {None: Line()})
+                else:
+                    lines = await _from_raw_rows(snapshot, step, asked, one, like=lines)
+                found[number] += _trends(step, PREVIOUS if number else step.label, math, one, lines)
+            _refuse_too_many(sum(map(len, found)), buckets)
+    return Trends([trend for trends in found for trend in trends], list(buckets.labels))
+
+
+def _is_counted(step: Step, asked: Asked) -> bool:
+    """Tell whether aggregates know what is asked of a step."""
+    return not (step.where or asked.property or asked.breakdown or asked.environment)
+
+
+async def _from_aggregates(snapshot: Snapshot, steps: list[Step], asked: Asked, buckets: Buckets) -> dict[str, Lines]:
+    """Return what is found of each type of the steps that aggregates know: for all in one statement."""
+    types = sorted({step.event_type for step in steps if _is_counted(step, asked)})
+    if not types:
+        return {}
+    if asked.math == "total":
+        split = buckets.split(QUARTER)
+        await snapshot.require_parts(split)
+        bounds = split.around(buckets.split(DAY, filled_until=await snapshot.filled_until(*TYPES)))
+        hits = SQL["types"]
+    else:
+        split = buckets.split(DAY, filled_until=await snapshot.filled_until(USERS))
+        await snapshot.require_parts(split)
+        bounds = split.bounds
+        hits = SQL["users"]
+    return await _lines(snapshot, hits, asked, buckets.edges, asked.limit, None, asked.service, types, *bounds)
+
+
+async def _from_raw_rows(
+    snapshot: Snapshot, step: Step, asked: Asked, buckets: Buckets, *, like: Lines | None
+) -> Lines:
+    """Return what is found of each value of a step, in the order of the answer.
+
+    The values that are told apart are the most frequent ones, or those that this is to be ``like``, also where there is
+    nothing of them.
+    """
+    start, end = buckets.edges[0], buckets.edges[-1]
+    await snapshot.require_raw([(start, end)], "a filter, a property, a breakdown or an environment")
+    values = None if like is None else [value for value in like if value not in (None, OTHER)]
+    parameters = Parameters(buckets.edges, asked.limit, values, asked.service, start, end, asked.environment)
+    hits = _raw_rows(step, asked, parameters)
+    found = (await _lines(snapshot, hits, asked, *parameters.values)).get(step.event_type, {})
+    lines: Lines = {value: Line() for value in like or ([None] if asked.breakdown is None else [])} | found
+    order: list[str | None] = list(lines)
+    if like is None:
+        order.sort(key=lambda value: (-lines[value].events, value or ""))
+    return {value: lines[value] for value in sorted(order, key=lambda value: (value is None, value == OTHER))}
+
+
+def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
+    """Return what reads the raw rows of a step. Raises `InvalidQuery` for a field or a filter that cannot be asked."""
+    matches = condition("series", step, parameters)
+    value = "NULL::text" if asked.breakdown is None else text_of("breakdown", asked.breakdown, parameters)
+    if asked.property is not None:
+        found = json_of("property", asked.property, parameters)
+        return SQL["numbers"].format(step=matches, value=value, property=found)
+    user = "e.user_id" if asked.math == "unique_users" else "NULL::uuid"
+    return SQL["events"].format(step=matches, value=value, user=user)
+
+
+async def _lines(snapshot: Snapshot, hits: str, asked: Asked, *parameters: Any) -> dict[str, Lines]:
+    """Return what is found of each type and value."""
+    if asked.math in COUNTS:
+        computed = SQL["counted"].format(math=COUNTS[asked.math])
+    else:
+        computed = SQL["measured"].format(math=NUMBERS[asked.math])
+    rows = await snapshot.records(f"{SQL['labelled'].format(hits=hits)} {computed}", *parameters)
+    if len(rows) > 2 * MOST_ROWS:  # each value has a row for each bucket, and one more
+        raise _too_many()
+    found: dict[str, Lines] = {}
+    for event_type, value, bucket, events, number in rows:
+        line = found.setdefault(event_type, {}).setdefault(value, Line())
+        if bucket is None:
+            line.events, line.whole = events, number
+        else:
+            line.by_bucket[bucket] = number
+    return found
+
+
+def _trends(step: Step, label: str, math: Math, buckets: Buckets, lines: Lines) -> list[Trend]:
+    empty = 0 if math in COUNTS else None
+    numbers = range(1, len(buckets.labels) + 1)
+    return [
+        Trend(
+            event=step.event_type,
+            label=label,
+            data=[line.by_bucket.get(number, empty) for number in numbers],
+            breakdown_value=value,
+            count=empty if line.whole is None else line.whole,
+        )
+        for value, line in lines.items()
+    ]
+
+
+def _refuse_too_many(series: int, buckets: Buckets) -> None:
+    if series * len(buckets.labels) > MOST_ROWS:
+        raise _too_many()
+
+
+def _too_many() -> InvalidQuery:
+    return InvalidQuery(
+        "start",
+        f"the answer has more than {MOST_ROWS:,} points: narrow the range, or use a longer interval or a lower limit",
+    )
