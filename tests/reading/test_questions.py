@@ -24,12 +24,14 @@ from tests.schema.happenings import keep_fresh
 
 DAY = timedelta(days=1)
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe")
+OTHER_DEFAULT = ("get_slowest_endpoints", "query_paths")
+"""Whose range is not the last 30 days unless it is given."""
 WITHOUT_RANGE = ("get_overview_stats", "get_pipeline_health")
 ALONE = ("get_pipeline_health", "get_session")
 """Whose tests are elsewhere."""
 RAW = (
     "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries", "query_events",
-    "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
+    "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown", "query_paths",
 )  # fmt: skip
 """Which know the environment."""
 APPROXIMATE = ("p50_duration_ms", "p95_duration_ms", "p99_duration_ms")
@@ -51,6 +53,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"aggregation_type": "hourly", "event_type": "api_request"},
         {"event_category": "interaction"},
     ],
+    "query_retention": [{}, {"target_event": "task_created", "period": "week", "total_periods": 3}],
+    "query_stickiness": [{}, {"event_type": "api_request"}],
+    "query_lifecycle": [{}, {"event_type": "api_request"}, {"interval": "month"}],
+    "query_paths": [{}, {"start_event": "task_created", "depth": 3, "limit": 2}],
 }
 
 
@@ -150,7 +156,7 @@ async def compare_all(reader: AnalyticsReader, events: list[Event], random: Rand
                 await compare(reader, name, events, variant | filters, asked)
                 continue
             for arguments, start, end in random.sample(list(ranges(random, now, zone)), 2):
-                if name == "get_slowest_endpoints" and not arguments:
+                if name in OTHER_DEFAULT and not arguments:
                     continue
                 asked = Asked(start, end, zone, now, service, environment)
                 await compare(reader, name, events, variant | filters | arguments, asked)

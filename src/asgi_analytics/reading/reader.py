@@ -18,11 +18,15 @@ from asgi_analytics.reading import (
     features,
     integrations,
     latency,
+    lifecycle,
     overview,
     pages,
+    paths,
     pipeline,
     queries,
+    retention,
     sessions,
+    stickiness,
     tasks,
     users,
 )
@@ -95,6 +99,10 @@ class AnalyticsReader(Source):
     get_user_activity = activity.get_user_activity
     get_feature_usage = features.get_feature_usage
     top_features = features.top_features
+    query_retention = retention.query_retention
+    query_stickiness = stickiness.query_stickiness
+    query_lifecycle = lifecycle.query_lifecycle
+    query_paths = paths.query_paths
 
     @classmethod
     def from_url(
