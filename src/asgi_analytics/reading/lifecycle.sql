@@ -1,8 +1,8 @@
 -- Which users are new, which stay, which come again, and which leave.
 
 -- buckets --
--- Count the users who begin, stay, come again and leave in each bucket. $12 and $13 are the bounds of the bucket before
--- the first, $14 are the edges of the buckets, $15 is the greatest number of rows.
+-- Count the users who begin, stay, come again and leave in each bucket. $16 and $17 are the bounds of the bucket before
+-- the first, $18 are the edges of the buckets, $19 is the greatest number of rows.
 --
 -- A user's buckets have the numbers from 1 on, the bucket before has 0, and all that was earlier has -1.
 WITH active AS (
@@ -15,8 +15,8 @@ WITH active AS (
         SELECT DISTINCT
             p.user_id,
             CASE
-                WHEN p.at >= ($14::timestamptz[])[1] THEN width_bucket(p.at, $14::timestamptz[])
-                WHEN p.at >= $12::timestamptz AND p.at < $13::timestamptz THEN 0
+                WHEN p.at >= ($18::timestamptz[])[1] THEN width_bucket(p.at, $18::timestamptz[])
+                WHEN p.at >= $16::timestamptz AND p.at < $17::timestamptz THEN 0
                 ELSE -1
             END AS bucket
         FROM presence AS p
@@ -39,8 +39,8 @@ SELECT
     coalesce(c.stayed, 0),
     coalesce(c.come_again, 0),
     coalesce(p.ended, 0)
-FROM generate_series(1, cardinality($14::timestamptz[]) - 1) AS b (bucket)
+FROM generate_series(1, cardinality($18::timestamptz[]) - 1) AS b (bucket)
 LEFT JOIN counts AS c ON c.bucket = b.bucket
 LEFT JOIN counts AS p ON p.bucket = b.bucket - 1
 ORDER BY b.bucket
-LIMIT $15;
+LIMIT $19;

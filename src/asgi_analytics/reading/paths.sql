@@ -14,22 +14,35 @@ WITH over_edges AS MATERIALIZED (
     WHERE s.started_at < $2 AND s.ended_at >= $1 AND (s.started_at < $1 OR s.ended_at >= $2)
 ),
 events AS (
+    -- OFFSET 0: what is sorted is the key and the name, not the JSON that they are read from.
     SELECT
         coalesce(r.session_id, r.context ->> 'visitor', r.user_id::text) COLLATE "C" AS key,
         r.session_id IS NOT NULL AS given,
-        r.timestamp, r.id, r.event_type, r.service, r.data, r.context
+        r.timestamp,
+        r.id,
+        CASE
+            WHEN r.event_type = 'page_view' THEN coalesce(r.data ->> 'page', 'page_view')
+            WHEN r.event_type <> 'page_engaged' THEN r.event_type
+        END AS name,
+        CASE WHEN $3::text IS NOT NULL THEN r.service END AS service,
+        CASE WHEN $4::text IS NOT NULL THEN r.context ->> 'environment' END AS environment
     FROM analytics_events AS r
     WHERE r.timestamp >= $1::timestamptz AND r.timestamp < $2::timestamptz
         AND r.event_type NOT IN ('api_request', 'database_query', 'application_error')
-        AND (r.session_id IS NOT NULL OR r.context ->> 'visitor' IS NOT NULL OR r.user_id IS NOT NULL)
-        AND NOT EXISTS (
-            SELECT FROM over_edges AS o
-            WHERE o.key = coalesce(r.session_id, r.context ->> 'visitor', r.user_id::text)
-                AND o.given = (r.session_id IS NOT NULL)
-                AND o.started_at < $1 AND r.timestamp <= o.ended_at
-        )
-    UNION ALL
-    SELECT o.key COLLATE "C", o.given, r.timestamp, r.id, r.event_type, r.service, r.data, r.context
+    OFFSET 0
+),
+later_events AS (
+    SELECT
+        o.key COLLATE "C" AS key,
+        o.given,
+        r.timestamp,
+        r.id,
+        CASE
+            WHEN r.event_type = 'page_view' THEN coalesce(r.data ->> 'page', 'page_view')
+            WHEN r.event_type <> 'page_engaged' THEN r.event_type
+        END AS name,
+        CASE WHEN $3::text IS NOT NULL THEN r.service END AS service,
+        CASE WHEN $4::text IS NOT NULL THEN r.context ->> 'environment' END AS environment
     FROM analytics_events AS r
     JOIN over_edges AS o
         ON o.key = coalesce(r.session_id, r.context ->> 'visitor', r.user_id::text)
@@ -47,23 +60,25 @@ numbered AS (
         ) AS number
     FROM (
         SELECT
-            e.key, e.given, e.timestamp, e.id, e.service,
-            e.context ->> 'environment' AS environment,
-            CASE
-                WHEN e.event_type = 'page_view' THEN coalesce(e.data ->> 'page', 'page_view')
-                WHEN e.event_type <> 'page_engaged' THEN e.event_type
-            END AS name,
+            e.*,
             NOT e.given AND e.timestamp - lag(e.timestamp) OVER (
                 PARTITION BY e.key, e.given ORDER BY e.timestamp, e.id
             ) > INTERVAL '30 minutes' AS is_after_silence
-        FROM events AS e
+        FROM (
+            SELECT * FROM events AS i WHERE i.key IS NOT NULL
+            UNION ALL
+            SELECT * FROM later_events
+        ) AS e
     ) AS c
 ),
 sessions AS (
     SELECT
+        n.key,
+        n.given,
+        min(n.timestamp) AS started_at,
         array_agg(n.name ORDER BY n.timestamp, n.id) AS names,
-        (array_agg(n.service ORDER BY n.timestamp, n.id))[1] AS service,
-        (array_agg(n.environment ORDER BY n.timestamp, n.id))[1] AS environment
+        CASE WHEN $3::text IS NOT NULL THEN (array_agg(n.service ORDER BY n.timestamp, n.id))[1] END AS service,
+        CASE WHEN $4::text IS NOT NULL THEN (array_agg(n.environment ORDER BY n.timestamp, n.id))[1] END AS environment
     FROM numbered AS n
     WHERE n.name IS NOT NULL
     GROUP BY n.key, n.given, n.number
@@ -74,6 +89,10 @@ begun AS (
         CASE WHEN $5::text IS NULL THEN 1 ELSE array_position(s.names, $5) END AS first
     FROM sessions AS s
     WHERE ($3::text IS NULL OR s.service = $3) AND ($4::text IS NULL OR s.environment = $4)
+        AND NOT EXISTS (
+            SELECT FROM over_edges AS o
+            WHERE o.key COLLATE "C" = s.key AND o.given = s.given AND o.started_at < $1 AND s.started_at <= o.ended_at
+        )
 ),
 ended AS (
     SELECT
