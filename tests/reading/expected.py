@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, NamedTuple
 
+from tests.reading.expected_people import query_lifecycle, query_paths, query_retention, query_stickiness
 from tests.reading.expected_sessions import (
     get_feature_usage,
     get_session,
@@ -30,7 +31,11 @@ __all__ = [
     "get_session_summary",
     "get_user_activity",
     "list_pages",
+    "query_lifecycle",
+    "query_paths",
+    "query_retention",
     "query_sessions",
+    "query_stickiness",
     "query_trends",
     "top_features",
 ]

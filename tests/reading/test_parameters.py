@@ -21,6 +21,7 @@ KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
     "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
     "query_trends",
+    "query_paths",
 )  # fmt: skip
 UNOPENED = AnalyticsReader.from_url("postgresql://localhost/none")
 """Refuses a wrong parameter before it has to be open."""
@@ -104,6 +105,19 @@ def test_every_question_about_a_range_takes_the_same_parameters(name: str) -> No
         ("get_session_series", {"bucket": "minute"}, "bucket"),
         ("get_session_breakdown", {"by": "user_id"}, "by"),
         ("get_session_breakdown", {"limit": 1001}, "limit"),
+        ("query_retention", {"period": "hour"}, "period"),
+        ("query_retention", {"total_periods": 0}, "total_periods"),
+        ("query_retention", {"total_periods": 101}, "total_periods"),
+        ("query_retention", {"target_event": ""}, "target_event"),
+        ("query_retention", {"returning_event": 5}, "returning_event"),
+        ("query_stickiness", {"event_type": ["a"]}, "event_type"),
+        ("query_lifecycle", {"interval": "year"}, "interval"),
+        ("query_lifecycle", {"timezone": "Berlin"}, "timezone"),
+        ("query_paths", {"depth": 1}, "depth"),
+        ("query_paths", {"depth": 21}, "depth"),
+        ("query_paths", {"limit": 101}, "limit"),
+        ("query_paths", {"start_event": ""}, "start_event"),
+        ("query_paths", {"end_event": 1}, "end_event"),
         ("query_sessions", {"is_bounce": 1}, "is_bounce"),
         ("query_sessions", {"cursor": "not a cursor"}, "cursor"),
         ("query_aggregations", {"aggregation_type": "monthly"}, "aggregation_type"),

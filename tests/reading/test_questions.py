@@ -24,12 +24,14 @@ from tests.schema.happenings import keep_fresh
 
 DAY = timedelta(days=1)
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe")
+OTHER_DEFAULT = ("get_slowest_endpoints", "query_paths")
+"""Whose range is not the last 30 days unless it is given."""
 WITHOUT_RANGE = ("get_overview_stats", "get_pipeline_health")
 ALONE = ("get_pipeline_health", "get_session")
 """Whose tests are elsewhere."""
 RAW = (
     "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries", "query_events",
-    "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
+    "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown", "query_paths",
     "query_trends",
 )  # fmt: skip
 """Which know the environment."""
@@ -57,6 +59,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"series": ["task_failed"], "math": "unique_users", "interval": "week", "compare": True},
         {"series": ["api_request"], "math": "p95", "property": "data.duration_ms", "breakdown": "data.endpoint"},
     ],
+    "query_retention": [{}, {"target_event": "task_created", "period": "week", "total_periods": 3}],
+    "query_stickiness": [{}, {"event_type": "api_request"}],
+    "query_lifecycle": [{}, {"event_type": "api_request"}, {"interval": "month"}],
+    "query_paths": [{}, {"start_event": "task_created", "depth": 3, "limit": 2}],
 }
 
 
@@ -156,7 +162,7 @@ async def compare_all(reader: AnalyticsReader, events: list[Event], random: Rand
                 await compare(reader, name, events, variant | filters, asked)
                 continue
             for arguments, start, end in random.sample(list(ranges(random, now, zone)), 2):
-                if name == "get_slowest_endpoints" and not arguments:
+                if name in OTHER_DEFAULT and not arguments:
                     continue
                 asked = Asked(start, end, zone, now, service, environment)
                 await compare(reader, name, events, variant | filters | arguments, asked)

@@ -28,6 +28,8 @@ MICROSECOND = timedelta(microseconds=1)
 
 DEFAULT_DAYS = 30
 """Whole days before today that a question covers unless it says otherwise."""
+WEEK_DAYS = 7
+"""The same of a question that reads much for each day."""
 EARLIEST, LATEST = date(1970, 1, 1), date(2200, 1, 1)
 MOST_BUCKETS = 50_000
 """More than five years of hours."""
@@ -97,8 +99,10 @@ class Range(msgspec.Struct, frozen=True):
     zone: tzinfo
 
     @classmethod
-    def read(cls, start: Moment | None, end: Moment | None, zone: tzinfo, now: datetime) -> Self:
-        """Return the range of two parameters; by default it is the last 30 whole days and today.
+    def read(
+        cls, start: Moment | None, end: Moment | None, zone: tzinfo, now: datetime, days: int = DEFAULT_DAYS
+    ) -> Self:
+        """Return the range of two parameters; by default it is the last 30 whole ``days`` and today.
 
         A date is its local midnight; as an end it includes its day. Raises `InvalidQuery`.
         """
@@ -107,7 +111,7 @@ class Range(msgspec.Struct, frozen=True):
             last = midnight(now.astimezone(zone).date() + DAY, zone)
         if start is None:
             final_day = (last - MICROSECOND).astimezone(zone).date()
-            first = midnight(final_day - DEFAULT_DAYS * DAY, zone)
+            first = midnight(final_day - days * DAY, zone)
         else:
             first = _instant("start", start, zone, whole_day=False)
         if first >= last:
@@ -151,6 +155,16 @@ class Range(msgspec.Struct, frozen=True):
         if at == midnight(clock.date(), self.zone):  # which need not be 0:00
             return midnight(day, self.zone)
         return datetime.combine(day, clock.time(), tzinfo=self.zone).astimezone(UTC)
+
+    def around(self, step: Step, *, before: int = 0, after: int = 0) -> Range:
+        """Return the whole local hours, days, weeks or months that this touches, and so many before and after them."""
+        start, _ = _around(self.start, step, self.zone)
+        for _ in range(before):
+            start, _ = _around(start - MICROSECOND, step, self.zone)
+        _, end = _around(self.end - MICROSECOND, step, self.zone)
+        for _ in range(after):
+            _, end = _around(end, step, self.zone)
+        return Range(start, end, self.zone)
 
     def buckets(self, step: Step | None) -> Buckets:
         """Return the local hours, days, weeks or months; the range cuts the first and the last. None: one for all."""

@@ -19,11 +19,15 @@ from asgi_analytics.reading import (
     funnels,
     integrations,
     latency,
+    lifecycle,
     overview,
     pages,
+    paths,
     pipeline,
     queries,
+    retention,
     sessions,
+    stickiness,
     tasks,
     trends,
     users,
@@ -104,6 +108,10 @@ class AnalyticsReader(Source):
     create_funnel = funnels.create_funnel
     delete_funnel = funnels.delete_funnel
     query_trends = trends.query_trends
+    query_retention = retention.query_retention
+    query_stickiness = stickiness.query_stickiness
+    query_lifecycle = lifecycle.query_lifecycle
+    query_paths = paths.query_paths
 
     @classmethod
     def from_url(

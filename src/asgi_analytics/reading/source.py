@@ -18,7 +18,7 @@ from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.errors import ConfigError, InvalidQuery
 from asgi_analytics.reading.failures import FAILURES, read_error
 from asgi_analytics.reading.pool import ACQUIRE_TIMEOUT, UrlPool
-from asgi_analytics.reading.ranges import Buckets, Moment, Range, Split, read_zone
+from asgi_analytics.reading.ranges import WEEK_DAYS, Buckets, Moment, Range, Split, read_zone
 
 Answer = TypeVar("Answer")
 
@@ -106,6 +106,10 @@ class Source:
     def range_of_hours(self, start: Moment | None, end: Moment | None, timezone: str | None) -> Range:
         """Return the range of a question; by default it is the last 24 whole hours and the current one."""
         return self._note(Range.read_hours(start, end, self.zone_of(timezone), self.now()))
+
+    def range_of_week(self, start: Moment | None, end: Moment | None, timezone: str | None) -> Range:
+        """Return the range of a question; by default it is the last 7 whole days and today."""
+        return self._note(Range.read(start, end, self.zone_of(timezone), self.now(), WEEK_DAYS))
 
     def zone_of(self, timezone: str | None) -> tzinfo:
         """Return the zone of a question: that of the name, else that of the reader. Raises `InvalidQuery`."""

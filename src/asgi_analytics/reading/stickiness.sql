@@ -1,0 +1,14 @@
+-- On how many days users were there.
+
+-- days --
+-- Count users by their number of days, fewest days first. $16 are the edges of the days, $17 is the greatest number of
+-- rows.
+SELECT d.days_active, count(*) AS users, count(*) / (sum(count(*)) OVER ())::float8 AS percentage
+FROM (
+    SELECT count(DISTINCT width_bucket(p.at, $16::timestamptz[]))::integer AS days_active
+    FROM presence AS p
+    GROUP BY p.user_id
+) AS d
+GROUP BY d.days_active
+ORDER BY d.days_active
+LIMIT $17;
