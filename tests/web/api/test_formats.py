@@ -20,7 +20,7 @@ from asgi_analytics.web.api.endpoints import QuestionEndpoint
 from asgi_analytics.web.api.formats import MEDIA_TYPES, Rows
 from asgi_analytics.web.api.parameters import Asked
 from tests.kit.databases import Database
-from tests.web.api.service import Process, fill, in_path, opened
+from tests.web.api.service import Process, arguments_of, ask, fill, opened, reading
 
 MANY, LONG = 50_000, 12_000
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -49,14 +49,12 @@ async def test_csv_and_ndjson_hold_the_rows_of_the_json(database: Database, app:
     await fill(database)
     async with opened(app) as http:
         await app.state.api.open()
-        for question in QUESTIONS.values():
-            arguments = in_path(question)
-            path = question.path.format(**arguments)
+        for question in reading():
             rows = Rows(question)
-            results = (await app.state.api.reader.answer(question.name, **arguments)).results
+            results = (await app.state.api.reader.answer(question.name, **arguments_of(question))).results
             everything = "limit" not in question.signature.parameters
-            by_csv = await http.get(path, params={"format": "csv"})
-            by_line = await http.get(path, params={"format": "ndjson"})
+            by_csv = await ask(http, question, format="csv")
+            by_line = await ask(http, question, format="ndjson")
             assert (by_csv.headers["content-type"], by_line.headers["content-type"]) == (
                 MEDIA_TYPES["csv"], MEDIA_TYPES["ndjson"],
             )  # fmt: skip
