@@ -29,6 +29,8 @@ COLUMNS = {
     " service text null, reason text, sqlstate text null, payload text",
     "analytics_user_traits": "user_id uuid, traits jsonb, role text null, registered_at timestamp with time zone null,"
     " updated_at timestamp with time zone, told_by jsonb",
+    "analytics_funnels": "id uuid, name text, description text null, steps jsonb, conversion_window interval,"
+    " created_at timestamp with time zone",
 }
 
 
