@@ -26,6 +26,7 @@ WITH_META = {
     "/api/consumers", "/api/apdex", "/errors", "/errors/{fingerprint}", "/queries/slow", "/queries/repeated", "/events",
     "/aggregations", "/pipeline", "/sessions", "/sessions/{id}", "/sessions/summary", "/sessions/series",
     "/sessions/breakdown", "/pages", "/users/{user_id}/activity", "/features", "/features/top",
+    "/retention", "/stickiness", "/lifecycle", "/paths",
 }  # fmt: skip
 
 
