@@ -92,7 +92,7 @@ async def test_calendars(database: Database, reader_dsn: str, key: str, first: d
     events = random_lives(Random(8), 60, start - 20 * DAY, now, (zone,))
     await insert(await database.connect(), events)
     asked = Asked(start, end, zone, now)
-    arguments = {"start": first, "end": last, "timezone": key}
+    arguments: dict[str, Any] = {"start": first, "end": last, "timezone": key}
     skipped = key == "Pacific/Apia"  # the day that comes after the 29th is not the next date
     async with AnalyticsReader.from_url(reader_dsn, statement_timeout=30, clock=lambda: now) as reader:
         for name, variants in ASKED:
@@ -154,10 +154,7 @@ async def test_of_days_whose_raw_rows_are_gone_answers_are_exact_or_refused(
             # Who was there before is known of days of UTC. But a week or a month may begin in days that are gone.
             if "week" not in variant.values():
                 await ask(name, "Europe/Berlin", LOST - 2, **variant)
-            since = rf"{midnight(LOST):%Y-%m-%dT%H:%MZ}"
-            with pytest.raises(
-                InvalidQuery, match=rf"^start: .*the events of one type needs the raw rows.* {since} on"
-            ):
+            with pytest.raises(InvalidQuery, match=r"^start: .*, for the events of one type, needs the raw rows"):
                 await getattr(reader, name)(start=midnight(35).date(), timezone="Europe/Berlin", **variant)
     with pytest.raises(InvalidQuery, match=r"^start: a part of a quarter hour needs the raw rows"):
         await reader.query_lifecycle(start=midnight(35) + timedelta(minutes=7))
