@@ -53,7 +53,7 @@ PUBLIC = {
     "asgi_analytics.web.api.create_api_app": [],
     "asgi_analytics.web.collector.create_collector_app": [],
     "asgi_analytics.testing.capture_events": [],
-    "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer"],
+    "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer", "stream"],
 }  # fmt: skip
 COMMANDS = {
     "analytics-migrate": "asgi_analytics.cli.migrate",

@@ -14,6 +14,7 @@ from asgi_analytics.admin.refresh import refresh_views
 from asgi_analytics.encoding.encoder import EventEncoder
 from asgi_analytics.errors import OperatorError
 from asgi_analytics.migrate.runner import migrate, status
+from asgi_analytics.reading import AnalyticsReader
 from tests.admin.roles import RIGHTS, Roles, refused, stored
 from tests.faults.balance import assert_balanced, assert_stored
 from tests.kit.databases import Database
@@ -201,6 +202,23 @@ async def test_the_reader_can_read_traits_and_no_key(roles: Roles, reader_dsn: s
     await refused(reader, "SELECT analytics_seen_visitors(ARRAY['v'], ARRAY[now()])")
     await refused(reader, "SELECT analytics_note_visitors(ARRAY['v'], ARRAY[now()])")
     await reader.close()
+
+
+async def test_the_reader_can_keep_and_delete_funnels_and_the_writer_cannot_see_them(
+    roles: Roles, reader_dsn: str, writer_dsn: str
+) -> None:
+    async with AnalyticsReader.from_url(reader_dsn) as reader:
+        kept = await reader.create_funnel("checkout", ["cart_filled", "order_placed"])
+        await reader.delete_funnel((await reader.create_funnel("other", ["cart_filled"])).name)
+        assert await reader.list_funnels() == [kept]
+    connection = await asyncpg.connect(reader_dsn)
+    await refused(connection, "UPDATE analytics_funnels SET name = 'mine'")
+    await refused(connection, "TRUNCATE analytics_funnels")
+    await connection.close()
+    connection = await asyncpg.connect(writer_dsn)
+    for statement in ("TABLE analytics_funnels", "DELETE FROM analytics_funnels"):
+        await refused(connection, statement)
+    await connection.close()
 
 
 async def test_the_reader_can_read_the_views_of_later_aggregates(roles: Roles, reader_dsn: str) -> None:

@@ -62,17 +62,18 @@ def query_retention(
     there = {user: {label(e) for e in found} for user, found in of_users(events, asked, returning_event).items()}
     rows = []
     for day, users in sorted(cohorts.items()):
-        periods = []
+        periods: list[tuple[int, int, float | None, bool]] = []
         for number in range(total_periods):
             if begins(asked, later(day, period, number)) > asked.now:
-                break
+                periods.append((number, 0, None, False))
+                continue
             count = sum(later(day, period, number) in there.get(user, ()) for user in users)
             is_over = begins(asked, later(day, period, number + 1)) <= asked.now
             periods.append((number, count, count / len(users), is_over))
         rows.append((day, len(users), periods))
     overall = []
     for number in range(total_periods):
-        over = [(size, periods[number][1]) for _, size, periods in rows if len(periods) > number and periods[number][3]]
+        over = [(size, periods[number][1]) for _, size, periods in rows if periods[number][3]]
         if over:
             overall.append((number, sum(count for _, count in over) / sum(size for size, _ in over)))
     return rows, overall

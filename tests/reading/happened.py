@@ -19,9 +19,16 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "get_error_group": {"fingerprint": "f1"},
     "get_session": {"id": "s1"},
     "get_user_activity": {"user_id": UUID(int=3)},
+    "query_funnel": {"steps": ["task_created", "task_completed"]},
+    "query_funnel_conversions": {"name": "checkout"},
+    "get_funnel": {"name": "checkout"},
+    "create_funnel": {"name": "another", "steps": ["task_created"]},
+    "delete_funnel": {"name": "another"},
     "query_trends": {"series": ["order_placed"]},
 }
 """Arguments of the questions that cannot be asked without."""
+ABOUT_FUNNELS = ("list_funnels", "get_funnel", "create_funnel", "delete_funnel")
+"""Questions about what is kept, not about events."""
 ENDPOINTS = ("/tasks/{id}", "/", "/orders")
 
 

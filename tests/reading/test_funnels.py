@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +13,7 @@ import pytest
 
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
-from asgi_analytics.reading.attempts import Attempts, By, Order
+from asgi_analytics.reading.attempts import Attempts, Attribution, By, Order
 from asgi_analytics.reading.funnels import FunnelStep
 from asgi_analytics.reading.steps import Filter, Step
 from tests.kit.databases import Database
@@ -41,8 +42,8 @@ def story(text: str, unit: timedelta = MINUTE, user: UUID = ME, session: str | N
 
 async def ask(reader: AnalyticsReader, steps: Sequence[str | Step], **options: Any) -> list[tuple[int, int]]:
     """Return how many reached each step, and how many are still on their way."""
-    options: dict[str, Any] = {"start": MIDNIGHT - timedelta(days=3), "end": MIDNIGHT + timedelta(days=3), **options}
-    found = await reader.query_funnel(steps, **options)
+    around = {"start": MIDNIGHT - timedelta(days=3), "end": MIDNIGHT + timedelta(days=3)}
+    found = await reader.query_funnel(steps, **{**around, **options})
     return [(step.count, step.in_progress) for step in found.steps]
 
 
@@ -62,9 +63,9 @@ def random_history(random: Random, user: UUID, unit: timedelta) -> list[Event]:
     events = []
     for _ in range(random.randrange(10)):
         at = MIDNIGHT + random.randrange(-4, 9) * unit
-        data = {"n": random.choice([1, 2, "1", None])} if random.random() < 0.7 else {}
+        data: dict[str, Any] = {"n": random.choice([1, 2, "1", None])} if random.random() < 0.7 else {}
         if random.random() < 0.7:
-            data["plan"] = random.choice(["free", "pro", "other", 3])
+            data |= {"plan": random.choice(["free", "pro", "other", 3])}
         session = random.choice([None, None, None, f"s{user}"])
         event_type = random.choice(["a", "a", "b", "b", "c", "d", "api_request", "page_view"])
         events.append(happened(at, event_type, user, session, **data))
@@ -121,9 +122,11 @@ async def compare_rows(reader: AnalyticsReader, search: Search, by: By, wanted: 
 
 async def compare_counts(reader: AnalyticsReader, search: Search, by: By, attempts: Sequence[Attempt]) -> None:
     """Compare the numbers, of all and by the value of the first or the last event."""
-    for attribution in ("first_touch", "last_touch"):
+    order: Any = search.order
+    attributions: tuple[Attribution, ...] = ("first_touch", "last_touch")
+    for attribution in attributions:
         found = await reader.query_funnel(
-            search.steps, conversion_window=search.window, order=search.order, by=by, exclusions=search.exclusions,
+            search.steps, conversion_window=search.window, order=order, by=by, exclusions=search.exclusions,
             start=search.start, end=search.end, breakdown="data.plan", attribution=attribution,
         )  # fmt: skip
         assert of_steps(found.steps) == summed_up(attempts, len(search.steps)), search
@@ -252,11 +255,12 @@ async def test_the_rates_and_durations_of_each_step(database: Database, reader: 
     found = await reader.query_funnel(
         ["a", Step("b", name="pays"), "c"], start=MIDNIGHT - minutes(1), end=MIDNIGHT + minutes(60)
     )
-    minute = 60_000
+    minute: float = 60_000
+    about: Any = pytest.approx
     assert found.steps == [
         FunnelStep("a", 4, 1.0, 1.0, None, None, 0, 0),
-        FunnelStep("pays", 3, 0.75, 0.75, 3.0 * minute, pytest.approx(3.8 * minute), 1, 0),
-        FunnelStep("c", 2, 2 / 3, 0.5, 4.5 * minute, pytest.approx(7.3 * minute), 1, 0),
+        FunnelStep("pays", 3, 0.75, 0.75, 3 * minute, about(3.8 * minute), 1, 0),
+        FunnelStep("c", 2, 2 / 3, 0.5, 4.5 * minute, about(7.3 * minute), 1, 0),
     ]
     assert (found.conversion_rate, found.median_conversion_time_ms) == (0.5, 7.0 * minute)
     assert (found.breakdown, found.previous) == ([], None)
@@ -265,7 +269,8 @@ async def test_the_rates_and_durations_of_each_step(database: Database, reader: 
 async def test_who_has_time_left_is_in_progress(database: Database, reader_dsn: str) -> None:
     await insert(await database.connect(), story("a0") + story("a0 b1", user=UUID(int=2)))
     for at, wanted in ((minutes(5), [(2, 1), (1, 1), (0, 0)]), (minutes(5.001), [(2, 0), (1, 0), (0, 0)])):
-        async with AnalyticsReader.from_url(reader_dsn, clock=lambda at=at: MIDNIGHT + at) as reader:
+        now = MIDNIGHT + at
+        async with AnalyticsReader.from_url(reader_dsn, clock=partial(min, now, now)) as reader:
             assert await ask(reader, ["a", "b", "c"], conversion_window=minutes(5)) == wanted
             assert await ask(reader, ["a", "b"], conversion_window=minutes(5)) == [(2, wanted[0][1]), (1, 0)]
 

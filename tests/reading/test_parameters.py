@@ -13,7 +13,7 @@ import pytest
 from asgi_analytics.errors import InvalidQuery, NoConnection
 from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from tests.kit.databases import Database
-from tests.reading.happened import REQUIRED, insert, random_events
+from tests.reading.happened import ABOUT_FUNNELS, REQUIRED, insert, random_events
 
 DAY = timedelta(days=1)
 EVIL = ("'; DROP TABLE analytics_events; --", '"%\\$1{}\n🦋', "a\0b\ud800", "x" * 2000)
@@ -21,7 +21,7 @@ KNOWS_ENVIRONMENT = (
     "query_events", "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries",
     "query_sessions", "get_session_summary", "get_session_series", "get_session_breakdown",
     "query_trends",
-    "query_paths",
+    "query_paths", "query_funnel", "query_funnel_conversions",
 )  # fmt: skip
 UNOPENED = AnalyticsReader.from_url("postgresql://localhost/none")
 """Refuses a wrong parameter before it has to be open."""
@@ -82,6 +82,9 @@ async def test_the_environment_is_refused_with_the_reason_where_only_aggregates_
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_question_about_a_range_takes_the_same_parameters(name: str) -> None:
     parameters = QUESTIONS[name].signature.parameters
+    if name in ABOUT_FUNNELS:
+        assert not {"start", "service"} & set(parameters)
+        return
     if name in ("get_overview_stats", "get_pipeline_health", "get_session"):
         assert "start" not in parameters
         return

@@ -80,7 +80,8 @@ async def test_questions_share_two_connections(database: Database, pooler_dsn: s
     now = datetime.now(UTC)
     await insert(await database.connect(), random_events(Random(1), 300, now - timedelta(days=9), now))
     async with AnalyticsReader.from_url(pooler_dsn, connections=8, statement_timeout=60) as reader:
-        names = [name for name in QUESTIONS if name != "get_error_group"]  # there may be no error
+        await reader.create_funnel("checkout", ["task_created"])
+        names = [name for name, one in QUESTIONS.items() if not one.changes and name != "get_error_group"]
         for _ in range(2):
             answers = await asyncio.gather(*[getattr(reader, name)(**REQUIRED.get(name, {})) for name in names])
             assert len(answers) == len(names)

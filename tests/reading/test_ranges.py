@@ -13,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_analytics.errors import InvalidQuery
-from asgi_analytics.reading.ranges import DAY, HOUR, QUARTER, Range, Step, floor, midnight, number_of, read_zone
+from asgi_analytics.reading.ranges import (
+    DAY,
+    HOUR,
+    QUARTER,
+    WEEK_DAYS,
+    Range,
+    Step,
+    floor,
+    midnight,
+    number_of,
+    read_zone,
+)
 
 NOW = datetime(2026, 11, 29, 22, 30, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -30,6 +41,29 @@ def test_the_default_is_the_last_30_whole_days_and_today() -> None:
     found = asked(zone=ZoneInfo("Asia/Kolkata"))
     assert found.start == datetime(2026, 10, 30, 18, 30, tzinfo=UTC)
     assert found.end == datetime(2026, 11, 30, 18, 30, tzinfo=UTC)
+
+
+def test_a_default_may_have_other_whole_days() -> None:
+    found = Range.read(None, None, UTC, NOW, WEEK_DAYS)
+    assert found == Range(datetime(2026, 11, 22, tzinfo=UTC), datetime(2026, 11, 30, tzinfo=UTC), UTC)
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "after", "start", "end"),
+    [
+        ("day", 0, 0, datetime(2026, 10, 21, 22, tzinfo=UTC), datetime(2026, 10, 25, 23, tzinfo=UTC)),
+        ("day", 1, 1, datetime(2026, 10, 20, 22, tzinfo=UTC), datetime(2026, 10, 26, 23, tzinfo=UTC)),
+        ("week", 0, 0, datetime(2026, 10, 18, 22, tzinfo=UTC), datetime(2026, 10, 25, 23, tzinfo=UTC)),
+        ("week", 0, 2, datetime(2026, 10, 18, 22, tzinfo=UTC), datetime(2026, 11, 8, 23, tzinfo=UTC)),
+        ("month", 1, 0, datetime(2026, 8, 31, 22, tzinfo=UTC), datetime(2026, 10, 31, 23, tzinfo=UTC)),
+    ],
+)
+def test_around_a_range_are_the_whole_buckets_that_it_touches(
+    step: Step, before: int, after: int, start: datetime, end: datetime
+) -> None:
+    """On 25 October the clocks of Berlin go back."""
+    found = asked(datetime(2026, 10, 22, 10, tzinfo=UTC), datetime(2026, 10, 25, 22, 59, tzinfo=UTC), BERLIN)
+    assert found.around(step, before=before, after=after) == Range(start, end, BERLIN)
 
 
 def test_a_date_is_its_local_midnight_and_an_end_date_includes_its_day() -> None:

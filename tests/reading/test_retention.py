@@ -92,7 +92,7 @@ async def test_calendars(database: Database, reader_dsn: str, key: str, first: d
     events = random_lives(Random(8), 60, start - 20 * DAY, now, (zone,))
     await insert(await database.connect(), events)
     asked = Asked(start, end, zone, now)
-    arguments = {"start": first, "end": last, "timezone": key}
+    arguments: dict[str, Any] = {"start": first, "end": last, "timezone": key}
     skipped = key == "Pacific/Apia"  # the day that comes after the 29th is not the next date
     async with AnalyticsReader.from_url(reader_dsn, statement_timeout=30, clock=lambda: now) as reader:
         for name, variants in ASKED:
@@ -154,10 +154,7 @@ async def test_of_days_whose_raw_rows_are_gone_answers_are_exact_or_refused(
             # Who was there before is known of days of UTC. But a week or a month may begin in days that are gone.
             if "week" not in variant.values():
                 await ask(name, "Europe/Berlin", LOST - 2, **variant)
-            since = rf"{midnight(LOST):%Y-%m-%dT%H:%MZ}"
-            with pytest.raises(
-                InvalidQuery, match=rf"^start: .*the events of one type needs the raw rows.* {since} on"
-            ):
+            with pytest.raises(InvalidQuery, match=r"^start: .*, for the events of one type, needs the raw rows"):
                 await getattr(reader, name)(start=midnight(35).date(), timezone="Europe/Berlin", **variant)
     with pytest.raises(InvalidQuery, match=r"^start: a part of a quarter hour needs the raw rows"):
         await reader.query_lifecycle(start=midnight(35) + timedelta(minutes=7))
@@ -190,7 +187,7 @@ async def test_weeks_of_a_zone_need_the_raw_rows_of_their_first_days_only(
     await compare(reader, "query_lifecycle", events, arguments | {"event_type": "page_view"}, asked)
 
 
-async def test_periods_that_have_not_begun_have_no_row_and_unfinished_ones_do_not_count(
+async def test_periods_that_have_not_begun_have_no_percentage_and_unfinished_ones_do_not_count(
     database: Database, reader_dsn: str
 ) -> None:
     now = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -205,9 +202,11 @@ async def test_periods_that_have_not_begun_have_no_row_and_unfinished_ones_do_no
         answer = await reader.query_retention(total_periods=4)
         assert [(cohort.date.day, cohort.size) for cohort in answer.cohorts] == [(27, 2), (29, 1)]
         assert [(p.period, p.count, p.percentage, p.complete) for p in answer.cohorts[0].retention] == [
-            (0, 2, 1.0, True), (1, 1, 0.5, True), (2, 0, 0.0, False),
+            (0, 2, 1.0, True), (1, 1, 0.5, True), (2, 0, 0.0, False), (3, 0, None, False),
         ]  # fmt: skip
-        assert [(p.period, p.complete) for p in answer.cohorts[1].retention] == [(0, False)]
+        assert [(p.percentage, p.complete) for p in answer.cohorts[1].retention] == [
+            (1.0, False), *[(None, False)] * 3,
+        ]  # fmt: skip
         assert [(p.period, p.percentage) for p in answer.overall_retention] == [(0, 1.0), (1, 0.5)]
         nothing = await reader.query_retention(start=date(2026, 12, 24), end=date(2026, 12, 26))
         assert (nothing.cohorts, nothing.overall_retention) == ([], [])

@@ -31,8 +31,8 @@ from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, 
 
 SQL = load(__package__, "funnels.sql")
 
-Steps = Annotated[list[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
-Exclusions = Annotated[list[AnyStep], msgspec.Meta(max_length=MOST_STEPS)]
+Steps = Annotated[Sequence[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
+Exclusions = Annotated[Sequence[AnyStep], msgspec.Meta(max_length=MOST_STEPS)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Description = Annotated[str, msgspec.Meta(max_length=2000)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=MOST_STEPS)]
@@ -126,7 +126,7 @@ async def query_funnel(
     conversion_window: Duration = WINDOW,
     order: Order = "ordered",
     by: By = "user",
-    exclusions: Exclusions = [],  # noqa: B006  # never changed
+    exclusions: Exclusions = (),
     breakdown: Text | None = None,
     attribution: Attribution = "first_touch",
     compare: bool = False,
@@ -143,13 +143,16 @@ async def query_funnel(
     """
     asked = source.range(start, end, timezone)
     attempts = Attempts(as_steps(steps), as_steps(exclusions), conversion_window, order, by, service, environment)
-    now = source.now()
+    before = asked.previous()
+    statement = attempts.summary(asked.start, asked.end, source.now(), breakdown, attribution)
     previous = None
     async with source.snapshot() as snapshot:
-        total, shares = await _count(snapshot, attempts, asked, now, breakdown, attribution)
+        await _require_raw(snapshot, attempts, asked)
+        total, shares = await _count(snapshot, attempts.steps, *statement)
         if compare:
-            before = asked.previous()
-            earlier, _ = await _count(snapshot, attempts, before, now, None, attribution)
+            await _require_raw(snapshot, attempts, before)
+            statement = attempts.summary(before.start, before.end, source.now(), None, attribution)
+            earlier, _ = await _count(snapshot, attempts.steps, *statement)
             previous = FunnelBefore(
                 start=local(before.start, before.zone),
                 end=local(before.end, before.zone),
@@ -250,21 +253,14 @@ class _Counted(msgspec.Struct, frozen=True):
 
 
 async def _count(
-    snapshot: Snapshot,
-    attempts: Attempts,
-    asked: Range,
-    now: datetime,
-    breakdown: str | None,
-    attribution: Attribution,
+    snapshot: Snapshot, steps: Sequence[Step], sql: str, parameters: Sequence[Any]
 ) -> tuple[_Counted, list[FunnelShare]]:
-    await _require_raw(snapshot, attempts, asked)
-    sql, parameters = attempts.summary(asked.start, asked.end, now, breakdown, attribution)
     found: dict[tuple[bool, str | None], list[Sequence[Any]]] = {}
     for is_total, value, *row in await snapshot.records(sql, *parameters):
         found.setdefault((is_total, value), []).append(row)
     total = found.pop((True, None), [])
-    shares = [FunnelShare(value, _steps(attempts.steps, rows).steps) for (_, value), rows in found.items()]
-    return _steps(attempts.steps, total), shares
+    shares = [FunnelShare(value, _steps(steps, rows).steps) for (_, value), rows in found.items()]
+    return _steps(steps, total), shares
 
 
 def _steps(steps: Sequence[Step], rows: Sequence[Sequence[Any]]) -> _Counted:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from asgi_analytics.database.blocks import load
+from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.ranges import DAY, EARLIEST, QUARTER, floor
 from asgi_analytics.reading.source import Snapshot
 
@@ -49,18 +50,25 @@ async def presence_parameters(
         cut = _parts(cut_quarters, QUARTER, since, end)
         not_filled = [(max(day, quarters_until), until) for day, until in _parts(cut_days, DAY, since, end)]
         raw = _joined([*cut, *not_filled, (max(days_until, quarters_until), end)])
-        await snapshot.require_raw(raw, "a part of a quarter hour")
+        await _require(snapshot, raw, "a part of a quarter hour")
     if types:
         types_until = floor(await snapshot.filled_until("analytics_user_types_daily"), DAY)
         raw_of_types = _joined([*_parts(cut_days, DAY, since, end), (max(types_until, since), end)])
-        await snapshot.require_raw(
-            raw_of_types, "a time zone other than UTC, or a part of a day, for the events of one type,"
-        )
+        why = "a time zone other than UTC, or a part of a day, for the events of one type,"
+        await _require(snapshot, raw_of_types, why)
     return (
         types, is_any, service, since, end, cut_days, cut_quarters,
         days_until, quarters_since, quarters_until, *_ends(raw),
         types_until, *_ends(raw_of_types),
     )  # fmt: skip
+
+
+async def _require(snapshot: Snapshot, parts: Sequence[Part], why: str) -> None:
+    """Raise `InvalidQuery` unless the raw rows of all parts are kept; asked once if everything between them is, too."""
+    try:
+        await snapshot.require_raw([(parts[0][0], parts[-1][1])] if parts else [], why)
+    except InvalidQuery:
+        await snapshot.require_raw(parts, why)
 
 
 def _cut(edges: Sequence[datetime], step: timedelta) -> list[datetime]:

@@ -9,7 +9,7 @@
 -- where days are taken, and $14 and $15 are the parts that raw rows are looked at for.
 --
 -- What is an aggregate is at its beginning, which lies in the same bucket as all of it. The parts are in order, so that
--- the first and the last element tell which partitions need not be looked at.
+-- the first and the last element tell which partitions need not be planned for. OFFSET 0 has each part looked up by itself.
 SELECT d.user_id, d.day AS at, NULL::text AS event_type
 FROM analytics_user_days_filled AS d
 WHERE $2::boolean AND d.user_id IS NOT NULL
@@ -35,6 +35,7 @@ CROSS JOIN LATERAL (
         AND r.timestamp >= b.since AND r.timestamp < b.until
         AND r.timestamp >= ($11::timestamptz[])[1]
         AND r.timestamp < ($12::timestamptz[])[cardinality($12::timestamptz[])]
+    OFFSET 0
 ) AS e
 UNION ALL
 SELECT d.user_id, d.day, d.event_type
@@ -54,4 +55,5 @@ CROSS JOIN LATERAL (
         AND r.timestamp >= b.since AND r.timestamp < b.until
         AND r.timestamp >= ($14::timestamptz[])[1]
         AND r.timestamp < ($15::timestamptz[])[cardinality($15::timestamptz[])]
+    OFFSET 0
 ) AS e;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from uuid import UUID
@@ -19,6 +19,7 @@ from asgi_analytics.reading.ranges import MOMENT, Moment
 
 LONGEST_TEXT = 2000
 MOST_TEXTS = 100
+LISTS = (list, Sequence)
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
 """A filter: what a value must be equal to."""
@@ -179,7 +180,7 @@ def _described(kind: Any) -> str:
         member, *extras = get_args(member)
         meta = next((extra for extra in extras if isinstance(extra, msgspec.Meta)), meta)
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", UUID: "a UUID"}
-    if get_origin(member) is list:
+    if get_origin(member) in LISTS:
         [item] = get_args(member)
         items = "texts" if len(_members(item)) == 1 else "event types, or objects with event_type and where"
         return f"a list of {meta.min_length or 0} to {meta.max_length} {items}"

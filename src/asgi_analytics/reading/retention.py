@@ -26,8 +26,8 @@ class ReturningUsers(msgspec.Struct, frozen=True):
     period: int
     """Days, weeks or months after the one in which the cohort began."""
     count: int
-    percentage: float
-    """Of the cohort, from 0 to 1."""
+    percentage: float | None
+    """Of the cohort, from 0 to 1; null for a period that has not begun."""
     complete: bool
     """Whether the period is over."""
 
@@ -38,7 +38,7 @@ class Cohort(msgspec.Struct, frozen=True):
     date: datetime
     size: int
     retention: list[ReturningUsers]
-    """A row for each period that has begun."""
+    """A row for each period, also for those that have not begun."""
 
 
 class OverallRetention(msgspec.Struct, frozen=True):
@@ -77,8 +77,8 @@ async def query_retention(
     returning event in it, also after the end of the range. Period 0 is the whole day, week or month, so a returning
     event in it may be earlier than the target event. Where no event is named, any will do.
 
-    Cohorts without users have no row, nor have periods that have not begun. For the events of one type, time zones
-    other than UTC need the raw rows of the days within which a period begins.
+    Cohorts without users have no row. For the events of one type, time zones other than UTC need the raw rows of the
+    days within which a period begins.
     """
     asked = source.range(start, end, timezone)
     buckets = _begun(asked.around(period, after=total_periods - 1).buckets(period), source.now())
@@ -115,12 +115,13 @@ def _periods(
 ) -> list[ReturningUsers]:
     begun = min(total, len(edges) - cohort)
     found = [(number, counts.get((cohort, number), 0)) for number in range(begun)]
-    return [ReturningUsers(number, users, users / size, edges[cohort + number] <= now) for number, users in found]
+    made = [ReturningUsers(number, users, users / size, edges[cohort + number] <= now) for number, users in found]
+    return made + [ReturningUsers(number, 0, None, complete=False) for number in range(begun, total)]
 
 
 def _overall(cohorts: list[Cohort], total: int) -> Iterable[OverallRetention]:
     for number in range(total):
-        over = [one for one in cohorts if len(one.retention) > number and one.retention[number].complete]
+        over = [one for one in cohorts if one.retention[number].complete]
         if over:
             users = sum(one.retention[number].count for one in over)
             yield OverallRetention(number, users / sum(one.size for one in over))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ USERS = (*TYPES, "analytics_user_types_daily")
 
 PREVIOUS, OTHER = "previous", "other"
 
-Series = Annotated[list[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
+Series = Annotated[Sequence[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
 Math = Literal["total", "unique_users", "sum", "avg", "min", "max", "median", "p90", "p95", "p99"]
 MostValues = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 

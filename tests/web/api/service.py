@@ -7,21 +7,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import httpx2
 from starlette.applications import Starlette
 
-from asgi_analytics.reading import Question
+from asgi_analytics.reading import QUESTIONS, Question
 from tests.kit.databases import Database
 from tests.reading.happened import insert, random_events
 from tests.web.ingestion import service
 from tests.web.ingestion.service import client
 
-__all__ = ["Process", "asking", "fill", "in_path", "locked", "opened"]
+__all__ = ["Process", "arguments_of", "ask", "asking", "fill", "in_path", "locked", "opened", "reading"]
 
-IN_PATHS = {"fingerprint": "f1", "id": "s1", "user_id": str(UUID(int=3))}
+IN_PATHS = {"fingerprint": "f1", "id": "s1", "user_id": str(UUID(int=3)), "name": "checkout"}
 """What the events of `fill` have of each parameter that a path holds."""
+BESIDE: dict[str, dict[str, Any]] = {
+    "query_funnel": {"steps": ["task_created", {"event_type": "task_completed"}], "conversion_window": 3600},
+    "query_trends": {"series": ["task_created", "order_placed"]},
+}
+"""Arguments that some questions cannot be asked without, beside those in the path."""
 
 ASKING = """
 SELECT count(*) FROM pg_stat_activity
@@ -47,11 +53,35 @@ def in_path(question: Question) -> dict[str, str]:
     return {name: IN_PATHS[name] for name in re.findall(r"\{(\w+)\}", question.path)}
 
 
+def arguments_of(question: Question) -> dict[str, Any]:
+    """Return arguments that a question can be asked with."""
+    return {**in_path(question), **BESIDE.get(question.name, {})}
+
+
+async def ask(http: httpx2.AsyncClient, question: Question, prefix: str = "", /, **options: Any) -> httpx2.Response:
+    """Ask a question over HTTP with these arguments, and options for the URL."""
+    url = prefix + question.path.format(**in_path(question))
+    beside = BESIDE.get(question.name, {})
+    if question.method == "POST":
+        return await http.post(url, json=beside, params=options)
+    return await http.request(question.method, url, params=beside | options)
+
+
+def reading() -> list[Question]:
+    """Return the questions that change nothing."""
+    return [question for question in QUESTIONS.values() if not question.changes]
+
+
 async def fill(database: Database, number: int = 300) -> None:
-    """Insert random events of the last days."""
+    """Insert random events of the last days, and keep a funnel."""
     now = datetime.now(UTC)
     events = random_events(Random(1), number, now - timedelta(days=5), now - timedelta(seconds=1))
-    await insert(await database.connect(), events)
+    connection = await database.connect()
+    await insert(connection, events)
+    await connection.execute(
+        "INSERT INTO analytics_funnels (name, steps, conversion_window)"
+        """ VALUES ('checkout', '[{"event_type": "task_created"}, {"event_type": "task_completed"}]', '1 hour')"""
+    )
 
 
 @asynccontextmanager

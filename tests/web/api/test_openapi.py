@@ -38,7 +38,7 @@ class Colour(msgspec.Struct, frozen=True):
 
 async def test_it_does_what_the_description_says(database: Database) -> None:
     await fill(database, 100)
-    with Process(database.dsn, ANALYTICS_READ_TOKENS="t0ken") as process:
+    with Process(database.dsn, ANALYTICS_READ_TOKENS="t0ken", ANALYTICS_TOKENS="t0ken") as process:
         schema = schemathesis.openapi.from_url(f"{process.url}/openapi.json")
         await asyncio.to_thread(try_all, schema)
 
@@ -74,13 +74,19 @@ async def test_every_question_is_described_by_its_signature_and_nothing_else_is(
     assert document["openapi"] == "3.1.0"
     assert set(document["paths"]) == {"/health", "/ready"} | {one.path for one in QUESTIONS.values()}
     for one in QUESTIONS.values():
-        described = document["paths"][one.path]["get"]
+        described = document["paths"][one.path][one.method.lower()]
         assert described["operationId"] == one.name
-        assert described["responses"]["200"]["description"] == one.definition
+        status = ("204" if one.method == "DELETE" else "201") if one.changes else "200"
+        assert described["responses"][status]["description"] == one.definition
         names = {"start": "start_date", "end": "end_date"}
         wanted = {names.get(name, name) for name in one.signature.parameters}
-        assert {known["name"] for known in described["parameters"]} == wanted | {"format"}
-        assert "401" not in described["responses"]
+        found = {known["name"] for known in described["parameters"]}
+        if one.method == "POST":
+            body = described["requestBody"]["content"]["application/json"]["schema"]
+            assert body["additionalProperties"] is False
+            found |= set(body["properties"])
+        assert found == wanted | {"format"}
+        assert ("401" in described["responses"]) is ("403" in described["responses"]) is one.changes
 
 
 async def test_limits_defaults_and_lists_are_those_of_the_signature() -> None:

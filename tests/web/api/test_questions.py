@@ -15,7 +15,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from asgi_analytics.web.api import create_api_app
 from asgi_analytics.web.api.endpoints import PREFIX
 from tests.kit.databases import Database
-from tests.web.api.service import fill, in_path, opened
+from tests.web.api.service import BESIDE, arguments_of, ask, fill, opened, reading
 from tests.web.ingestion.service import client
 
 BARE = {
@@ -25,14 +25,16 @@ BARE = {
 WITH_META = {
     "/api/consumers", "/api/apdex", "/errors", "/errors/{fingerprint}", "/queries/slow", "/queries/repeated", "/events",
     "/aggregations", "/pipeline", "/sessions", "/sessions/{id}", "/sessions/summary", "/sessions/series",
-    "/sessions/breakdown", "/pages", "/users/{user_id}/activity", "/features", "/features/top",
+    "/sessions/breakdown", "/pages", "/users/{user_id}/activity", "/features", "/features/top", "/funnels",
+    "/funnels/query", "/funnels/{name}", "/funnels/{name}/conversions", "/trends", "/retention", "/stickiness",
+    "/lifecycle", "/paths",
 }  # fmt: skip
 
 
 def test_the_routes_are_those_of_the_contract_and_answer_in_its_form() -> None:
     assert {one.path for one in QUESTIONS.values() if one.bare} >= BARE
     assert {one.path for one in QUESTIONS.values() if not one.bare} >= WITH_META
-    assert len({one.path for one in QUESTIONS.values()}) == len(QUESTIONS)
+    assert len({(one.method, one.path) for one in QUESTIONS.values()}) == len(QUESTIONS)
 
 
 def test_braces_in_a_path_are_parameters_without_a_default() -> None:
@@ -40,23 +42,22 @@ def test_braces_in_a_path_are_parameters_without_a_default() -> None:
         required = {
             name for name, one in question.signature.parameters.items() if one.default is inspect.Parameter.empty
         }
-        assert set(re.findall(r"\{(\w+)\}", question.path)) == required
+        in_body = {"name", "steps"} if question.changes and question.method == "POST" else set()
+        assert set(re.findall(r"\{(\w+)\}", question.path)) == required - set(BESIDE.get(question.name, {})) - in_body
 
 
 async def test_every_route_answers_what_the_function_of_the_reader_answers(database: Database, app: Starlette) -> None:
     await fill(database)
     reader = app.state.api.reader
     async with opened(app) as http:
-        for name, question in QUESTIONS.items():
-            arguments = in_path(question)
-            path = question.path.format(**arguments)
-            for url in (path, PREFIX + path):
-                answer = await http.get(url)
-                assert answer.status_code == 200, (url, answer.text)
-                expected = await reader.answer(name, **arguments)
+        for question in reading():
+            for prefix in ("", PREFIX):
+                answer = await ask(http, question, prefix)
+                assert answer.status_code == 200, (question.path, answer.text)
+                expected = await reader.answer(question.name, **arguments_of(question))
                 wanted = msgspec.json.encode(expected.results if question.bare else expected)
-                if question.bare or name != "get_pipeline_health":
-                    assert answer.content == wanted, url
+                if question.bare or question.name != "get_pipeline_health":
+                    assert answer.content == wanted, question.path
                 assert answer.headers["content-type"] == "application/json"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from asgi_analytics.web.api import create_api_app
 from asgi_analytics.web.api.parameters import MOST_BYTES, MOST_PARAMETERS, Parameters
 from tests.kit.databases import Database
-from tests.web.api.service import fill, in_path, opened
+from tests.web.api.service import BESIDE, fill, in_path, opened, reading
 from tests.web.ingestion.service import client
 
 NOWHERE = "postgresql://app:s3cret@127.0.0.1:1/shop"
@@ -90,7 +91,9 @@ async def test_every_question_needs_an_accepted_token(given: str | None) -> None
     headers = {} if given is None else {"Authorization": given}
     async with client(nowhere(tokens=["t0ken", "second"]), **headers) as http:
         for question in QUESTIONS.values():
-            answer = await http.get(question.path)
+            if question.changes:
+                continue  # they need another one
+            answer = await http.request(question.method, question.path)
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
             assert answer.headers["www-authenticate"].startswith("Bearer")
             assert answer.headers["cache-control"] == "no-store"
@@ -129,22 +132,27 @@ async def test_what_is_wrong_with_the_database_has_a_status_and_stays_in_the_log
             assert ("retry-after" in refused.headers) == (status == 503)
 
 
-async def test_no_text_in_any_parameter_is_more_than_a_text(database: Database, app: Starlette) -> None:
+@pytest.mark.parametrize("each", [2, pytest.param(len(EVIL), marks=pytest.mark.long)])
+async def test_no_text_in_any_parameter_is_more_than_a_text(database: Database, app: Starlette, each: int) -> None:
+    random = Random(1)
     await fill(database, 30)
     admin = await database.connect()
     before = await admin.fetchval("SELECT count(*) FROM analytics_events")
     async with opened(app) as http:
-        for question in QUESTIONS.values():
+        for question in reading():
             for name, parameter in Parameters(question).known.items():
-                for text in EVIL:
+                for text in random.sample(EVIL, each):
                     if parameter.in_path and text in ("..", "../../etc", "\x00"):
                         continue  # another path, or not a URL
                     arguments = in_path(question)
                     if parameter.in_path:
                         arguments[name] = quote(text, safe="")
                     url = question.path.format(**arguments)
-                    params = {} if parameter.in_path else {name: text}
-                    answer = await http.get(url, params=params)
+                    given = {} if parameter.in_path else {name: text}
+                    if question.method == "POST":
+                        answer = await http.post(url, json=BESIDE.get(question.name, {}) | given)
+                    else:
+                        answer = await http.request(question.method, url, params=BESIDE.get(question.name, {}) | given)
                     assert answer.status_code in (200, 422), (url, name, text, answer.text)
     assert await admin.fetchval("SELECT count(*) FROM analytics_events") == before
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from asgi_analytics.errors import InvalidQuery
-from asgi_analytics.reading.question import ENVIRONMENT, LONGEST_DURATION, LONGEST_TEXT, Question, User
+from asgi_analytics.reading.question import ENVIRONMENT, LISTS, LONGEST_DURATION, LONGEST_TEXT, Question, User
 from asgi_analytics.reading.steps import Step
 from asgi_analytics.web.api.refusals import FIELDS, Refusal, refusal, wrong
 
@@ -47,7 +47,7 @@ class Parameter:
         self.members = frozenset(members)
         if len(members) == 1:
             [self.kind] = members
-        self.is_list = get_origin(_bare(self.kind)) is list
+        self.is_list = get_origin(_bare(self.kind)) in LISTS
 
     def read(self, texts: Sequence[str]) -> Any:
         """Return the argument that the texts of a URL stand for; the question checks it."""
