@@ -147,7 +147,9 @@ def _is_counted(step: Step, asked: Asked) -> bool:
     return not (step.where or asked.property or asked.breakdown or asked.environment)
 
 
-async def _from_aggregates(snapshot: Snapshot, steps: list[Step], asked: Asked, buckets: Buckets) -> dict[str, Lines]:
+async def _from_aggregates(
+    snapshot: Snapshot, steps: list[Step], asked: Asked, buckets: Buckets
+) -> dict[str | None, Lines]:
     """Return what is found of each type of the steps that aggregates know: for all in one statement."""
     types = sorted({step.event_type for step in steps if _is_counted(step, asked)})
     if not types:
@@ -181,7 +183,7 @@ async def _from_raw_rows(
     else:
         computed = SQL["measured"].format(math=NUMBERS[asked.math])
     sql = f"{SQL['labelled'].format(hits=hits)} {computed}"
-    found = (await _lines(snapshot, sql, *parameters.values)).get(step.event_type, {})
+    found = (await _lines(snapshot, sql, *parameters.values)).get(None, {})
     lines: Lines = {value: Line() for value in like or ([None] if asked.breakdown is None else [])} | found
     order: list[str | None] = list(lines)
     if like is None:
@@ -200,12 +202,12 @@ def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
     return SQL["events"].format(step=matches, value=value, user=user)
 
 
-async def _lines(snapshot: Snapshot, sql: str, *parameters: Any) -> dict[str, Lines]:
-    """Return what a statement finds of each type and value."""
+async def _lines(snapshot: Snapshot, sql: str, *parameters: Any) -> dict[str | None, Lines]:
+    """Return what a statement finds of each type and value; the type is None where there is one step only."""
     rows = await snapshot.records(sql, *parameters)
     if len(rows) > 2 * MOST_ROWS:  # each value has a row for each bucket, and one more
         raise _too_many()
-    found: dict[str, Lines] = {}
+    found: dict[str | None, Lines] = {}
     for event_type, value, bucket, events, number in rows:
         line = found.setdefault(event_type, {}).setdefault(value, Line())
         if bucket is None:

@@ -33,26 +33,25 @@ labelled AS (
 -- counted --
 -- Count the events or the distinct users of each value by bucket, and in the row without a bucket over all.
 -- Users are made distinct by a hash, where count(DISTINCT …) would sort them.
-SELECT u.event_type, u.label, u.bucket, sum(u.events)::bigint AS events, {math} AS number
+SELECT NULL AS event_type, u.label, u.bucket, sum(u.events)::bigint AS events, {math} AS number
 FROM (
-    SELECT h.event_type, h.label, h.bucket, h.user_id, sum(h.events) AS events
+    SELECT h.label, h.bucket, h.user_id, sum(h.events) AS events
     FROM labelled AS h
-    GROUP BY GROUPING SETS ((h.event_type, h.label, h.bucket, h.user_id), (h.event_type, h.label, h.user_id))
+    GROUP BY GROUPING SETS ((h.label, h.bucket, h.user_id), (h.label, h.user_id))
 ) AS u
-GROUP BY u.event_type, u.label, u.bucket
+GROUP BY u.label, u.bucket
 LIMIT 20001;
 
 -- measured --
 -- Compute something of the numbers of each value by bucket, and in the row without a bucket of all.
-SELECT h.event_type, h.label, h.bucket, sum(h.events)::bigint AS events, {math} AS number
+SELECT NULL AS event_type, h.label, h.bucket, sum(h.events)::bigint AS events, {math} AS number
 FROM labelled AS h
-GROUP BY GROUPING SETS ((h.event_type, h.label, h.bucket), (h.event_type, h.label))
+GROUP BY GROUPING SETS ((h.label, h.bucket), (h.label))
 LIMIT 20001;
 
 -- events --
 -- Count the events of a step by bucket, value and user.
 SELECT
-    e.event_type,
     width_bucket(e.timestamp, $1::timestamptz[]) AS bucket,
     {value} AS value,
     {user} AS user_id,
@@ -62,18 +61,17 @@ WHERE e.timestamp >= $5 AND e.timestamp < $6
     AND {step}
     AND ($4::text IS NULL OR e.service = $4)
     AND ($7::text IS NULL OR e.context ->> 'environment' = $7)
-GROUP BY 1, 2, 3, 4;
+GROUP BY 1, 2, 3;
 
 -- numbers --
 -- List the events of a step with a number of theirs.
 SELECT
-    f.event_type,
     width_bucket(f.timestamp, $1::timestamptz[]) AS bucket,
     f.value,
     analytics_number(f.property) AS number,
     1 AS events
 FROM (
-    SELECT e.event_type, e.timestamp, {value} AS value, {property} AS property
+    SELECT e.timestamp, {value} AS value, {property} AS property
     FROM analytics_events AS e
     WHERE e.timestamp >= $5 AND e.timestamp < $6
         AND {step}
