@@ -53,10 +53,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"aggregation_type": "hourly", "event_type": "api_request"},
         {"event_category": "interaction"},
     ],
-    "query_retention": [{}, {"target_event": "task_created", "period": "week", "total_periods": 3}],
-    "query_stickiness": [{}, {"event_type": "api_request"}],
-    "query_lifecycle": [{}, {"event_type": "api_request"}, {"interval": "month"}],
-    "query_paths": [{}, {"start_event": "task_created", "depth": 3, "limit": 2}],
 }
 
 
