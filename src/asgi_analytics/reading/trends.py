@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, 
 
 SQL = load(__package__, "trends.sql")
 TYPES = ("analytics_type_days", "analytics_service_type_days")
-USERS = "analytics_user_types_daily"
+USERS = (*TYPES, "analytics_user_types_daily")
 
 PREVIOUS, OTHER = "previous", "other"
 
@@ -155,13 +156,11 @@ async def _from_aggregates(snapshot: Snapshot, steps: list[Step], asked: Asked, 
         split = buckets.split(QUARTER)
         await snapshot.require_parts(split)
         bounds = split.around(buckets.split(DAY, filled_until=await snapshot.filled_until(*TYPES)))
-        hits = SQL["types"]
-    else:
-        split = buckets.split(DAY, filled_until=await snapshot.filled_until(USERS))
-        await snapshot.require_parts(split)
-        bounds = split.bounds
-        hits = SQL["users"]
-    return await _lines(snapshot, hits, asked, buckets.edges, asked.limit, None, asked.service, types, *bounds)
+        return await _lines(snapshot, SQL["types"], buckets.edges, asked.service, types, *bounds)
+    split = buckets.split(DAY, filled_until=await snapshot.filled_until(*USERS))
+    await snapshot.require_parts(split)
+    by_day = all(after - before <= DAY for before, after in itertools.pairwise(buckets.edges))
+    return await _lines(snapshot, SQL["users"], buckets.edges, by_day, asked.service, types, *split.bounds)
 
 
 async def _from_raw_rows(
@@ -177,7 +176,12 @@ async def _from_raw_rows(
     values = None if like is None else [value for value in like if value not in (None, OTHER)]
     parameters = Parameters(buckets.edges, asked.limit, values, asked.service, start, end, asked.environment)
     hits = _raw_rows(step, asked, parameters)
-    found = (await _lines(snapshot, hits, asked, *parameters.values)).get(step.event_type, {})
+    if asked.math in COUNTS:
+        computed = SQL["counted"].format(math=COUNTS[asked.math])
+    else:
+        computed = SQL["measured"].format(math=NUMBERS[asked.math])
+    sql = f"{SQL['labelled'].format(hits=hits)} {computed}"
+    found = (await _lines(snapshot, sql, *parameters.values)).get(step.event_type, {})
     lines: Lines = {value: Line() for value in like or ([None] if asked.breakdown is None else [])} | found
     order: list[str | None] = list(lines)
     if like is None:
@@ -196,13 +200,9 @@ def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
     return SQL["events"].format(step=matches, value=value, user=user)
 
 
-async def _lines(snapshot: Snapshot, hits: str, asked: Asked, *parameters: Any) -> dict[str, Lines]:
-    """Return what is found of each type and value."""
-    if asked.math in COUNTS:
-        computed = SQL["counted"].format(math=COUNTS[asked.math])
-    else:
-        computed = SQL["measured"].format(math=NUMBERS[asked.math])
-    rows = await snapshot.records(f"{SQL['labelled'].format(hits=hits)} {computed}", *parameters)
+async def _lines(snapshot: Snapshot, sql: str, *parameters: Any) -> dict[str, Lines]:
+    """Return what a statement finds of each type and value."""
+    rows = await snapshot.records(sql, *parameters)
     if len(rows) > 2 * MOST_ROWS:  # each value has a row for each bucket, and one more
         raise _too_many()
     found: dict[str, Lines] = {}
