@@ -59,10 +59,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"series": ["task_failed"], "math": "unique_users", "interval": "week", "compare": True},
         {"series": ["api_request"], "math": "p95", "property": "data.duration_ms", "breakdown": "data.endpoint"},
     ],
-    "query_retention": [{}, {"target_event": "task_created", "period": "week", "total_periods": 3}],
-    "query_stickiness": [{}, {"event_type": "api_request"}],
-    "query_lifecycle": [{}, {"event_type": "api_request"}, {"interval": "month"}],
-    "query_paths": [{}, {"start_event": "task_created", "depth": 3, "limit": 2}],
 }
 
 

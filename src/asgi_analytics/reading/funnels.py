@@ -210,7 +210,7 @@ async def list_funnels(source: Source) -> list[Funnel]:
 
 @question("/funnels/{name}")
 async def get_funnel(source: Source, name: Name) -> Funnel:
-    """Return a funnel that is kept. Raises `InvalidQuery` for a name that none has."""
+    """Return the funnel that is kept by a name. Raises `InvalidQuery` for a name that none has."""
     async with source.snapshot() as snapshot:
         return await _funnel(snapshot, name)
 

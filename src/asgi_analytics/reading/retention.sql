@@ -16,18 +16,19 @@ WITH firsts AS (
     WHERE f.at >= $17::timestamptz AND f.at < $18::timestamptz
 ),
 returns AS (
-    SELECT DISTINCT p.user_id, width_bucket(p.at, $16::timestamptz[]) AS bucket
-    FROM presence AS p
-    WHERE ($20::text IS NULL OR p.event_type = $20) AND p.at >= ($16::timestamptz[])[1]
+    SELECT DISTINCT f.user_id, f.cohort, width_bucket(p.at, $16::timestamptz[]) AS bucket
+    FROM firsts AS f
+    JOIN presence AS p ON p.user_id = f.user_id
+    WHERE ($20::text IS NULL OR p.event_type = $20)
+        AND p.at >= ($16::timestamptz[])[f.cohort]
+        AND p.at < ($16::timestamptz[])[least(f.cohort + $21::integer, cardinality($16::timestamptz[]))]
 )
 SELECT f.cohort, NULL AS period, count(*) AS users
 FROM firsts AS f
 GROUP BY f.cohort
 UNION ALL
-SELECT f.cohort, r.bucket - f.cohort, count(*)
-FROM firsts AS f
-JOIN returns AS r ON r.user_id = f.user_id
-WHERE r.bucket >= f.cohort AND r.bucket < f.cohort + $21::integer
-GROUP BY f.cohort, r.bucket
+SELECT r.cohort, r.bucket - r.cohort, count(*)
+FROM returns AS r
+GROUP BY r.cohort, r.bucket
 ORDER BY cohort, period NULLS FIRST
 LIMIT $22;

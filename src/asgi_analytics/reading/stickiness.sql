@@ -5,9 +5,9 @@
 -- rows.
 SELECT d.days_active, count(*) AS users, count(*) / (sum(count(*)) OVER ())::float8 AS percentage
 FROM (
-    SELECT count(DISTINCT width_bucket(p.at, $16::timestamptz[]))::integer AS days_active
-    FROM presence AS p
-    GROUP BY p.user_id
+    SELECT count(*)::integer AS days_active
+    FROM (SELECT DISTINCT p.user_id, width_bucket(p.at, $16::timestamptz[]) FROM presence AS p) AS u
+    GROUP BY u.user_id
 ) AS d
 GROUP BY d.days_active
 ORDER BY d.days_active
