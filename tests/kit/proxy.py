@@ -28,7 +28,8 @@ class Proxy:
         self._pairs: set[_Pair] = set()
         self._lose_request: list[bytes] = []
         self._lose_answer: list[bytes] = []
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -90,14 +91,26 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _accept(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._connected, self.host, self.port)
+        if self._listener is None:
+            self._listener = socket.create_server((self.host, self.port), backlog=100)
+            self._listener.setblocking(False)
+            self._loop.add_reader(self._listener, self._take, self._listener)
+
+    def _take(self, listener: socket.socket) -> None:
+        """Serve who connects. A Server of asyncio that is closed leaves who connects at that moment half open."""
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            connected, _ = listener.accept()
+            connected.setblocking(False)
+            task = self._loop.create_task(self._connected(connected))
+            self._tasks.add(task)
+            task.add_done_callback(lambda _: connected.close())  # also of a task that is cancelled before it begins
+            task.add_done_callback(self._tasks.discard)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            await asyncio.sleep(0)
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def _cut(self) -> None:
         pairs = list(self._pairs)
@@ -107,18 +120,15 @@ class Proxy:
 
     async def _end(self) -> None:
         await self._refuse()
-        await self._turn()  # what was accepted just now becomes a pair
         await self._cut()
-        await self._turn()  # and what was aborted is closed
+        while self._tasks:  # what was accepted just now becomes a pair, and what was aborted is closed
+            await asyncio.sleep(0.01)
+            await self._cut()
+        await asyncio.sleep(0)
 
-    async def _turn(self) -> None:
-        """Let the loop turn as often as it takes; on a busy machine a time may pass without a turn."""
-        await asyncio.sleep(0.05)
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, connected: socket.socket) -> None:
         self.connections += 1
+        reader, writer = await asyncio.open_connection(sock=connected)
         pair = _Pair(self, asyncio.current_task())
         self._pairs.add(pair)
         pair.writers.append(writer)
