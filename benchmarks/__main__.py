@@ -29,6 +29,7 @@ ALL: dict[str, list[str]] = {
     "asyncpg_queries": [],
     "ingestion": ["--million"],
     "reading": [],
+    "product": [],
     "api": [],
     "scale": [],
 }

@@ -16,7 +16,7 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ DAYS = 30
 AGGREGATES, RAW = 100, 300
 """Milliseconds."""
 Question = tuple[str, dict[str, Any], int]
+Compare = Callable[[str, str, int], Awaitable[None]]
 """Its name, its arguments, and within how many milliseconds it is to be answered."""
 
 # A user comes for sessions of about thirty events; users, endpoints and statements follow a power law. 29 % requests,
@@ -214,8 +215,8 @@ async def measure(dsn: str, flavour: str, number: int, questions: Sequence[Quest
                 at_most(f"ms of {name}({said}), {number / 1e6:g} million events, {flavour}", took, bound)
 
 
-def run(events: str, questions: Sequence[Question]) -> None:
-    """Do what the command line says."""
+def run(events: str, questions: Sequence[Question], compare: Compare | None = None) -> None:
+    """Do what the command line says, and ``compare`` with a peer on each server."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--database", choices=["timescaledb", "postgresql"])
@@ -229,6 +230,8 @@ def run(events: str, questions: Sequence[Question]) -> None:
             print(f"\n### {cluster.version}\n", flush=True)
             asyncio.run(fill(dsn, flavour, options.events, events))
             asyncio.run(measure(dsn, flavour, options.events, questions))
+            if compare is not None:
+                asyncio.run(compare(dsn, flavour, options.events))
             cluster.end()
     finally:
         servers.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, combinations
 from typing import Any, Literal
@@ -44,6 +44,11 @@ class Matcher(msgspec.Struct, frozen=True):
     number: int
     steps: tuple[Step, ...]
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it finds only some events of its type."""
+        return all(step.where for step in self.steps)
+
 
 class Need(msgspec.Struct, frozen=True):
     """A part of what it takes to reach a step in any order: so many events of a matcher."""
@@ -74,8 +79,7 @@ class Attempts(msgspec.Struct, frozen=True):
         """
         parameters = Parameters()
         value = "NULL::text" if breakdown is None else text_of("breakdown", breakdown, parameters)
-        names = self._names(parameters, start, end, value)
-        found = self._found(names)
+        found = [*self._found(parameters, start, end, value), SQL["taken"]]
         if breakdown is None:
             found.append(SQL["without_values"])
         else:
@@ -84,7 +88,7 @@ class Attempts(msgspec.Struct, frozen=True):
             found.append(SQL["with_values"].format(touched=touched, most_values=most_values))
         summary = SQL["summary"].format(
             count=parameters.add(len(self.steps), "integer"),
-            window=names["window"],
+            window=parameters.add(self.window, "interval"),
             now=parameters.add(now, "timestamptz"),
             has_values=parameters.add(breakdown is not None, "boolean"),
         )
@@ -95,7 +99,7 @@ class Attempts(msgspec.Struct, frozen=True):
     ) -> tuple[str, list[Any]]:
         """Return the statement that lists attempts that came to a step from ``at_least`` to ``at_most``."""
         parameters = Parameters()
-        found = self._found(self._names(parameters, start, end, "NULL::text"))
+        found = self._found(parameters, start, end, "NULL::text")
         rows = SQL["users" if self.by == "user" else "sessions"].format(
             count=parameters.add(len(self.steps), "integer"),
             at_least=parameters.add(at_least, "integer"),
@@ -104,45 +108,46 @@ class Attempts(msgspec.Struct, frozen=True):
         )
         return _with(found, rows), parameters.values
 
-    def _found(self, names: dict[str, str]) -> list[str]:
-        return [
-            SQL["hits_by_user" if self.by == "user" else "hits_by_session"].format(**names),
-            SQL["unordered" if self.order == "unordered" else "ordered"].format(**names),
-        ]
-
-    def _names(self, parameters: Parameters, start: datetime, end: datetime, value: str) -> dict[str, str]:
-        """Return what the names in the SQL stand for."""
+    def _found(self, parameters: Parameters, start: datetime, end: datetime, value: str) -> list[str]:
+        """Return the tables of the statement, down to ``attempts``."""
+        names = {
+            "since": parameters.add(start, "timestamptz"),
+            "until": parameters.add(end, "timestamptz"),
+            "window": parameters.add(self.window, "interval"),
+        }
         needs: list[Need] = []
         if self.order == "unordered":
             matchers, needs = _in_any_order(self.steps)
         else:
             matchers = [Matcher(number, (step,)) for number, step in enumerate(self.steps, 1)]
-        matchers += [Matcher(EXCLUDED, (step,)) for step in self.exclusions]
-        names = {
-            "since": parameters.add(start, "timestamptz"),
-            "until": parameters.add(end, "timestamptz"),
-            "window": parameters.add(self.window, "interval"),
-            "value": value,
-            "steps": _numbers(matchers, parameters),
-            "conditions": " AND ".join(self._conditions(matchers, parameters)),
-        }
+        excluded = [Matcher(EXCLUDED, (step,)) for step in self.exclusions]
+        found = SQL["hits_by_user" if self.by == "user" else "hits_by_session"].format(
+            step=self._step([*matchers, *excluded], parameters),
+            value=value,
+            conditions=" AND ".join(self._conditions([*matchers, *excluded], parameters)),
+            **names,
+        )
+        arrays = [_array(matcher.number) for matcher in matchers] + [_array(EXCLUDED)]
+        if self.order == "unordered":
+            return [found, _best_window(needs, names, arrays)]
+        arrays[0] = _array(1, f"AND h.at < {names['until']}")
+        return [found, _best_attempt(self.steps, names, arrays)]
+
+    def _step(self, matchers: Sequence[Matcher], parameters: Parameters) -> str:
+        """Return the expression for the number of the matcher that finds a row ``e``, or for several rows of them."""
+        types = [matcher.steps[0].event_type for matcher in matchers]
+        if self.order != "strict" and len(set(types)) == len(types) and not any(one.is_conditional for one in matchers):
+            # A quarter less time than with arrays: no row is found by two.
+            cases = [
+                f"WHEN {parameters.add(known, 'text')} THEN {one.number}"
+                for one, known in zip(matchers, types, strict=True)
+            ]
+            return f"CASE e.event_type {' '.join(cases)} END"
+        numbers = _numbers(matchers, parameters)
         if self.order == "strict":
             captured = parameters.add(CAPTURED, "text[]")
-            ends = f"CASE WHEN e.event_type <> ALL ({captured}) THEN ARRAY[{EXCLUDED}] END"
-            names["steps"] = f"{ends} || {names['steps']}"
-        if self.order == "unordered":
-            names["need_steps"] = parameters.add([need.step for need in needs], "integer[]")
-            names["need_matchers"] = parameters.add([need.matcher for need in needs], "integer[]")
-            names["needed"] = parameters.add([need.needed for need in needs], "integer[]")
-        else:
-            # A step whose type stood in an earlier one would take its event again, if it came at the same instant.
-            seen: set[str] = set()
-            pauses = []
-            for step in self.steps:
-                pauses.append(timedelta(microseconds=1 if step.event_type in seen else 0))
-                seen.add(step.event_type)
-            names["pauses"] = parameters.add(pauses, "interval[]")
-        return names
+            return f"unnest(CASE WHEN e.event_type <> ALL ({captured}) THEN ARRAY[{EXCLUDED}] END || {numbers})"
+        return f"unnest({numbers})"
 
     def _conditions(self, matchers: Sequence[Matcher], parameters: Parameters) -> Iterator[str]:
         types = parameters.add(sorted({step.event_type for matcher in matchers for step in matcher.steps}), "text[]")
@@ -157,7 +162,54 @@ class Attempts(msgspec.Struct, frozen=True):
 
 
 def _with(tables: Iterable[str], rows: str) -> str:
-    return f"WITH RECURSIVE {', '.join(tables)} {rows}"
+    return f"WITH {', '.join(tables)} {rows}"
+
+
+def _array(number: int, condition: str = "") -> str:
+    return f"array_agg(h.at ORDER BY h.at) FILTER (WHERE h.step = {number} {condition}) AS hits_{number}"
+
+
+def _best_attempt(steps: Sequence[Step], names: Mapping[str, str], arrays: Sequence[str]) -> str:
+    """Return the tables that find attempts in the order of the steps: forth to the last one, and back."""
+    last_first = range(len(steps), 0, -1)
+    started_at = f"coalesce({', '.join(f'reached_{number}.started[1]' for number in last_first)})"
+    forth = []
+    for number, step in enumerate(steps[1:], 2):
+        # A step whose type stood in an earlier one would take its event again, if it came at the same instant.
+        is_repeated = step.event_type in {one.event_type for one in steps[: number - 1]}
+        pause = f"INTERVAL '{1 if is_repeated else 0} microseconds'"
+        forth.append(SQL["forth"].format(step=number, before=number - 1, pause=pause, window=names["window"]))
+    back = []
+    for number in last_first:
+        next_at = f"taken_{number + 1}.at" if number < len(steps) else "NULL::timestamptz"
+        back.append(SQL["back"].format(step=number, next_at=next_at, started_at=started_at))
+    return SQL["ordered"].format(
+        arrays=", ".join(arrays),
+        started_at=started_at,
+        reached_at=f"coalesce({', '.join(f'reached_{number}.at[1]' for number in last_first)})",
+        furthest=" + ".join(f"(reached_{number}.at IS NOT NULL)::integer" for number in last_first),
+        times=", ".join(f"taken_{number}.at" for number in range(1, len(steps) + 1)),
+        forth="\n".join(forth),
+        back="\n".join(back),
+    )
+
+
+def _best_window(needs: Sequence[Need], names: Mapping[str, str], arrays: Sequence[str]) -> str:
+    """Return the tables that find attempts in any order: for each start when each step would be reached."""
+    ends: dict[int, list[str]] = {}
+    for need in needs:
+        hits = f"a.hits_{need.matcher}"
+        found = f"{hits}[width_bucket(s.at - INTERVAL '1 microsecond', {hits}) + {need.needed}]"
+        ends.setdefault(need.step, []).append(f"coalesce({found}, 'infinity')")
+    return SQL["unordered"].format(
+        until=names["until"],
+        window=names["window"],
+        arrays=", ".join(arrays),
+        ends=", ".join(f"greatest({', '.join(found)}) AS at_{step}" for step, found in ends.items()),
+        times=", ".join(f"e.at_{step}" for step in ends),
+        furthest=" + ".join(f"(e.at_{step} <= s.until)::integer" for step in ends),
+        reached_at=f"greatest({', '.join(f'CASE WHEN e.at_{step} <= s.until THEN e.at_{step} END' for step in ends)})",
+    )
 
 
 def _numbers(matchers: Sequence[Matcher], parameters: Parameters) -> str:
@@ -177,7 +229,7 @@ def _numbers(matchers: Sequence[Matcher], parameters: Parameters) -> str:
 
 def _number(matcher: Matcher, parameters: Parameters) -> str:
     field = "exclusions" if matcher.number == EXCLUDED else "steps"
-    if not all(step.where for step in matcher.steps):
+    if not matcher.is_conditional:
         return str(matcher.number)
     either = [f"({' AND '.join(filters(field, step, parameters))})" for step in matcher.steps]
     return f"CASE WHEN {' OR '.join(either)} THEN {matcher.number} END"
