@@ -1,15 +1,15 @@
-"""How fast questions about a product are answered over five million events of 30 days: trends, funnels, retention, paths.
+"""How fast questions about a product are answered over five million events of 30 days.
 
-Makes the events of a shop with 50,000 users in the server, and measures as reading.py does. Then asks a funnel of three
-steps in the two ways of a peer that computes it by joins, written from their description: each step within the window of
-the step before, and each within that of the first. Such a join takes one event for two steps, and takes no attempt for
-what it is: its counts are printed beside ours.
+Makes the events of a shop with 50,000 users in the server, and measures trends, funnels, retention and paths as
+reading.py does. Then asks a funnel of three steps in the two ways of a peer that computes it by joins, written from their
+description: each step within the window of the step before, and each within that of the first. Such a join takes one
+event for two steps: its counts are printed beside ours.
 
 Run:   python benchmarks/product.py [--events 5000000] [--database timescaledb|postgresql]
 Needs: a TimescaleDB that the tests would find, and the embedded PostgreSQL; ten gigabytes of disk or memory
 Goals: trends from aggregates within 200 ms, from raw rows within 1 s; a funnel of 3 steps within 500 ms, of 5 within
-       1 s, by session or strictly within 1 s for 7 days; retention, stickiness and lifecycle within 300 ms; paths within
-       1 s for 7 days; a funnel in less time than either of the joins
+       1 s, by session or strictly within 1 s for 7 days; retention, stickiness and lifecycle within 300 ms; paths
+       within 1 s for 7 days; a funnel in less time than either of the joins
 """
 
 from __future__ import annotations
