@@ -1,7 +1,7 @@
 """How fast questions about a product are answered over five million events of 30 days.
 
 Makes the events of a shop with 50,000 users in the server, and measures trends, funnels, retention and paths as
-reading.py does. Then asks a funnel of three steps in the two ways of a peer that computes it by joins, written from their
+reading.py does. Then asks a funnel of three steps in the two ways of a peer that computes it by joins, written from its
 description: each step within the window of the step before, and each within that of the first. Such a join takes one
 event for two steps: its counts are printed beside ours.
 
