@@ -20,10 +20,13 @@ from tests.kit.servers import Servers, summary
 SERVERS = Servers()
 ON_ANY_SERVER = tuple(
     f"tests/{name}"
-    for name in ("cli/", "encoding/", "faults/", "instrumentation/", "packing/", "pipeline/", "web/", "worker/")
-)
-"""Where tests are about processes, networks and time: each runs on one kind of server, chosen by its name, so that each
-kind meets about half of them. Where they are about SQL, each runs on every kind."""
+    for name in (
+        "admin/test_roles", "cli/", "database/", "encoding/", "faults/", "instrumentation/", "packing/", "pipeline/",
+        "reading/test_parameters", "reading/test_reader", "sinks/", "test_injection", "web/", "worker/",
+    )
+)  # fmt: skip
+"""Where tests are about processes, networks and what both kinds do alike: each runs on one kind of server, chosen by
+its name, so that each kind meets about half of them. Where they are about SQL, each runs on every kind."""
 VARYING = re.compile(r"GMT$|^[0-9a-f]{8}-[0-9a-f]{4}-")
 WORKERS: list[dict[str, dict[str, Any]]] = []
 

@@ -175,7 +175,7 @@ async def keep_raw_for(connection: asyncpg.Connection, database: Database, reten
 async def test_retention_drops_events_and_keeps_their_aggregates(database: Database) -> None:
     random = Random(7)
     connection = await database.connect()
-    events = some_events(random, 1000, midnight(88), now())
+    events = some_events(random, 1000, midnight(88), now()) + tasks(random, midnight(60) + HOUR, midnight(59) + HOUR)
     await insert(connection, events)
     await refresh(connection)
     before = await all_rows(connection)

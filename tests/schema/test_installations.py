@@ -230,6 +230,7 @@ async def test_a_later_aggregate_needs_its_own_file_and_nothing_else(database: D
     connection = await database.connect()
     began = now()
     events = some_events(random, 1500, midnight(85), began)
+    events += [happened(random, midnight(days) + DAY / 2, "page_viewed") for days in (60, 30)]
     await insert(connection, events)
     await refresh(connection)
     shutil.copytree(str(shipped_folder()), tmp_path / "steps")
