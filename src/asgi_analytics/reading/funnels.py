@@ -167,9 +167,9 @@ async def query_funnel(
 async def query_funnel_conversions(
     source: Source,
     name: Name,
-    *,
     step: Number = 1,
     dropped: bool = False,
+    *,
     order: Order = "ordered",
     by: By = "user",
     limit: Limit | None = None,

@@ -49,10 +49,10 @@ class Paths(msgspec.Struct, frozen=True):
 @question("/paths")
 async def query_paths(
     source: Source,
-    *,
     start_event: Text | None = None,
     end_event: Text | None = None,
     depth: Depth = 5,
+    *,
     limit: Names = 20,
     start: Moment | None = None,
     end: Moment | None = None,

@@ -60,11 +60,11 @@ class Retention(msgspec.Struct, frozen=True):
 @question("/retention")
 async def query_retention(
     source: Source,
-    *,
     target_event: Text | None = None,
     returning_event: Text | None = None,
     period: Literal["day", "week", "month"] = "day",
     total_periods: Periods = 8,
+    *,
     start: Moment | None = None,
     end: Moment | None = None,
     timezone: str | None = None,

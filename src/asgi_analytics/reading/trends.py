@@ -92,8 +92,8 @@ Lines = dict[str | None, Line]
 async def query_trends(
     source: Source,
     series: Series,
-    *,
     interval: Literal["hour", "day", "week", "month"] = "day",
+    *,
     math: Math = "total",
     property: Text | None = None,
     breakdown: Text | None = None,
