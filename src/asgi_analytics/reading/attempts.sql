@@ -8,7 +8,6 @@ hits AS (
     SELECT e.user_id AS actor, e.timestamp AS at, e.id, {step} AS step, {value} AS value
     FROM analytics_events AS e
     WHERE e.timestamp >= {since} AND e.timestamp < {until} + {window} AND e.user_id IS NOT NULL AND {conditions}
-    OFFSET 0  -- the step is found once for each event
 )
 
 -- hits_by_session --
@@ -30,8 +29,7 @@ hits AS (
             {value} AS value
         FROM analytics_events AS e
         WHERE e.timestamp >= {since} AND e.timestamp < {until} + {window} AND {conditions}
-        OFFSET 0  -- the step is found once for each event
-    ) AS e
+        ) AS e
     JOIN sessions AS s ON s.key = e.key AND s.given = e.given AND e.at BETWEEN s.started_at AND s.ended_at
 )
 
