@@ -115,7 +115,7 @@ FROM (
 GROUP BY GROUPING SETS ((1, 3), (1));
 
 -- users --
--- Count the distinct users of the types $5 by bucket, and in the row without a bucket over all, from the users of each
+-- Count the distinct users of the types $4 by bucket, and in the row without a bucket over all, from the users of each
 -- day. $1 are the edges of the buckets, $2 tells that each day is a bucket of its own, whose users are counted, $3 is the
 -- service, $4 the types; $5 to $8 are the bounds of the three parts: raw rows, days of UTC and raw rows.
 WITH hits AS MATERIALIZED (
