@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import uvicorn
 
 from tests.kit.databases import free_port
@@ -18,9 +19,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 Serve = Callable[[Any], Awaitable[str]]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Any]:
-    """Give a Chromium that does not say that a program drives it."""
+    """Give a Chromium that does not say that a program drives it; each ``new_page()`` knows nothing of the others."""
     playwright = pytest.importorskip(
         "playwright.async_api", reason="Playwright is not installed: pip install playwright"
     )
@@ -33,7 +34,7 @@ async def browser() -> AsyncIterator[Any]:
         await chromium.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def serve() -> AsyncIterator[Serve]:
     """Give ``await serve(app)``: serves an application by uvicorn, and returns its URL, ``http://127.0.0.1:…``."""
     async with AsyncExitStack() as stack:

@@ -16,6 +16,8 @@ from asgi_analytics.web.collector import create_collector_app
 from tests.browser.conftest import Serve
 from tests.kit.fakes import eventually
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'"
 PAGE = """<!doctype html><title>A page</title>
 <script defer src="/insights/s.js"></script>
