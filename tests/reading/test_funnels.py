@@ -419,6 +419,8 @@ async def test_funnels_are_kept_by_name(database: Database, reader: AnalyticsRea
         await reader.create_funnel("A funnel", ["c"])
     with pytest.raises(InvalidQuery, match="steps: has a field"):
         await reader.create_funnel("wrong", [Step("a", [Filter("n", "is_set")])])
+    with pytest.raises(InvalidQuery, match="name: must not have a slash"):
+        await reader.create_funnel("a/b", ["a"])
     await reader.delete_funnel("A funnel")
     assert await reader.list_funnels() == [made]
     for gone in (reader.get_funnel, reader.delete_funnel, reader.query_funnel_conversions):

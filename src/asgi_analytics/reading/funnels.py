@@ -224,7 +224,9 @@ async def create_funnel(
     description: Description | None = None,
     conversion_window: Duration = WINDOW,
 ) -> Funnel:
-    """Keep a funnel by a name, and return it. Raises `InvalidQuery` for a name that is taken."""
+    """Keep a funnel by a name, and return it. Raises `InvalidQuery` for a name that is taken or has a slash."""
+    if "/" in name:
+        raise InvalidQuery("name", "must not have a slash, where a name ends in a URL")
     kept = as_steps(steps)
     for one in kept:
         filters("steps", one, Parameters())  # raises for what can never be asked

@@ -16,7 +16,7 @@ from tests.web.ingestion.service import client
 
 KEEPS, READS = {"Authorization": "Bearer k33ps"}, {"Authorization": "Bearer r3ads"}
 STEPS = ["task_created", {"event_type": "task_completed", "where": [{"field": "data.task_id", "operator": "is_set"}]}]
-FUNNEL = {"name": "a / b", "steps": STEPS, "description": "Tasks", "conversion_window": 60.5}
+FUNNEL = {"name": "a – b?", "steps": STEPS, "description": "Tasks", "conversion_window": 60.5}
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ async def test_a_funnel_is_kept_asked_for_and_deleted(database: Database, guarde
         assert made.status_code == 201
         assert made.json()["meta"]["definition"].startswith("Keep a funnel by a name")
         kept = made.json()["results"]
-        assert (kept["name"], kept["description"], kept["conversion_window"]) == ("a / b", "Tasks", 60.5)
+        assert (kept["name"], kept["description"], kept["conversion_window"]) == ("a – b?", "Tasks", 60.5)
         assert [step["event_type"] for step in kept["steps"]] == ["task_created", "task_completed"]
         names = [one["name"] for one in (await http.get("/funnels", headers=READS)).json()["results"]]
-        assert names == ["a / b", "checkout"]
+        assert names == ["a – b?", "checkout"]
         taken = await http.post("/api/analytics/funnels", json=FUNNEL, headers=KEEPS)
         assert (taken.status_code, taken.json()["field"]) == (422, "name")
         assert (await http.get("/funnels/checkout", headers=READS)).json()["results"]["conversion_window"] == 3600
