@@ -211,7 +211,7 @@ def print_table(title: str, source: str, rows: Sequence[Mapping[str, Any]]) -> N
         collapse_padding=True,
     )
     for name, value in rows[0].items() if rows else [("nothing yet", "")]:
-        numeric = isinstance(value, int | float)
+        numeric = value is None or isinstance(value, int | float)
         table.add_column(name.replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(shown, row.values()))
