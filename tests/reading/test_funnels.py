@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 
-from asgi_analytics.errors import InvalidQuery
+from asgi_analytics.errors import InvalidQuery, NoConnection
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.reading.attempts import Attempts, Attribution, By, Order
 from asgi_analytics.reading.funnels import FunnelStep
 from asgi_analytics.reading.steps import Filter, Step
 from tests.kit.databases import Database
+from tests.kit.proxy import Proxy
 from tests.kit.sessions import sessions
 from tests.reading.expected_funnels import Attempt, Search, furthest, value_of
 from tests.reading.happened import Event, insert
@@ -426,6 +428,21 @@ async def test_funnels_are_kept_by_name(database: Database, reader: AnalyticsRea
     for gone in (reader.get_funnel, reader.delete_funnel, reader.query_funnel_conversions):
         with pytest.raises(InvalidQuery, match="name: no funnel has it"):
             await gone("A funnel")
+
+
+async def test_a_funnel_whose_commit_is_not_answered_is_not_told_as_kept(
+    database: Database, reader_dsn: str, make_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = make_proxy(database)
+    login = urlsplit(reader_dsn)
+    dsn = login._replace(netloc=f"{login.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}").geturl()
+    async with AnalyticsReader.from_url(dsn) as reader:
+        await reader.list_funnels()
+        proxy.lose_answer(b"COMMIT")
+        with pytest.raises(NoConnection):
+            await reader.create_funnel("checkout", ["a", "b"])
+        assert proxy.lost == 1
+        assert [one.name for one in await reader.list_funnels()] == ["checkout"]  # nobody could know
 
 
 async def test_who_dropped_out_where(database: Database, reader: AnalyticsReader) -> None:
