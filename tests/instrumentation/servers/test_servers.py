@@ -29,11 +29,14 @@ class TestHypercornOnAsyncio(ServerContract):
 
 
 class TestHypercornOverHttp2(TestHypercornOnAsyncio):
+    # A stream whose application raised is left open until the idle connection is closed, after 5 seconds by default.
+    command = (*TestHypercornOnAsyncio.command, "--keep-alive", "1")
+
     def ask(self, path: str) -> tuple[int | None, bytes, bool]:
         status, received, is_complete = None, b"", False
         with (
             contextlib.suppress(httpx2.RemoteProtocolError),
-            httpx2.Client(http1=False, http2=True, trust_env=False) as client,
+            httpx2.Client(http1=False, http2=True, trust_env=False, timeout=30) as client,
             client.stream("GET", f"http://127.0.0.1:{self.server.port}{path}") as response,
         ):
             assert response.http_version == "HTTP/2"
