@@ -18,7 +18,7 @@ from asgi_analytics.context import RequestContext, current
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest
 from asgi_analytics.exceptions import error_type, unwrapped
-from asgi_analytics.instrumentation.observed import Call, observed
+from asgi_analytics.observed import Call, observed
 from asgi_analytics.instrumentation.outcomes import request_outcome
 from asgi_analytics.instrumentation.queries.recorder import QueryRecorder
 from asgi_analytics.instrumentation.queries.statement import Statement, fingerprint_of
