@@ -40,8 +40,9 @@ class Metrics:
     ``metrics_interval`` seconds, at each flush and at the close. A row holds what was recorded since the one before.
 
     A name is a text of 1 to 255 characters. There are at most 20 tags, whose values are texts of at most 1,000
-    characters, integers of 64 bits, or booleans. Values are finite numbers. What is not so is dropped, and counted in
-    ``stats().dropped["invalid"]``; with ``strict`` it raises `EventNotAccepted`. Otherwise nothing here raises or waits.
+    characters, integers of 64 bits, or booleans. Values are numbers from -1e300 to 1e300. What is not so is dropped,
+    and counted in ``stats().dropped["invalid"]``; with ``strict`` it raises `EventNotAccepted`. Otherwise nothing here
+    raises or waits.
     """
 
     def __init__(self, series: SeriesTable) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from typing import Any, ClassVar
 
 import msgspec
 
 from asgi_analytics.encoding.records import RECORD_BYTES, Record
+from asgi_analytics.events.base import METRIC
 
-METRIC = "$metric"
-"""The type of the lines that hold a metric. No event has it: its name is none that a class or a call could have."""
+MAX_TAGS = 20
+MAX_NAME = 255
+"""Characters of a name, and of a unit."""
+MAX_TAG_NAME = 255
+MAX_TAG_TEXT = 1_000
+"""Characters of the name of a tag, and of its value."""
 
 GROWTH = 1.04
 """How much wider than its lower end each bin of a histogram is. What stands for a bin, ``2 * GROWTH ** i / (GROWTH +
@@ -23,7 +27,8 @@ MIDDLE = 20_000
 negative ones those of negative values, and all are in the order of the values."""
 
 _PER_BIN = 1 / math.log(GROWTH)
-_LARGEST = sys.float_info.max
+LARGEST = 1e300
+"""The largest number that is stored, of either sign: sums of larger ones overflow in the database."""
 _ceil, _ln = math.ceil, math.log
 
 
@@ -136,7 +141,22 @@ def weight_of_series(series: Series, sums: Sums) -> int:
 
 def _as_float(total: float) -> float:
     """Return a sum as JSON can hold it: the largest number where it is larger."""
+    return float(max(-LARGEST, min(LARGEST, total)))
+
+
+class _Type(msgspec.Struct, gc=False):
+    event_type: str
+
+
+_decode_type = msgspec.json.Decoder(_Type).decode
+_MARK = f'"{METRIC}"'.encode()
+
+
+def is_metric(line: bytes) -> bool:
+    """Tell whether a line holds a metric."""
+    if _MARK not in line:  # nearly always
+        return False
     try:
-        return max(-_LARGEST, min(_LARGEST, float(total)))
-    except OverflowError:  # of an int
-        return _LARGEST if total > 0 else -_LARGEST
+        return _decode_type(line).event_type == METRIC
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, finalize
 
 from opentelemetry import metrics
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from asgi_analytics.config import Settings
-    from asgi_analytics.metrics import Metrics
     from asgi_analytics.pipeline.ledger import Ledger
     from asgi_analytics.pipeline.stats import Stats
 
@@ -45,10 +44,11 @@ _GAUGES = {
     "oldest_seconds": ("s", "Age of the oldest event that is not settled"),
 }
 
+
 class Recording(Protocol):
     """What has figures, and takes metrics."""
 
-    metrics: Metrics
+    metrics: Any
 
     def stats(self) -> Stats:
         """Return the figures of this moment."""

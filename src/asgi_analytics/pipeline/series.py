@@ -10,14 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
 from collections import Counter, deque
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_analytics.encoding.ids import next_number
-from asgi_analytics.encoding.metric_record import MetricRecord, Series, Sums, bin_of, weight_of_series
+from asgi_analytics.encoding.metric_record import (
+    LARGEST,
+    MAX_NAME,
+    MAX_TAG_NAME,
+    MAX_TAG_TEXT,
+    MAX_TAGS,
+    MetricRecord,
+    Series,
+    Sums,
+    bin_of,
+    weight_of_series,
+)
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.errors import EventNotAccepted
 from asgi_analytics.log import log, one_line
@@ -32,13 +42,6 @@ if TYPE_CHECKING:
 
 MetricType = Literal["counter", "gauge", "histogram", "timer"]
 
-MAX_TAGS = 20
-MAX_NAME = 255
-"""Characters of a name, and of a unit."""
-MAX_TAG_NAME = 255
-MAX_TAG_TEXT = 1_000
-"""Characters of the name of a tag, and of its value."""
-
 FOLD_AT = 256
 """So many calls wait before one of the callers folds them: 0.2 ms at once."""
 ADD_UP_AT = 64
@@ -51,7 +54,6 @@ _Call = tuple[str, Any, Any, Any, dict[str, Any], int]
 _Partial = dict[Series, Sums]
 
 _NUMBERS = frozenset({int, float})
-_LARGEST = sys.float_info.max
 
 
 class SeriesTable:
@@ -198,9 +200,7 @@ class SeriesTable:
     def _is_full(self) -> bool:
         return len(self._series) >= self._max_series
 
-    def _find_overflow(
-        self, kind: str, name: str, unit: str | None, refusals: list[tuple[str, str]]
-    ) -> Series | None:
+    def _find_overflow(self, kind: str, name: str, unit: str | None, refusals: list[tuple[str, str]]) -> Series | None:
         key = (kind, name, unit)
         series = self._overflow.get(key)
         if series is None:
@@ -221,8 +221,8 @@ class SeriesTable:
             self._ledger.drop("closed", "the client is closed", sums.count)
             return
         series = self._find(kind, name, unit, tags, refusals)
-        if series is None or not all(map(math.isfinite, (sums.total, sums.least, sums.most, sums.last))):
-            [(reason, detail)] = refusals or [("invalid", "a metric's value is no finite number")]
+        if series is None or not all(-LARGEST <= value <= LARGEST for value in (sums.least, sums.most, sums.last)):
+            [(reason, detail)] = refusals or [("invalid", "a value is no number from -1e300 to 1e300")]
             self._ledger.drop(reason, detail, sums.count)
             return
         sums.order = self.next_order()
@@ -233,7 +233,8 @@ class SeriesTable:
 
     def _add_up(self) -> None:
         partials = self._partials
-        for _ in self._taken(merged := {}, partials):
+        merged: _Partial = {}
+        for _ in self._taken(merged, partials):
             pass
         if merged:
             partials.append(merged)
@@ -361,7 +362,7 @@ def _sums_of(values: list[Any], series: Series, refusals: list[tuple[str, str]])
         types = set(map(type, values))
         total = sum(values) if types == {int} else math.fsum(values)
         least, most = min(values), max(values)
-        if types <= _NUMBERS and math.isfinite(total) and math.isfinite(least) and math.isfinite(most):
+        if types <= _NUMBERS and math.isfinite(total) and least >= -LARGEST and most <= LARGEST:
             bins = Counter(map(bin_of, values)) if has_bins else None
             return Sums(len(values), total, least, most, values[-1], bins)
     except (TypeError, ValueError, OverflowError):
@@ -370,14 +371,14 @@ def _sums_of(values: list[Any], series: Series, refusals: list[tuple[str, str]])
     for value in values:
         number = _finite(value)
         if number is None:
-            refusals.append(("invalid", f"{series.name}: the value is no finite number"))
+            refusals.append(("invalid", f"{series.name}: the value is no number from -1e300 to 1e300"))
         else:
             numbers.append(number)
     if not numbers:
         return None
     total = 0.0
     for number in numbers:
-        total = max(-_LARGEST, min(_LARGEST, total + number))
+        total = max(-LARGEST, min(LARGEST, total + number))
     bins = Counter(map(bin_of, numbers)) if has_bins else None
     return Sums(len(numbers), total, min(numbers), max(numbers), numbers[-1], bins)
 
@@ -389,4 +390,4 @@ def _finite(value: Any) -> float | None:
         number = float(value)
     except Exception:  # whatever an object does instead of being a number
         return None
-    return number if math.isfinite(number) else None
+    return number if -LARGEST <= number <= LARGEST else None
