@@ -44,7 +44,7 @@ CREATE FUNCTION analytics_update_realtime_metric(
     SET search_path FROM CURRENT
     AS $$
     INSERT INTO analytics_metrics_realtime AS r (metric_key, metric_value, time_window, calculated_at, expires_at)
-    VALUES ($1, $2, $3, clock_timestamp(), clock_timestamp() + $4)
+    VALUES ($1, $2, $3, statement_timestamp(), statement_timestamp() + $4)
     ON CONFLICT ON CONSTRAINT analytics_metrics_realtime_pkey DO UPDATE
     SET metric_value = excluded.metric_value, time_window = excluded.time_window,
         calculated_at = excluded.calculated_at, expires_at = excluded.expires_at
@@ -74,8 +74,8 @@ users AS (
     GROUP BY 1
 ),
 numbers AS (
-    SELECT 'overview' AS widget_id, n.metric_key, n.value::float8, n.previous_value::float8, now() AS updated_at
-    FROM (
+    SELECT 'overview' AS widget_id, n.metric_key, n.value::float8, n.previous_value::float8, b.until - INTERVAL '15 minutes' AS updated_at
+    FROM bounds AS b, (
         SELECT
             'events' AS metric_key,
             coalesce(sum(t.events) FILTER (WHERE t.is_current), 0) AS value,

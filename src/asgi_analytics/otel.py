@@ -50,8 +50,8 @@ class AnalyticsMetricExporter(MetricExporter):
     """Writes what the instruments of an OpenTelemetry SDK measured, through a client.
 
     Give it to a `PeriodicExportingMetricReader`. Counters are written as their increments since the last export, and
-    as counters; gauges and what goes up and down as gauges; histograms as histograms, of which the SDK keeps exponential
-    buckets for it. Attributes become tags; those that are no str, int or bool are written as text. The bound of
+    as counters; gauges and what goes up and down as gauges; histograms as histograms, for which the SDK keeps
+    exponential buckets. Attributes become tags; those that are no str, int or bool are written as text. The bound of
     series and the rules for names and tags are those of `Metrics`. Raises `ConfigError` for a wrong client.
     """
 

@@ -205,7 +205,7 @@ class SeriesTable:
         series = self._overflow.get(key)
         if series is None:
             if self._take_overflow_slot() >= self._max_series:
-                refusals.append(("series_full", f"more than {self._max_series} metrics beyond the bound of series"))
+                refusals.append(("invalid", f"{name}: {self._max_series} metrics have more series than fit already"))
                 return None
             series = self._overflow.setdefault(key, Series(kind, name, unit, {"overflow": True}))
             self._notices.append(name)
@@ -255,7 +255,7 @@ class SeriesTable:
         merged: _Partial = {}
         try:
             yield from self._taken(merged, partials)
-            now = self._now()
+            now = self._now() if merged else 0
             for place, series in enumerate(list(merged), 1):
                 weight = weight_of_series(series, sums := merged.pop(series))
                 if not self._queue.put(self._record(series, sums, now, weight), weight):

@@ -14,7 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed", "series_full")
+DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed")
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Stats(msgspec.Struct, frozen=True):
     """Events for which ``track()`` returned True."""
     dropped: Counter[str]
     """Events for which it returned False, and calls of metrics that are not stored, by reason: queue_full, oversize,
-    invalid, before_track, closed, series_full."""
+    invalid, before_track, closed."""
     stored: int
     """Events that the sink wrote."""
     duplicates: int
