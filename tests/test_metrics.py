@@ -141,7 +141,8 @@ def test_what_no_series_can_be_named_by_is_dropped_and_counted(
 def test_any_number_and_any_text_is_stored(client: AnalyticsClient) -> None:
     names = ["n'; DROP TABLE analytics_metrics; --", "\x00", "\ud800", "📈", "{}", "a" * 255, "$metric"]
     for name in names:
-        client.metrics.counter(name, Fraction(1, 2), **{name: name, "self": name, "": "", "int": -(2**63), "yes": True})
+        tags: dict[str, Any] = {name: name, "self": name, "": "", "int": -(2**63), "yes": True}
+        client.metrics.counter(name, Fraction(1, 2), **tags)  # type: ignore[arg-type]  # any number will do
     rows = stored(client)
     assert [row["name"] for row in rows] == [
         name.replace("\x00", "\ufffd").replace("\ud800", "\ufffd") for name in names
@@ -161,7 +162,7 @@ def test_in_strict_mode_a_refused_call_raises() -> None:
     client = AnalyticsClient(service="shop", strict=True)
     client.metrics.counter("n")
     with pytest.raises(EventNotAccepted, match=r"use a str, an int or a bool"):
-        client.metrics.counter("n", tag=1.5)
+        client.metrics.counter("n", tag=1.5)  # type: ignore[arg-type]
     client.close(0)
 
 
@@ -237,7 +238,7 @@ def restless() -> Iterator[None]:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 def test_a_signal_handler_that_records_and_raises_loses_nothing(client: AnalyticsClient) -> None:
-    handled = 0
+    handled = called = 0
 
     class Interrupted(Exception):
         pass
@@ -259,7 +260,6 @@ def test_a_signal_handler_that_records_and_raises_loses_nothing(client: Analytic
             called += 1
             client.metrics.counter("called", tag="x")
 
-    called = 0
     before = signal.signal(signal.SIGALRM, handle)
     try:
         while handled < 200:
@@ -388,7 +388,7 @@ async def test_timers_measure_blocks_and_calls_of_every_kind(client: AnalyticsCl
         raise ValueError
 
     assert (plain(1), plain(2), plain.__name__) == (2, 3, "plain")
-    assert await asyncio.gather(waits(), waits()) == ["done", "done"]
+    assert [await waits(), await waits()] == ["done", "done"]
     assert list(generates()) == [1, 2]
     with pytest.raises(ValueError, match=r"^$"):
         await fails()

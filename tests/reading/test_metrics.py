@@ -17,7 +17,7 @@ from asgi_analytics.admin.dashboard import set_dashboard_metric, update_realtime
 from asgi_analytics.admin.roles import make_roles
 from asgi_analytics.errors import ConfigError, InvalidQuery, OperatorError
 from asgi_analytics.reading import AnalyticsReader
-from asgi_analytics.reading.metrics import MetricAggregate, MetricStats
+from asgi_analytics.reading.metrics import MetricAggregate, MetricStats, PeriodType
 from tests.kit.databases import Database
 from tests.kit.measurements import Measured, is_close, measured
 from tests.schema.test_metric_aggregates import period_of
@@ -86,13 +86,14 @@ async def test_stats_aggregates_and_rows(database: Database, reader: AnalyticsRe
 
 async def check_aggregates(reader: AnalyticsReader, known: list[Measured], start: datetime, now: datetime) -> None:
     """Compare the periods of some time zones, and some ways to merge tags, with the values."""
-    for period_type, zone, group_by, name in (
+    cases: list[tuple[PeriodType, str, list[str] | None, str]] = [
         ("monthly", "UTC", None, "timer.a"),
         ("weekly", "Europe/Berlin", ["route"], "timer.b"),
         ("daily", "UTC", ["status", "none"], "counter.a"),
         ("daily", "America/New_York", [], "gauge.a"),
         ("hourly", "UTC", [], "counter.b"),
-    ):
+    ]
+    for period_type, zone, group_by, name in cases:
         wanted: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         for one in known:
             if one.name == name and one.at >= start:
@@ -160,21 +161,20 @@ async def test_numbers_of_dashboards_and_of_the_moment(database: Database, reade
     await sink.upkeep()
     await sink.aclose()
     assert await connection.fetchval("SELECT count(*) FROM analytics_metrics_realtime") == 1
-    for wrong in ({"value": math.nan}, {"value": "1"}, {"value": 1e301}, {"widget_id": ""}, {"metric_key": "k" * 256}):
+    numbers: list[dict[str, Any]] = [
+        {"value": math.nan}, {"value": "1"}, {"value": 1e301}, {"widget_id": ""}, {"metric_key": "k" * 256},
+    ]  # fmt: skip
+    for wrong in numbers:
         with pytest.raises(ConfigError):
-            await set_dashboard_metric(url, **{"widget_id": "a", "metric_key": "b", "value": 1.0, **wrong})
-    for wrong in (
-        {"window": "year"},
-        {"ttl": 0},
-        {"ttl": True},
-        {"value": object()},
-        {"value": "x" * 70_000},
-        {"key": ""},
-    ):
+            await set_dashboard_metric(url, **({"widget_id": "a", "metric_key": "b", "value": 1.0} | wrong))
+    moments: list[dict[str, Any]] = [
+        {"window": "year"}, {"ttl": 0}, {"ttl": True}, {"value": object()}, {"value": "x" * 70_000}, {"key": ""},
+    ]  # fmt: skip
+    for wrong in moments:
         with pytest.raises(ConfigError):
-            await update_realtime_metric(url, **{"key": "a", "value": 1, **wrong})
+            await update_realtime_metric(url, **({"key": "a", "value": 1} | wrong))
     with pytest.raises(ConfigError, match="asyncpg pool"):
-        await set_dashboard_metric(None, "a", "b", 1)  # type: ignore[arg-type]
+        await set_dashboard_metric(None, "a", "b", 1)
     await connection.execute(f'REVOKE "{writer}" FROM "{other}"')
     with pytest.raises(OperatorError):
         await set_dashboard_metric(url, "a", "b", 1)

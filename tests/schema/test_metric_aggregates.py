@@ -19,6 +19,7 @@ from tests.kit.databases import Database
 from tests.kit.measurements import Measured, is_close, measured
 
 COLUMNS = "name period_start period_type count sum min max avg p50 p90 p99 tags metric_type unit"
+DASHBOARD_COLUMNS = "widget_id metric_key value previous_value change_percent updated_at"
 
 
 def period_of(at: datetime, period_type: str) -> datetime:
@@ -61,9 +62,14 @@ async def assert_aggregates(connection: asyncpg.Connection, all_measured: Iterab
 async def test_aggregates_follow_every_change_and_outlive_their_rows(database: Database) -> None:
     connection, random = await database.connect(), Random(15)
     now = datetime.now(UTC)
-    assert [a["attname"] for a in await connection.fetch(
-        "SELECT attname FROM pg_attribute WHERE attrelid = 'analytics_metric_aggregates'::regclass ORDER BY attnum"
-    )] == COLUMNS.split()  # fmt: skip
+    for view, columns in (
+        ("analytics_metric_aggregates", COLUMNS),
+        ("analytics_dashboard_metrics", DASHBOARD_COLUMNS),
+    ):
+        found = await connection.fetch(
+            "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass ORDER BY attnum", view
+        )
+        assert " ".join(name for (name,) in found) == columns
 
     def at_random(days: float, number: int) -> list[Measured]:
         return [measured(random, now - timedelta(days=days) * random.random()) for _ in range(number)]

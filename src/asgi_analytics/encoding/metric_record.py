@@ -100,9 +100,9 @@ class MetricData(msgspec.Struct, gc=False, omit_defaults=True):
     min: float
     max: float
     last: float
-    bins: list[int] | None = None
+    bins: tuple[int, ...] | None = None
     """In rising order."""
-    counts: list[int] | None = None
+    counts: tuple[int, ...] | None = None
     """How many values each of the bins has."""
 
 
@@ -117,7 +117,10 @@ class MetricRecord(Record, gc=False):
     def data(self) -> MetricData:
         """Return what becomes the ``data`` of the line."""
         series, sums = self.series, self.sums
-        bins = None if sums.bins is None else sorted(sums.bins)
+        bins: tuple[int, ...] | None = None
+        counts: tuple[int, ...] | None = None
+        if sums.bins is not None:
+            bins, counts = zip(*sorted(sums.bins.items()), strict=True)
         return MetricData(
             series.name,
             series.metric_type,
@@ -129,7 +132,7 @@ class MetricRecord(Record, gc=False):
             float(sums.most),
             float(sums.last),
             bins,
-            None if bins is None or sums.bins is None else [sums.bins[number] for number in bins],
+            counts,
         )
 
 

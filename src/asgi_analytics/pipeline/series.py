@@ -133,17 +133,16 @@ class SeriesTable:
         """Fold some hundreds of calls; return why one of them was refused, if one was."""
         calls, partials = self.calls, self._partials
         chunk: list[_Call] = []
+        made: list[_Partial] | None = None
+        refusals: list[tuple[str, str]] = []
         try:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                # One step of the interpreter: what it takes is in the chunk, whatever comes between.
-                chunk.extend(islice(iter(calls.popleft, None), FOLD_AT))
-            refusals: list[tuple[str, str]] = []
-            partial = self._folded(chunk, refusals)
+            _take(chunk, calls, FOLD_AT)
+            made = [self._folded(chunk, refusals)]
+            _give(made, partials)
         except BaseException:  # of a signal handler that has interrupted this
-            calls.extendleft(reversed(chunk))
+            if made is None or made:
+                calls.extendleft(reversed(chunk))
             raise
-        if partial:
-            partials.append(partial)
         for reason, detail in refusals:
             self._ledger.drop(reason, detail)
         return refusals[-1][1] if refusals else None
@@ -233,11 +232,21 @@ class SeriesTable:
 
     def _add_up(self) -> None:
         partials = self._partials
-        merged: _Partial = {}
-        for _ in self._taken(merged, partials):
-            pass
-        if merged:
-            partials.append(merged)
+        taken: list[_Partial] = []
+        made: list[_Partial] | None = None
+        try:
+            _take(taken, partials, ADD_UP_AT)
+            merged: _Partial = {}
+            for partial in taken:
+                for series, sums in partial.items():
+                    other = merged.get(series)
+                    merged[series] = sums if other is None else other + sums
+            made = [merged]
+            _give(made, partials)
+        except BaseException:  # as in _fold_some()
+            if made is None or made:
+                partials.extendleft(reversed(taken))
+            raise
 
     # -- sending
 
@@ -305,15 +314,16 @@ class SeriesTable:
                 partial = partials.popleft()
             except IndexError:  # another thread was faster
                 return
-            if not merged:
-                merged.update(partial)
-                continue
-            for series, sums in partial.items():
-                other = merged.get(series)
-                merged[series] = sums if other is None else other + sums
-                steps += 1
-                if steps % (8 * AT_ONCE) == 0:
-                    yield
+            try:
+                for series in list(partial):
+                    sums, other = partial.pop(series), merged.get(series)
+                    merged[series] = sums if other is None else other + sums
+                    steps += 1
+                    if steps % AT_ONCE == 0:
+                        yield
+            finally:
+                if partial:
+                    partials.append(partial)
 
     def _drop_rest(self, reason: str, detail: str) -> None:
         while self._partials:
@@ -323,6 +333,17 @@ class SeriesTable:
 
     def _record(self, series: Series, sums: Sums, now: int, weight: int) -> MetricRecord:
         return MetricRecord(self._source, weight, now, next_number(), None, None, None, None, series, sums)
+
+
+def _take(taken: list[Any], waiting: deque[Any], count: int) -> None:
+    """Move so many items in one step of the interpreter: whatever comes between, each is in one of both."""
+    with contextlib.suppress(IndexError):  # there are no more
+        taken.extend(islice(iter(waiting.popleft, None), count))
+
+
+def _give(made: list[Any], waiting: deque[Any]) -> None:
+    """Move the one item of a list, in one step as well: the list is empty once it is done."""
+    waiting.extend(islice(iter(made.pop, None), 1))
 
 
 def _clean_series(name: Any, unit: Any, tags: dict[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
