@@ -164,15 +164,17 @@ async def test_numbers_of_dashboards_and_of_the_moment(database: Database, reade
     numbers: list[dict[str, Any]] = [
         {"value": math.nan}, {"value": "1"}, {"value": 1e301}, {"widget_id": ""}, {"metric_key": "k" * 256},
     ]  # fmt: skip
+    number_of_widget: dict[str, Any] = {"widget_id": "a", "metric_key": "b", "value": 1.0}
     for wrong in numbers:
         with pytest.raises(ConfigError):
-            await set_dashboard_metric(url, **({"widget_id": "a", "metric_key": "b", "value": 1.0} | wrong))
+            await set_dashboard_metric(url, **(number_of_widget | wrong))
     moments: list[dict[str, Any]] = [
         {"window": "year"}, {"ttl": 0}, {"ttl": True}, {"value": object()}, {"value": "x" * 70_000}, {"key": ""},
     ]  # fmt: skip
+    number_of_moment: dict[str, Any] = {"key": "a", "value": 1}
     for wrong in moments:
         with pytest.raises(ConfigError):
-            await update_realtime_metric(url, **({"key": "a", "value": 1} | wrong))
+            await update_realtime_metric(url, **(number_of_moment | wrong))
     with pytest.raises(ConfigError, match="asyncpg pool"):
         await set_dashboard_metric(None, "a", "b", 1)
     await connection.execute(f'REVOKE "{writer}" FROM "{other}"')

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from asgi_analytics import TimescaleSink
-from asgi_analytics.encoding.metric_record import METRIC
+from asgi_analytics.events.base import METRIC
 from tests.kit.databases import Database
 from tests.kit.measurements import Measured, is_close, measured
 
