@@ -187,7 +187,8 @@ class TimescaleSink:
 
     async def ready(self) -> None:
         """Return when a batch could be stored now. Raises `SinkError` that says what is in the way."""
-        names = ("analytics_events", "analytics_metrics", "analytics_dead_letters")
+        # Not that of metrics: events are stored with the tables of an earlier release, too.
+        names = ("analytics_events", "analytics_dead_letters")
         tables = [f"{self._prefix}{name}" for name in names]
 
         async def look(connection: Connection) -> Any:
