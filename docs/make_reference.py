@@ -24,11 +24,20 @@ from asgi_analytics.events.base import PERSONAL, Event, event_type_of
 from asgi_analytics.pipeline.stats import Stats
 
 FOLDER = Path(__file__).parent / "reference"
-SHORT = {"AnalyticsClient": "client", "AnalyticsWorker": "worker", "AnalyticsReader": "reader"}
+SHORT = {"AnalyticsClient": "client", "Metrics": "metrics", "AnalyticsWorker": "worker", "AnalyticsReader": "reader"}
 PUBLIC = {
     "asgi_analytics.AnalyticsClient": [
         "from_url", "from_environ", "track", "track_error", "flush", "aflush", "close", "aclose", "stats",
     ],
+    "asgi_analytics.metrics.Metrics": ["counter", "gauge", "histogram", "timer", "timing", "record"],
+    "asgi_analytics.metrics.Metric": [],
+    "asgi_analytics.metrics.api_request": [],
+    "asgi_analytics.metrics.active_users": [],
+    "asgi_analytics.metrics.missions_created": [],
+    "asgi_analytics.metrics.database_query": [],
+    "asgi_analytics.otel.AnalyticsMetricExporter": [],
+    "asgi_analytics.admin.dashboard.set_dashboard_metric": [],
+    "asgi_analytics.admin.dashboard.update_realtime_metric": [],
     "asgi_analytics.AnalyticsMiddleware": [],
     "asgi_analytics.PageViews": [],
     "asgi_analytics.set_user": [],

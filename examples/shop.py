@@ -123,6 +123,8 @@ async def buy(request: Request) -> Response:
     if row["name"] == "brass lamp" and random.random() < 0.3:
         raise RuntimeError(f"the brass lamp of order {order_id} would not light")  # the bug that the errors view shows
     client.track(OrderPlaced(order_id=order_id, user_id=user_id, product=row["name"], amount=float(row["price"])))
+    client.metrics.counter("products_sold", product=row["name"])
+    client.metrics.histogram("price", float(row["price"]))
     client.track(events.IntegrationUsed(integration_id=SHOP, user_id=user_id, provider="paypal", action="charge"))
     return JSONResponse({"order": str(order_id)}, background=BackgroundTask(deliver, order_id, user_id, row["name"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
@@ -13,13 +14,16 @@ from opentelemetry.context import get_current
 from asgi_analytics.config import Settings, from_environ
 from asgi_analytics.context import current
 from asgi_analytics.encoding.encoder import EventEncoder
+from asgi_analytics.encoding.records import Source
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import Event, decode_envelope
-from asgi_analytics.pipeline import metrics
+from asgi_analytics.metrics import Metrics
+from asgi_analytics.pipeline import instruments
 from asgi_analytics.pipeline.delivery import Delivery
 from asgi_analytics.pipeline.intake import Intake
 from asgi_analytics.pipeline.ledger import Ledger
 from asgi_analytics.pipeline.queue import EventQueue
+from asgi_analytics.pipeline.series import SeriesTable
 from asgi_analytics.pipeline.stats import Stats
 
 if TYPE_CHECKING:
@@ -58,6 +62,9 @@ class AnalyticsClient:
         enabled: bool = True,
         geoip_database: str | None = None,
         strict: bool = False,
+        metrics_interval: float = 60.0,
+        metrics_series: int = 2_000,
+        pipeline_metrics: bool = False,
     ) -> None:
         self.settings = settings = Settings(
             service=service,
@@ -74,6 +81,9 @@ class AnalyticsClient:
             enabled=enabled,
             geoip_database=geoip_database,
             strict=strict,
+            metrics_interval=metrics_interval,
+            metrics_series=metrics_series,
+            pipeline_metrics=pipeline_metrics,
         )
         queue = EventQueue(
             size=settings.queue_size,
@@ -81,7 +91,7 @@ class AnalyticsClient:
             wake_at=min(settings.batch_size, settings.queue_size) if settings.flush_interval > 0 else 1,
         )
         self._assemble(queue)
-        metrics.observe(self)
+        instruments.observe(self)
 
     def _assemble(
         self,
@@ -93,7 +103,6 @@ class AnalyticsClient:
         settings, key = self.settings, self.settings.hash_key
         self._queue = queue
         self._ledger = Ledger(queue)
-        self._delivery = Delivery(settings, queue, self._ledger)
         self._encoder = EventEncoder(
             service=settings.service,
             environment=settings.environment,
@@ -104,9 +113,28 @@ class AnalyticsClient:
             new_id=new_id,
             max_bytes=settings.max_event_bytes,
         )
+        source = Source.of(settings.service, self._encoder.hostname, settings.environment)
+        self._series = SeriesTable(
+            queue,
+            self._ledger,
+            source,
+            self._now,
+            max_series=settings.metrics_series,
+            strict=settings.strict,
+            enabled=settings.enabled,
+        )
+        self._delivery = Delivery(settings, queue, self._ledger, self._series)
         self.intake = Intake(settings, self._encoder, queue, self._ledger, self._delivery)
         """Accepts what is captured; for the middleware, the decorators and the drivers."""
+        self.metrics = Metrics(self._series)
+        """Counters, gauges, histograms and timers; see `Metrics`."""
         self._max_event_bytes = settings.max_event_bytes
+
+    def _now(self) -> int:
+        try:
+            return self.intake.now()
+        except Exception:  # of a clock that is not ours
+            return time.time_ns()
 
     @classmethod
     def from_url(cls, url: str, *, service: str, token: str | None = None, **settings: Any) -> Self:
@@ -215,12 +243,13 @@ class AnalyticsClient:
 
     def stats(self) -> Stats:
         """Return what became of the events until now; may be read from any thread."""
+        self._series.look()
         age = 0.0
         if (item := self._ledger.oldest()) is not None:
             now = self._encoder.clock() if self._encoder.clock else datetime.now(UTC)
             then = decode_envelope(item).timestamp.timestamp() if isinstance(item, bytes) else item.time / 1e9
             age = max(0.0, now.timestamp() - then)
-        return self._ledger.read(age)
+        return self._ledger.read(age, self._series.overflowed())
 
 
 def checked_client(client: object) -> AnalyticsClient:

@@ -52,12 +52,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Path of a database of places (.mmdb), for the country of a caller; needs the extra ``web``."""
     strict: bool = False
     """Raise instead of returning False; for development and tests."""
+    metrics_interval: float = 60.0
+    """Seconds between two rows of one series of `AnalyticsClient.metrics`."""
+    metrics_series: int = 2_000
+    """How many series the metrics of a process may have; what is beyond is stored with the tag ``overflow``."""
+    pipeline_metrics: bool = False
+    """Store the figures of ``stats()`` as metrics too, ``analytics.events.…``, every ``metrics_interval``."""
 
     def __post_init__(self) -> None:
         """Check what the types do not express."""
         if not isinstance(self.service, str) or not self.service.strip():
             raise ConfigError("service is empty: name the service, AnalyticsClient(service='shop')")
-        for name in ("batch_size", "queue_size", "queue_bytes", "max_event_bytes"):
+        for name in ("batch_size", "queue_size", "queue_bytes", "max_event_bytes", "metrics_series"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: use a whole number from 1")
@@ -65,7 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ConfigError(f"{name} is {value!r}: use seconds from 0")
-        for name in ("enabled", "strict", "keep_personal_data"):
+        interval = self.metrics_interval
+        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < math.inf:
+            raise ConfigError(f"metrics_interval is {interval!r}: use seconds above 0")
+        for name in ("enabled", "strict", "keep_personal_data", "pipeline_metrics"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: use True or False")
         if self.before_track is not None and not callable(self.before_track):
@@ -103,6 +112,9 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANALYTICS_GEOIP_DATABASE": ("geoip_database", str),
     "ANALYTICS_ENABLED": ("enabled", values.flag),
     "ANALYTICS_STRICT": ("strict", values.flag),
+    "ANALYTICS_METRICS_INTERVAL": ("metrics_interval", values.positive_seconds),
+    "ANALYTICS_METRICS_SERIES": ("metrics_series", values.count),
+    "ANALYTICS_PIPELINE_METRICS": ("pipeline_metrics", values.flag),
 }
 """Each variable with its setting and the function that reads its text. An empty variable counts as not set."""
 

@@ -44,7 +44,7 @@ class MissingExtra(ConfigError, ImportError):
 
 
 class EventNotAccepted(AnalyticsError):
-    """``track()`` dropped an event; ``reason`` is queue_full, oversize, invalid, before_track or closed."""
+    """``track()`` dropped an event; ``reason`` is a key of ``stats().dropped``."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"event dropped ({reason}): {detail}")

@@ -18,6 +18,8 @@ from asgi_analytics.frameworks import known_frameworks
 from asgi_analytics.pipeline.stats import DROP_REASONS
 from tests.schema.test_aggregates import COLUMNS as VIEW_COLUMNS
 from tests.schema.test_events_table import COLUMNS as TABLE_COLUMNS
+from tests.schema.test_metric_aggregates import COLUMNS as METRIC_COLUMNS
+from tests.schema.test_metric_aggregates import DASHBOARD_COLUMNS
 from tests.schema.test_sessions import COLUMNS as SESSION_COLUMNS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -64,8 +66,12 @@ def test_every_column_of_tables_and_views_is_documented_in_its_order() -> None:
         documented[section.partition("\n")[0]] = [name for row in rows if row != "column" for name in row.split(", ")]
     tables = {table: [one.split()[0] for one in text.split(", ")] for table, text in TABLE_COLUMNS.items()}
     views = dict(line.split(": ") for line in VIEW_COLUMNS.strip().splitlines())
-    sessions = {"analytics_sessions": SESSION_COLUMNS.split()}
-    assert documented == tables | {view: columns.split(", ") for view, columns in views.items()} | sessions
+    others = {
+        "analytics_sessions": SESSION_COLUMNS.split(),
+        "analytics_metric_aggregates": METRIC_COLUMNS.split(),
+        "analytics_dashboard_metrics": DASHBOARD_COLUMNS.split(),
+    }
+    assert documented == tables | {view: columns.split(", ") for view, columns in views.items()} | others
 
 
 def test_everything_public_is_in_the_reference() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from asgi_analytics.config import Settings
+from asgi_analytics.encoding.records import Source
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.pipeline.delivery import Delivery
 from asgi_analytics.pipeline.ledger import Ledger
 from asgi_analytics.pipeline.queue import EventQueue
+from asgi_analytics.pipeline.series import SeriesTable
 from tests.kit.queues import make, put
 
 
 def make_delivery() -> tuple[EventQueue, Ledger, Delivery]:
     queue, ledger = make()
-    return queue, ledger, Delivery(Settings(service="shop"), queue, ledger)
+    series = SeriesTable(queue, ledger, Source.of("shop", None, None), time.time_ns, max_series=10)
+    return queue, ledger, Delivery(Settings(service="shop"), queue, ledger, series)
 
 
 def test_a_client_has_one_worker() -> None:

@@ -27,7 +27,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "query_trends": {"series": ["order_placed"]},
 }
 """Arguments of the questions that cannot be asked without."""
-ABOUT_FUNNELS = ("list_funnels", "get_funnel", "create_funnel", "delete_funnel")
+ABOUT_WHAT_IS_KEPT = ("list_funnels", "get_funnel", "create_funnel", "delete_funnel", "get_dashboard_metrics",
+    "get_realtime_metrics")  # fmt: skip
 """Questions about what is kept, not about events."""
 ENDPOINTS = ("/tasks/{id}", "/", "/orders")
 

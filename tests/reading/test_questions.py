@@ -19,7 +19,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from tests.kit.databases import Database
 from tests.reading import expected
 from tests.reading.expected import Asked
-from tests.reading.happened import ABOUT_FUNNELS, Event, insert, random_events
+from tests.reading.happened import ABOUT_WHAT_IS_KEPT, Event, insert, random_events
 from tests.schema.happenings import keep_fresh
 
 DAY = timedelta(days=1)
@@ -27,7 +27,16 @@ ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathm
 OTHER_DEFAULT = ("get_slowest_endpoints", "query_paths")
 """Whose range is not the last 30 days unless it is given."""
 WITHOUT_RANGE = ("get_overview_stats", "get_pipeline_health")
-ALONE = ("get_pipeline_health", "get_session", "query_funnel", "query_funnel_conversions", *ABOUT_FUNNELS)
+ALONE = (
+    "get_pipeline_health",
+    "get_session",
+    "query_funnel",
+    "query_funnel_conversions",
+    "query_metrics",
+    "metric_stats",
+    "query_metric_aggregates",
+    *ABOUT_WHAT_IS_KEPT,
+)
 """Whose tests are elsewhere."""
 RAW = (
     "list_error_groups", "get_error_group", "list_slow_queries", "list_repeated_queries", "query_events",

@@ -18,7 +18,7 @@ from asgi_analytics.reading import QUESTIONS, AnalyticsReader, question
 from asgi_analytics.reading.source import Source
 from tests.kit.databases import PASSWORD, Database
 from tests.kit.proxy import Proxy
-from tests.reading.happened import ABOUT_FUNNELS, REQUIRED, insert, random_events
+from tests.reading.happened import ABOUT_WHAT_IS_KEPT, REQUIRED, insert, random_events
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -256,7 +256,7 @@ def test_every_question_says_what_it_counts_in_one_sentence_and_has_types(name: 
     asked = QUESTIONS[name]
     assert asked.definition.endswith(".")
     assert 30 < len(asked.definition) < 160
-    assert ("service" in asked.signature.parameters) is (name not in ABOUT_FUNNELS)
+    assert ("service" in asked.signature.parameters) is (name not in ABOUT_WHAT_IS_KEPT)
     for parameter in asked.signature.parameters.values():
         assert parameter.annotation is not parameter.empty
     assert asked.signature.return_annotation not in (None, asked.signature.empty)

@@ -31,6 +31,11 @@ COLUMNS = {
     " updated_at timestamp with time zone, told_by jsonb",
     "analytics_funnels": "id uuid, name text, description text null, steps jsonb, conversion_window interval,"
     " created_at timestamp with time zone",
+    "analytics_metrics": "id uuid, timestamp timestamp with time zone, name text, metric_type text,"
+    " value double precision, unit text null, service text, tags jsonb, count bigint, sum double precision,"
+    " min double precision, max double precision, last double precision, bins integer[] null, counts bigint[] null",
+    "analytics_metrics_realtime": "metric_key text, metric_value jsonb, time_window text,"
+    " calculated_at timestamp with time zone, expires_at timestamp with time zone",
 }
 
 

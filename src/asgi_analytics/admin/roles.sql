@@ -42,28 +42,35 @@ CREATE ROLE {role} NOLOGIN;
 -- Give the roles their rights. What they were granted before goes first: afterwards they have these rights only.
 REVOKE ALL ON
     analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
-    analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels
+    analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels, analytics_metrics,
+    analytics_metrics_realtime
 FROM {writer}, {reader};
 GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
 
 -- The writer may insert and nothing else.
-GRANT INSERT ON analytics_events, analytics_dead_letters TO {writer};
+GRANT INSERT ON analytics_events, analytics_metrics, analytics_dead_letters TO {writer};
 -- ON CONFLICT reads the key, to know what is stored already; nothing else of a row.
-GRANT SELECT (timestamp, id) ON analytics_events TO {writer};
+GRANT SELECT (timestamp, id) ON analytics_events, analytics_metrics TO {writer};
 GRANT SELECT (id) ON analytics_dead_letters TO {writer};
--- What runs with the rights of the owner: the workers' hourly call, and the keys that visitors are counted by.
+-- What runs with the rights of the owner: the workers' hourly call, the keys that visitors are counted by, and the
+-- numbers of dashboards.
 GRANT EXECUTE ON FUNCTION
     analytics_upkeep(),
     analytics_visitor_key(date),
     analytics_seen_visitors(text[], timestamptz[]),
-    analytics_note_visitors(text[], timestamptz[])
+    analytics_note_visitors(text[], timestamptz[]),
+    analytics_set_dashboard_metric(text, text, float8),
+    analytics_update_realtime_metric(text, jsonb, text, interval)
 TO {writer};
 
--- The reader may read the events, the dead letters, the traits of users, the ledger and every view.
-GRANT SELECT ON analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations TO {reader};
+-- The reader may read the events, the metrics, the dead letters, the traits of users, the ledger and every view.
+GRANT SELECT ON
+    analytics_events, analytics_metrics, analytics_metrics_realtime, analytics_dead_letters, analytics_user_traits,
+    analytics_migrations
+TO {reader};
 GRANT SELECT ON {views} TO {reader};
 -- Funnels that are kept by name are the one thing that it may change.
 GRANT SELECT, INSERT, DELETE ON analytics_funnels TO {reader};
 -- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
-GRANT SELECT ON analytics_gone_days TO {reader};
+GRANT SELECT ON analytics_gone_days, analytics_metric_state TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};

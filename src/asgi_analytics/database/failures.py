@@ -51,8 +51,8 @@ class LostTwice(ConnectionError):
 
 
 WRITER_RIGHTS = (
-    "grant INSERT on analytics_events and analytics_dead_letters, and SELECT on their keys, to the user, as "
-    "analytics-migrate roles does for its writer"
+    "grant INSERT on analytics_events, analytics_metrics and analytics_dead_letters, and SELECT on their keys, to the "
+    "user, as analytics-migrate roles does for its writer"
 )
 OWNER_RIGHTS = (
     "as the owner or a superuser GRANT what is missing (CREATE and USAGE on the schema, CREATE on the database for a "

@@ -42,6 +42,10 @@ def snake_case(name: str) -> str:
 _types: WeakValueDictionary[str, type[Event]] = WeakValueDictionary()
 
 
+METRIC = "$metric"
+"""The type of the lines that hold a metric and no event; no event has it."""
+
+
 class EventMeta(msgspec.StructMeta):
     """Makes event classes frozen and their fields keywords, and registers each under its tag, which must be free."""
 
@@ -67,6 +71,8 @@ class EventMeta(msgspec.StructMeta):
                 raise ConfigError(
                     f"{name} has the tag {tag!r}: use a name, as in class {name}(Event, tag='order_placed')"
                 )
+            if tag == METRIC:
+                raise ConfigError(f"{name} has the tag {METRIC}, which the lines of metrics have: give it another one")
             _claim(event_type_of(cls), cls)
         return cls
 

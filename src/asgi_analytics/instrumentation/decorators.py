@@ -18,11 +18,11 @@ from asgi_analytics.context import RequestContext, current
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.captured import ApiRequest
 from asgi_analytics.exceptions import error_type, unwrapped
-from asgi_analytics.instrumentation.observed import Call, observed
 from asgi_analytics.instrumentation.outcomes import request_outcome
 from asgi_analytics.instrumentation.queries.recorder import QueryRecorder
 from asgi_analytics.instrumentation.queries.statement import Statement, fingerprint_of
 from asgi_analytics.instrumentation.types import METHODS
+from asgi_analytics.observed import Call, observed
 
 if TYPE_CHECKING:
     from asgi_analytics.client import AnalyticsClient

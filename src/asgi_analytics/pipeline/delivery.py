@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asgi_analytics.config import Settings
     from asgi_analytics.pipeline.ledger import Ledger
     from asgi_analytics.pipeline.queue import EventQueue
+    from asgi_analytics.pipeline.series import SeriesTable
 
 
 class Host(Protocol):
@@ -46,10 +47,12 @@ class Host(Protocol):
 class Delivery:
     """What a client owes to its accepted events: they get out in the time it is given, or are abandoned."""
 
-    def __init__(self, settings: Settings, queue: EventQueue, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, queue: EventQueue, ledger: Ledger, series: SeriesTable) -> None:
         self._settings = settings
         self._queue = queue
         self._ledger = ledger
+        self._series = series
+        series.start_worker = self.start_worker
         self.host: Host | None = None
         """Runs the worker of a client made from a URL; None if the application owns the worker."""
         self._forget_worker()
@@ -117,6 +120,15 @@ class Delivery:
 
     def flush(self, timeout: float | None = None) -> bool:
         """See `AnalyticsClient.flush`."""
+        deadline = time.monotonic() + self._seconds(timeout)
+        while True:
+            has_sent_all = self._series.send_now()
+            settled = self._flush(deadline - time.monotonic())
+            # The queue may have no room for all rows of the metrics at once.
+            if has_sent_all or not settled:
+                return settled
+
+    def _flush(self, timeout: float) -> bool:
         # Not a threading.Event: its set() takes a lock, which a signal handler may find held by the wait it interrupts.
         done = threading.Lock()
         done.acquire()
@@ -128,6 +140,24 @@ class Delivery:
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """See `AnalyticsClient.aflush`."""
+        deadline = time.monotonic() + self._seconds(timeout)
+        while True:
+            has_sent_all = await self.send_metrics()
+            settled = await self._aflush(deadline - time.monotonic())
+            if has_sent_all or not settled:
+                return settled
+
+    async def send_metrics(self) -> bool:
+        """Put a row for each series into the queue; False if it has no room for all."""
+        sending = self._series.send()
+        while True:
+            try:
+                next(sending)
+            except StopIteration as end:
+                return bool(end.value)
+            await asyncio.sleep(0)
+
+    async def _aflush(self, timeout: float) -> bool:
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 
@@ -162,9 +192,13 @@ class Delivery:
         queue = self._queue
         if queue.ended:
             return True
-        queue.close()
         seconds = self._seconds(timeout)
         deadline = time.monotonic() + seconds
+        if not self._series.send_now() and seconds > 0 and self.has_worker():
+            self.flush(seconds)
+        self._series.end()
+        queue.close()
+        seconds = max(0.0, deadline - time.monotonic())
         if seconds > 0 and self.needs_this_thread() and self.has_worker():
             queue.wake()
             return self._ledger.is_settled()
@@ -182,8 +216,11 @@ class Delivery:
         queue = self._queue
         if queue.ended:
             return True
-        queue.close()
         deadline = time.monotonic() + self._seconds(timeout)
+        if not await self.send_metrics() and self.has_worker():
+            await self.aflush(timeout)
+        self._series.end()
+        queue.close()
         await asyncio.sleep(0)  # a worker that was made a task just now attaches itself
         if self.has_worker():
             await self.aflush(deadline - time.monotonic())
@@ -225,6 +262,7 @@ class Delivery:
         """Begin anew in the child of a fork: its parent delivers what was accepted there."""
         self._queue.reset()
         self._ledger.reset()
+        self._series.reset()
         self._forget_worker()
         if self.host is not None:
             self.host.after_fork()

@@ -43,9 +43,9 @@ class Ledger:
 
     # -- producers: no lock
 
-    def drop(self, reason: str, detail: str) -> None:
-        """Count an event that is not accepted; the worker logs the latest detail, if any, of each reason."""
-        self.dropped.add(reason)
+    def drop(self, reason: str, detail: str, number: int = 1) -> None:
+        """Count an event, or some, not accepted; the worker logs the latest detail, if any, of each reason."""
+        self.dropped.add(reason, number)
         if detail:
             self._drop_details[reason] = detail
 
@@ -202,7 +202,7 @@ class Ledger:
             except IndexError:
                 return None
 
-    def read(self, oldest_seconds: float) -> Stats:
+    def read(self, oldest_seconds: float, overflowed: int = 0) -> Stats:
         """Return the figures of this moment."""
         with self.lock:
             queued = len(self._queue.items)
@@ -219,4 +219,5 @@ class Ledger:
                 batches=self.batches,
                 last_error=self.last_error,
                 oldest_seconds=oldest_seconds,
+                overflowed=overflowed,
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
-from itertools import repeat
+from collections import Counter, deque
+from itertools import islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ class Stats(msgspec.Struct, frozen=True):
     accepted: int
     """Events for which ``track()`` returned True."""
     dropped: Counter[str]
-    """Events for which it returned False, by reason: queue_full, oversize, invalid, before_track, closed."""
+    """Events for which it returned False, and calls of metrics that are not stored, by reason: queue_full, oversize,
+    invalid, before_track, closed."""
     stored: int
     """Events that the sink wrote."""
     duplicates: int
@@ -47,6 +48,8 @@ class Stats(msgspec.Struct, frozen=True):
     """What the sink said last when it failed; None after a write that went well."""
     oldest_seconds: float
     """Age of the oldest event that is not settled yet, in seconds; 0.0 when there is none."""
+    overflowed: int = 0
+    """Calls of metrics that were stored with the tag ``overflow: true``: there were more series than fit."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a field by its name."""
@@ -72,13 +75,13 @@ class LockFreeCounter:
         has_global_lock: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._lock = None if has_global_lock else threading.RLock()
 
-    def add(self, reason: str) -> None:
-        """Count one more."""
+    def add(self, reason: str, number: int = 1) -> None:
+        """Count one more, or some."""
         if self._lock is None:
-            next(self._left[reason])
+            deque(islice(self._left[reason], number), maxlen=0)
         else:
             with self._lock:
-                next(self._left[reason])
+                deque(islice(self._left[reason], number), maxlen=0)
 
     def read(self) -> Counter[str]:
         """Return the counts; every reason is there, at zero if need be."""

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from asgi_analytics.encoding.metric_record import MAX_TAGS
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.encoding.users import is_id
 from asgi_analytics.errors import InvalidQuery
@@ -24,6 +25,8 @@ LISTS = (list, Sequence)
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
 """A filter: what a value must be equal to."""
 Texts = Annotated[list[Text], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
+Tags = Annotated[dict[str, Text | int | bool], msgspec.Meta(max_length=MAX_TAGS)]
+"""A filter: what the tags of a metric must have."""
 Limit = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 Duration = timedelta
 """A timedelta, or a number of seconds, as JSON has it."""
@@ -184,6 +187,8 @@ def _described(kind: Any) -> str:
         [item] = get_args(member)
         items = "texts" if len(_members(item)) == 1 else "event types, or objects with event_type and where"
         return f"a list of {meta.min_length or 0} to {meta.max_length} {items}"
+    if get_origin(member) is dict:
+        return f"an object of at most {meta.max_length} texts, integers or booleans"
     if meta.ge is not None and meta.le is not None:
         return f"{words.get(member, 'a value')} from {meta.ge} to {meta.le}"
     if meta.max_length is not None:

@@ -13,6 +13,7 @@ from asgi_analytics.reading import (
     activity,
     aggregations,
     consumers,
+    dashboard,
     errors,
     events,
     features,
@@ -20,6 +21,7 @@ from asgi_analytics.reading import (
     integrations,
     latency,
     lifecycle,
+    metrics,
     overview,
     pages,
     paths,
@@ -112,6 +114,11 @@ class AnalyticsReader(Source):
     query_stickiness = stickiness.query_stickiness
     query_lifecycle = lifecycle.query_lifecycle
     query_paths = paths.query_paths
+    query_metrics = metrics.query_metrics
+    metric_stats = metrics.metric_stats
+    query_metric_aggregates = metrics.query_metric_aggregates
+    get_dashboard_metrics = dashboard.get_dashboard_metrics
+    get_realtime_metrics = dashboard.get_realtime_metrics
 
     @classmethod
     def from_url(

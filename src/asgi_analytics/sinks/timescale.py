@@ -14,6 +14,7 @@ from asgi_analytics.database.failures import WRITER_RIGHTS, explain, is_poison
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.database.pool import ConnectionKeeper
 from asgi_analytics.database.url import read_dsn
+from asgi_analytics.encoding.metric_record import is_metric
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.log import log
 from asgi_analytics.sinks.base import Receipt, Rejected
@@ -101,7 +102,7 @@ class TimescaleSink:
 
     async def _store_or_isolate(self, connection: Connection, batch: Sequence[bytes]) -> Receipt:
         try:
-            if time.monotonic() >= self._careful_until:
+            if time.monotonic() >= self._careful_until and not any(map(is_metric, batch)):
                 with contextlib.suppress(asyncpg.UniqueViolationError):
                     await connection.execute(self._sql["store_new_events"], _array(batch), timeout=WRITE_TIMEOUT)
                     return Receipt(duplicate_at=())
@@ -113,9 +114,25 @@ class TimescaleSink:
         return await self._isolate(connection, batch)
 
     async def _store(self, connection: Connection, batch: Sequence[bytes]) -> Receipt:
-        rows = await connection.fetch(self._sql["store_events"], _array(batch), timeout=WRITE_TIMEOUT)
-        duplicate_at = [row[0] for row in rows]
-        return Receipt(duplicates=len(duplicate_at), duplicate_at=duplicate_at)
+        metric_at = [place for place, line in enumerate(batch) if is_metric(line)]
+        if not metric_at:
+            duplicate_at = await self._store_lines(connection, "store_events", batch, range(len(batch)))
+        elif len(metric_at) == len(batch):
+            duplicate_at = await self._store_lines(connection, "store_metrics", batch, metric_at)
+        else:
+            event_at = sorted(set(range(len(batch))).difference(metric_at))
+            async with connection.transaction():
+                duplicate_at = await self._store_lines(connection, "store_events", batch, event_at)
+                duplicate_at += await self._store_lines(connection, "store_metrics", batch, metric_at)
+        return Receipt(duplicates=len(duplicate_at), duplicate_at=sorted(duplicate_at))
+
+    async def _store_lines(
+        self, connection: Connection, statement: str, batch: Sequence[bytes], places: Sequence[int]
+    ) -> list[int]:
+        """Store the lines at these places of a batch in one statement; return those that were there already."""
+        lines = [batch[place] for place in places]
+        rows = await connection.fetch(self._sql[statement], _array(lines), timeout=WRITE_TIMEOUT)
+        return [places[row[0]] for row in rows]
 
     async def _isolate(self, connection: Connection, batch: Sequence[bytes]) -> Receipt:
         """Store the good events of a batch, and the bad ones among the dead letters, all in one transaction.
@@ -170,7 +187,9 @@ class TimescaleSink:
 
     async def ready(self) -> None:
         """Return when a batch could be stored now. Raises `SinkError` that says what is in the way."""
-        tables = [f"{self._prefix}{table}" for table in ("analytics_events", "analytics_dead_letters")]
+        # Not that of metrics: events are stored with the tables of an earlier release, too.
+        names = ("analytics_events", "analytics_dead_letters")
+        tables = [f"{self._prefix}{name}" for name in names]
 
         async def look(connection: Connection) -> Any:
             return await connection.fetchrow(self._sql["ready"], tables, timeout=WRITE_TIMEOUT)

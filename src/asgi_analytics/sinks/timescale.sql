@@ -37,6 +37,50 @@ LEFT JOIN stored ON stored.timestamp = numbered.timestamp AND stored.id = number
 WHERE (SELECT count(*) FROM stored) < (SELECT count(*) FROM event) AND (stored.id IS NULL OR nth > 1)
 ORDER BY place;
 
+-- store_metrics --
+-- Store the metrics of a batch as store_events does its events, and return the places of the duplicates.
+WITH line AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (jsonb_to_recordset(convert_from($1, 'UTF8')::jsonb) AS (
+        event_id uuid, timestamp timestamptz, service text, data jsonb
+    )) WITH ORDINALITY AS line (event_id, timestamp, service, data, place)
+), stored AS (
+    INSERT INTO {schema}analytics_metrics (
+        id, timestamp, name, metric_type, value, unit, service, tags, count, sum, min, max, last, bins, counts
+    )
+    SELECT
+        l.event_id,
+        l.timestamp,
+        d.name,
+        d.metric_type,
+        CASE d.metric_type WHEN 'counter' THEN d.sum WHEN 'gauge' THEN d.last ELSE d.sum / nullif(d.count, 0) END,
+        d.unit,
+        l.service,
+        coalesce(d.tags, '{}'),
+        d.count,
+        d.sum,
+        d.min,
+        d.max,
+        d.last,
+        d.bins,
+        d.counts
+    FROM line AS l
+    CROSS JOIN LATERAL jsonb_to_record(l.data) AS d (
+        name text, metric_type text, unit text, tags jsonb, count bigint, sum float8, min float8, max float8,
+        last float8, bins integer[], counts bigint[]
+    )
+    ORDER BY l.timestamp, l.event_id, l.place
+    ON CONFLICT (timestamp, id) DO NOTHING
+    RETURNING timestamp, id
+)
+SELECT place::int - 1 AS place
+FROM (
+    SELECT place, timestamp, event_id, row_number() OVER (PARTITION BY timestamp, event_id ORDER BY place) AS nth
+    FROM line
+) AS numbered
+LEFT JOIN stored ON stored.timestamp = numbered.timestamp AND stored.id = numbered.event_id
+WHERE (SELECT count(*) FROM stored) < (SELECT count(*) FROM line) AND (stored.id IS NULL OR nth > 1)
+ORDER BY place;
+
 -- find_poison --
 -- Find the events of a batch whose content the table refuses, with the SQLSTATE of each refusal, by asking the server's
 -- own input functions; store nothing. $1 is a JSON array of the events as texts.

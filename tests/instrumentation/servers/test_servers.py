@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import ClassVar
 
 import httpx2
 
@@ -24,7 +25,7 @@ class TestUvicornWithHttptools(ServerContract):
 
 class TestHypercornOnAsyncio(ServerContract):
     package = "hypercorn"
-    command = ("hypercorn", "--worker-class", "asyncio")
+    command: ClassVar[tuple[str, ...]] = ("hypercorn", "--worker-class", "asyncio")
     closed_by_client = ("disconnected", 1006)  # it says 1006 of every client that closes
 
 

@@ -148,7 +148,7 @@ def _parameter(parameter: Parameter, of_type: Mapping[Any, dict[str, Any]]) -> d
         "name": parameter.name,
         "in": "path" if parameter.in_path else "query",
         "required": parameter.is_required,
-        "schema": schema,
+        **({"content": {"application/json": {"schema": schema}}} if parameter.is_object else {"schema": schema}),
     }
     if parameter.name in WORDS:
         described["description"] = WORDS[parameter.name]

@@ -48,6 +48,8 @@ class Parameter:
         if len(members) == 1:
             [self.kind] = members
         self.is_list = get_origin(_bare(self.kind)) in LISTS
+        self.is_object = get_origin(_bare(self.kind)) is dict
+        """Whether it is written as JSON."""
 
     def read(self, texts: Sequence[str]) -> Any:
         """Return the argument that the texts of a URL stand for; the question checks it."""
@@ -205,7 +207,7 @@ def _read(text: str, members: frozenset[Any]) -> Any:
         return float(text)
     if kinds == {bool} and text in ("true", "false"):
         return text == "true"
-    if Step in kinds and text.startswith("{"):
+    if (Step in kinds or any(get_origin(kind) is dict for kind in kinds)) and text.startswith("{"):
         try:
             return msgspec.json.decode(text)
         except (ValueError, RecursionError):

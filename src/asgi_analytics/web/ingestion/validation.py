@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from uuid import UUID
 
 import msgspec
 
+from asgi_analytics.encoding.metric_record import MAX_NAME, MAX_TAG_TEXT, MAX_TAGS
 from asgi_analytics.encoding.shape import Shape
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.encoding.values import MAX_DEPTH
-from asgi_analytics.events.base import event_class, event_type_of, event_types
+from asgi_analytics.events.base import METRIC, event_class, event_type_of, event_types
 from asgi_analytics.events.named import NAMED, dotted_tag
 from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.ingestion.elements import depth_exceeds
@@ -37,6 +38,7 @@ _TOGETHER = 50
 
 _LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _AWARE = Annotated[datetime, msgspec.Meta(tz=True)]
+_TagText = Annotated[str, msgspec.Meta(max_length=MAX_TAG_TEXT)]
 
 
 class _Object(msgspec.Struct, gc=False):
@@ -103,6 +105,32 @@ class _Known:
 
         # The user belongs to the envelope. If it stands in data, the event is not exact, and the user is lifted out.
         self.decode_exact, self.decode = decoder(_Nothing), decoder(Any)
+
+
+class _MetricData(msgspec.Struct, gc=False):
+    """What a metric holds, by type; the table has the rules for its numbers."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+    metric_type: Literal["counter", "gauge", "histogram", "timer"]
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    sum: float
+    min: float
+    max: float
+    last: float
+    unit: Annotated[str, msgspec.Meta(max_length=MAX_NAME)] | None = None
+    tags: Annotated[dict[str, _TagText | _LONG | bool], msgspec.Meta(max_length=MAX_TAGS)] | None = None
+    bins: list[Annotated[int, msgspec.Meta(gt=-40_000, lt=40_000)]] | None = None
+    counts: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]] | None = None
+
+
+class _Metric(_Known):
+    """How the data of a metric is checked."""
+
+    event_type = METRIC
+    has_user = needs_user = False
+
+    def __init__(self) -> None:
+        self.decode_exact = self.decode = msgspec.json.Decoder(_MetricData).decode
 
 
 class _Unknown:
@@ -267,7 +295,9 @@ class Validator:
 
     def _known_type(self, name: str) -> _Known | None:
         types = self._known.get(name)
-        if types is None and (cls := event_class(name)) is not None:
+        if types is None and name == METRIC:
+            types = self._known[name] = _Metric()
+        elif types is None and (cls := event_class(name)) is not None:
             types = _Known(cls)
             if types.event_type == name:  # a class name is not a tag: an event that has one is changed
                 self._known[name] = types

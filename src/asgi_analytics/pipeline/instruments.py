@@ -1,11 +1,11 @@
-"""The pipeline's own figures as OpenTelemetry metrics, ``analytics.events.*``; nothing without an SDK."""
+"""The pipeline's own figures as metrics, ``analytics.events.*``: of OpenTelemetry, which needs an SDK, and of ours."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, finalize
 
 from opentelemetry import metrics
@@ -43,6 +43,37 @@ _GAUGES = {
     "in_flight": ("{event}", "Events of the batch that is being written"),
     "oldest_seconds": ("s", "Age of the oldest event that is not settled"),
 }
+
+
+class Recording(Protocol):
+    """What has figures, and takes metrics."""
+
+    metrics: Any
+
+    def stats(self) -> Stats:
+        """Return the figures of this moment."""
+
+
+class PipelineFigures:
+    """Records the figures of a client among its own metrics: what was counted since the last time, and what waits."""
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[str, str | None], float] = {}
+
+    def record(self, client: Recording) -> None:
+        """Record the figures of this moment."""
+        stats = client.stats()
+        for name in _COUNTERS:
+            unit = "{write}" if name in ("retries", "batches") else "{event}"
+            for (_, reason), number in _numbers("", stats, name):
+                before = self._counted.get((name, reason), 0)
+                self._counted[name, reason] = number
+                if number > before:
+                    tags = {} if reason is None else {"reason": reason}
+                    client.metrics.counter(f"analytics.events.{name}", number - before, unit=unit, **tags)
+        for name, (unit, _) in _GAUGES.items():
+            client.metrics.gauge(f"analytics.events.{name}", stats[name], unit=unit)
+
 
 _observed: WeakSet[Observed] = WeakSet()
 _published = False
