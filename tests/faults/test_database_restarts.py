@@ -8,7 +8,8 @@ import asyncpg
 import httpx2
 import pytest
 
-from asgi_analytics import TimescaleSink
+from asgi_analytics import AnalyticsClient, TimescaleSink
+from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.kit.databases import Cluster, Database
 from tests.kit.proxy import Proxy
@@ -72,3 +73,45 @@ async def test_a_connection_that_was_cut_while_nothing_was_written_costs_no_atte
         assert len(await rows()) == number
     await sink.upkeep()
     await sink.aclose()
+
+
+@pytest.mark.parametrize("private_database", ["postgresql"], indirect=True)
+async def test_metrics_over_restarts_add_up_to_what_was_recorded(private_database: Database, connect: Connect) -> None:
+    connection = await private_database.connect()
+    await connection.execute(f'ALTER DATABASE "{private_database.name}" SET synchronous_commit = on')
+    client = connect(private_database.dsn)
+    for number in range(1, 4):
+        for value in range(100):
+            client.metrics.counter("orders", number, shop=value % 3)
+            client.metrics.histogram("size", value)
+        if number == 2:
+            await asyncio.to_thread(cluster_of(private_database).restart, "immediate")
+        assert await client.aflush(20)
+    connection = await private_database.connect()
+    found = await connection.fetch(
+        "SELECT name, sum(count), sum(sum) FROM analytics_metrics GROUP BY name ORDER BY name"
+    )
+    assert [tuple(row) for row in found] == [("orders", 300, 600), ("size", 300, 3 * 4950)]
+
+
+@pytest.mark.parametrize("private_database", ["postgresql"], indirect=True)
+async def test_metrics_over_http_are_stored_once_whatever_the_database_does(private_database: Database) -> None:
+    connection = await private_database.connect()
+    await connection.execute(f'ALTER DATABASE "{private_database.name}" SET synchronous_commit = on')
+    app = create_ingestion_app(database_url=private_database.dsn)
+    transport = httpx2.ASGITransport(app=app)
+    sink = HttpSink("http://service", make_client=lambda: httpx2.AsyncClient(transport=transport))
+    client = AnalyticsClient(sink=sink, service="shop")
+    for number in range(3):
+        for value in range(50):
+            client.metrics.timing("duration", value)
+        say(client, 1)
+        if number == 1:
+            await asyncio.to_thread(cluster_of(private_database).restart, "immediate")
+        assert await client.aflush(20)
+    await client.aclose()
+    await app.state.ingestion.aclose()
+    connection = await private_database.connect()
+    assert await connection.fetchval("SELECT count(*) FROM analytics_events") == 3
+    found = await connection.fetchrow("SELECT sum(count), sum(sum), max(max) FROM analytics_metrics")
+    assert tuple(found or ()) == (150, 3 * 1225, 49)

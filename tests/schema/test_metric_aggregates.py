@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -102,6 +103,37 @@ async def test_aggregates_follow_every_change_and_outlive_their_rows(database: D
     await assert_aggregates(connection, known)
     assert await connection.fetchval("SELECT count(*) FROM analytics_metrics WHERE timestamp < $1", cutoff) == 0
     await sink.aclose()
+
+
+async def test_upkeep_beside_writers_loses_and_repeats_nothing(database: Database) -> None:
+    random, now = Random(17), datetime.now(UTC)
+    sinks = [TimescaleSink(database.dsn) for _ in range(4)]
+    known: list[Measured] = []
+    is_written = asyncio.Event()
+
+    async def write(sink: TimescaleSink) -> None:
+        for _ in range(25):
+            some = [measured(random, now - timedelta(hours=60) * random.random()) for _ in range(8)]
+            await sink.write([one.line() for one in some])
+            known.extend(some)
+
+    async def keep_up(sink: TimescaleSink) -> int:
+        times = 0
+        while not is_written.is_set():
+            await sink.upkeep()
+            times += 1
+        return times
+
+    upkeep = [asyncio.create_task(keep_up(sink)) for sink in sinks[2:]]
+    await asyncio.gather(*(write(sink) for sink in sinks[:2] for _ in range(2)))
+    is_written.set()
+    assert sum(await asyncio.gather(*upkeep)) > 2
+    connection = await database.connect()
+    await assert_aggregates(connection, known)
+    await sinks[0].upkeep()
+    await assert_aggregates(connection, known)
+    for sink in sinks:
+        await sink.aclose()
 
 
 BAD: list[dict[str, Any]] = [
