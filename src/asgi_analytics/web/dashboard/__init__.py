@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from asgi_analytics.errors import ConfigError, MissingExtra
@@ -28,7 +29,7 @@ from asgi_analytics.web.service import make_service
 from asgi_analytics.web.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -84,7 +85,13 @@ def join(api: Starlette, dashboard: Starlette) -> Starlette:
         Mount("/ui", app=dashboard),
         Mount("/", app=api),
     ]
-    app = Starlette(routes=routes, lifespan=lambda _: api.router.lifespan_context(api))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with api.router.lifespan_context(api):
+            yield
+
+    app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would repeat the Host header of the request
     return app
 
