@@ -14,7 +14,7 @@ from asgi_analytics.web.dashboard.asking import Page, Part, Told
 from asgi_analytics.web.dashboard.panels import Cell, Column, Mark, Stat, Table, cell
 
 DEPLOYED = "deployed"
-"""The type of the events that charts mark: ``events.track("deployed", version="1.4")``."""
+"""The type of the events that charts mark: ``client.track(events.track("deployed", version="1.4"))``."""
 
 
 class PageKind(msgspec.Struct, frozen=True):

@@ -4,8 +4,8 @@ const MOST = 20;
 export function growFunnel() {
   const form = document.querySelector("form.builder");
   const add = form?.querySelector(".add");
-  if (!add || !add.hidden) return;
-  add.hidden = false;
+  if (!add || add.dataset.ready) return;
+  add.dataset.ready = "yes";
   add.addEventListener("click", () => {
     const steps = form.querySelector(".steps");
     const number = steps.children.length + 1;

@@ -8,7 +8,6 @@ export function offerTheme(redraw) {
   const button = document.getElementById("theme");
   if (!button) return;
   const name = () => { button.textContent = isDark() ? "Light" : "Dark"; };
-  button.hidden = false;
   name();
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
