@@ -187,7 +187,8 @@ async def test_hostile_data_is_shown_as_text(browser: Any, served: Served) -> No
     page = await opened(browser, served.open)
     for path in ("", "api", "errors", "database", "web", "sessions", "events",
                  "funnels?step1=x&breakdown=" + HOSTILE,
-                 "user?user_id=" + HOSTILE, "retention?target_event=" + HOSTILE, "events?endpoint=" + HOSTILE):  # fmt: skip
+                 "user?user_id=" + HOSTILE, "retention?target_event=" + HOSTILE,
+                 "events?endpoint=" + HOSTILE):  # fmt: skip
         await page.goto(served.open + path)
         assert await page.locator("main img, main script").count() == 0
         assert await page.locator("main [onerror]").count() == 0
