@@ -93,7 +93,9 @@ def user_cell(page: Page, user_id: Any, **options: Any) -> Cell:
     """Return a cell that leads to one user."""
     if user_id is None:
         return cell(None)
-    return cell(str(user_id), page.view.url("user", user_id=str(user_id)), is_code=True, **options)
+    text = str(user_id)
+    shown = f"{text[:13]}…" if len(text) == 36 else text
+    return Cell(shown, text, page.view.url("user", user_id=text), is_code=True, **options)
 
 
 def event_table(page: Page, told: Told, title: str, *, empty: str = "", href: str | None = None) -> Table:
