@@ -119,8 +119,8 @@ async def test_metrics_have_a_chart_each_and_the_page_is_there_only_if_the_reade
         for name, p50, unit in (("jobs", None, None), ("took", 3.0, "ms"))
     ]
 
-    async def ask(name: str, **arguments: Any) -> Told:
-        assert (name, arguments["period_type"], arguments["group_by"]) == ("query_metric_aggregates", "hourly", [])
+    async def ask(question: str, /, **arguments: Any) -> Told:
+        assert (question, arguments["period_type"], arguments["group_by"]) == ("query_metric_aggregates", "hourly", [])
         return Told(rows, "What is counted.", "./data/metrics/aggregates")
 
     page: Any = SimpleNamespace(view=view("range=24h", "metrics"), ask=ask)
