@@ -31,7 +31,7 @@ class PageKind(msgspec.Struct, frozen=True):
 async def marks(page: Page) -> list[Mark]:
     """Return the deployments of the range."""
     told = await page.ask("query_events", event_types=[DEPLOYED], limit=50)
-    return [Mark(one.timestamp, str(one.data.get("version", "deployed"))[:40]) for one in told.results.events]
+    return [Mark(one.timestamp, str(one.data.get("version", "deployed"))[:40]) for one in reversed(told.results.events)]
 
 
 def buckets(page: Page) -> Sequence[datetime]:

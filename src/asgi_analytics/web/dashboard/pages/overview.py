@@ -64,7 +64,7 @@ async def stats(page: Page) -> Stats:
         stats=[
             stat("Requests", requests, latency.says, before=requests_before, href=view.url("api")),
             stat("Failed requests", rate, failed, write=percent, before=rate_before, href=view.url("api"), good=False),
-            stat("Application errors", errors, "Events of the type application_error.", before=errors_before,
+            stat("Errors", errors, "Events of the type application_error.", before=errors_before,
                  href=view.url("errors"), good=False),
             stat("Visitors", found.visitors, sessions.says, before=old and old.visitors, href=web, good=True),
             stat("Page views", found.page_views, sessions.says, before=old and old.page_views, href=web, good=True),

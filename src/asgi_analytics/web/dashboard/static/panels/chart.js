@@ -44,7 +44,7 @@ function drawChart(figure) {
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high || 1) * 1.08] },
     },
     axes: [
-      { ...axis, space: 70, values: (_, ticks) => ticks.map((at) => tick(at, zone, ticks[1] - ticks[0])) },
+      { ...axis, size: 34, space: 70, values: (_, ticks) => ticks.map((at) => tick(at, zone, ticks[1] - ticks[0])) },
       { ...axis, label: figure.dataset.unit, labelFont: font, labelSize: 18, size: 56, values: (_, ticks) => ticks.map(short) },
     ],
     series: [{ value: (_, at) => (at == null ? "–" : label(at, figure.dataset)) }, ...heads.map((head) => series(head, colour))],
