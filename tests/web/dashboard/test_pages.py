@@ -51,6 +51,7 @@ async def test_every_page_answers_with_every_setting(database: Database, reader_
                 for setting in settings:
                     answer = await http.get(f"/{path}{'&' if '?' in path else '?'}{setting}")
                     assert answer.status_code == 200, (path, setting, answer.text)
+                    assert ("of all environments" in answer.text) == ("environment=" in setting)
                     problems = re.findall(r'<p class="bad">([^<]+)', answer.text)
                     # What happened in a filter may be nothing.
                     known = [one for one in problems if "no error of this range" in one]

@@ -29,8 +29,6 @@ class Told(msgspec.Struct, frozen=True):
     says: str
     csv: str
     """The URL of its rows as CSV."""
-    ignores: str = ""
-    """Which filter it does not know."""
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -68,8 +66,10 @@ class Page:
             results = msgspec.json.decode(content, type=kind)
         else:
             results = msgspec.json.decode(msgspec.json.decode(content, type=Content).results, type=kind)
-        ignores = "environment" if self.view.text("environment") and "environment" not in question.types else ""
-        return Told(results, question.definition, self.csv(name, given), ignores)
+        says = question.definition
+        if self.view.text("environment") and "environment" not in question.types:
+            says += " Of all environments: aggregates do not tell them apart."
+        return Told(results, says, self.csv(name, given))
 
     def csv(self, name: str, given: dict[str, Any]) -> str:
         """Return the URL that gives the rows of a question as CSV."""
