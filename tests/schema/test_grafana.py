@@ -10,16 +10,14 @@ from random import Random
 from typing import Any
 
 import asyncpg
-import pytest
 
-from tests.conftest import SERVERS
 from tests.kit.databases import Database
 from tests.reading.conftest import reader_dsn
 from tests.reading.happened import insert, random_events
 
 __all__ = ["reader_dsn"]
 
-FOLDER = Path(__file__).parents[3] / "deploy" / "grafana"
+FOLDER = Path(__file__).parents[2] / "deploy" / "grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))}
 
 
@@ -40,7 +38,6 @@ def expanded(sql: str, service: str, start: datetime, end: datetime) -> str:
     return sql
 
 
-@pytest.mark.parametrize("database", SERVERS.available, indirect=True)
 async def test_every_panel_runs_on_both_kinds_with_the_reader_role(database: Database, reader_dsn: str) -> None:
     now = datetime.now(UTC)
     start, end = now - timedelta(days=6), now + timedelta(hours=1)
