@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from asgi_analytics.web.dashboard.asking import Page, Part
@@ -21,6 +22,8 @@ SOURCES = {
 DEVICES = {"device_type": "Devices", "browser": "Browsers", "os": "Systems"}
 ENDS = {"landing_page": "Entry pages", "exit_page": "Exit pages"}
 PLACES = {"country": "Countries"}
+WAYS = timedelta(days=7)
+"""How much of a range is looked at for the ways through the pages."""
 
 
 def parts(page: Page) -> list[Part]:
@@ -137,12 +140,16 @@ async def breakdown(page: Page, name: str, choices: dict[str, str]) -> Table:
 
 async def ways(page: Page) -> Table:
     """Return the most frequent steps from one page or event to the next."""
-    told = await page.ask("query_paths", depth=4, limit=10)
+    period = page.view.period
+    is_long = period.end - period.start > WAYS
+    # Paths are made of raw rows, and a month of them would make everyone wait for the rest of the page.
+    told = await page.ask("query_paths", depth=4, limit=10, start=period.end - WAYS if is_long else None)
     links = sorted(told.results.links, key=lambda one: -one.count)[:15]
     return Table(
         title="Ways through the pages",
         says="Sessions that go from one page or event to the next, by the position in the session.",
         empty=NO_VIEWS,
+        note="Of the last 7 days of the range." if is_long else "",
         columns=[Column("Step", is_number=True), Column("From"), Column("To"), Column("Sessions", is_number=True)],
         rows=[
             [
