@@ -60,6 +60,7 @@ PUBLIC = {
     "asgi_analytics.web.ingestion.create_ingestion_app": [],
     "asgi_analytics.instrumentation.psycopg.instrument_psycopg": [],
     "asgi_analytics.web.api.create_api_app": [],
+    "asgi_analytics.web.dashboard.create_dashboard_app": [],
     "asgi_analytics.web.collector.create_collector_app": [],
     "asgi_analytics.testing.capture_events": [],
     "asgi_analytics.reading.AnalyticsReader": ["from_url", "open", "aclose", "answer", "stream"],

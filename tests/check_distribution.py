@@ -59,7 +59,8 @@ def check_wheel(wheel: Path) -> None:
     """Check that a wheel has everything it needs, and nothing else."""
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"asgi_analytics/migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
-    expected |= {str(path.relative_to(SOURCE)) for ending in ("*.py", "*.sql", "*.js") for path in SOURCE.rglob(ending)}
+    endings = ("*.py", "*.sql", "*.js", "*.css", "*.html", "*.svg", "*-LICENSE")
+    expected |= {str(path.relative_to(SOURCE)) for ending in endings for path in SOURCE.rglob(ending)}
     missing = (expected | {"asgi_analytics/py.typed"}) - names
     assert not missing, f"the wheel lacks {sorted(missing)}"
     foreign = {name for name in names if not name.startswith(("asgi_analytics/", "asgi_analytics-"))}

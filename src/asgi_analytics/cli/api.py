@@ -1,4 +1,4 @@
-"""The command line ``analytics-api``: the API."""
+"""The command line ``analytics-api``: the API, and the dashboard beside it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ variables:
   {TOKENS}                    the accepted tokens, separated by commas; several of them, to replace one
   {CHANGE_TOKENS}                         the tokens that may also keep and delete funnels; without any, nobody may
 
-A variable keeps the password out of the list of processes. The reader role is enough. Without tokens, anyone who
-reaches the service can read. It then listens on loopback only, unless --insecure is given.
+A variable keeps the password out of the list of processes. The reader role is enough. The dashboard
+is at /ui/; it asks for one of the tokens that read. Without tokens, anyone who reaches the service can read, and the
+dashboard is for this machine only. It then listens on loopback only, unless --insecure is given.
 
 exit codes: 0 ended by SIGTERM or SIGINT, after the requests that had come were answered; 2 error, in one line on
 stderr; 143, as the shell shows it, for a SIGTERM in the first moments, while Python still loads the command.
@@ -38,7 +39,8 @@ def make_parser() -> Parser:
     """Return the parser; the reference page prints its help."""
     parser = Parser(
         prog="analytics-api",
-        description="Answer questions about the events over HTTP, as JSON, CSV or newline-delimited JSON.",
+        description="Answer questions about the events over HTTP, as JSON, CSV or newline-delimited JSON; and serve "
+        "the dashboard at /ui/.",
         epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"analytics-api {__version__}")
@@ -57,6 +59,9 @@ def make_parser() -> Parser:
         type=option(values.positive_seconds),
         default=10.0,
         help="time for the database to answer a question (default: 10)",
+    )
+    parser.add_argument(
+        "--no-dashboard", action="store_true", help="serve the API alone, without the dashboard at /ui/"
     )
     return parser
 
@@ -80,8 +85,23 @@ def _start(options: argparse.Namespace) -> None:
         schema=options.schema,
         connections=CONNECTIONS,
     )
-    app = create_api_app(reader, tokens=tokens, change_tokens=read_tokens(CHANGE_TOKENS))
-    serve(app, options, tokens=len(tokens), first_look=app.state.api.probes.is_ready)
+    change_tokens = read_tokens(CHANGE_TOKENS)
+    api = create_api_app(reader, tokens=tokens, change_tokens=change_tokens)
+    app = api
+    if not options.no_dashboard:
+        from asgi_analytics.web.dashboard import create_dashboard_app, join
+
+        authorize = tokens or ("loopback" if not options.insecure else _anyone)
+        dashboard = create_dashboard_app(
+            reader, authorize=authorize, change_tokens=change_tokens, answers=api.state.api.answers
+        )
+        app = join(api, dashboard)
+    serve(app, options, tokens=len(tokens), first_look=api.state.api.probes.is_ready)
+
+
+def _anyone(scope: object) -> bool:
+    """Let anyone see the dashboard, as --insecure says."""
+    return True
 
 
 if __name__ == "__main__":

@@ -177,10 +177,10 @@ async def test_a_long_answer_lies_in_a_file_until_nobody_holds_it(
     await app.state.api.open()
     asked = Asked({"bucket": "hour"}, "csv")
     endpoint = QuestionEndpoint(app.state.api, QUESTIONS["get_endpoint_latency"])
-    await endpoint._answer(asked)  # what is imported and compiled at the first time is no part of it
+    await endpoint.answer(asked)  # what is imported and compiled at the first time is no part of it
     tracemalloc.start()
     try:
-        answer = await endpoint._answer(asked)
+        answer = await endpoint.answer(asked)
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -124,7 +124,7 @@ class QuestionEndpoint:
                 if self.has_pages and asked.format != "json" and "limit" not in asked.arguments:
                     await self._stream(scope, send, caller, asked, log)
                     return
-                answer = await caller.wait(self._answer(asked))
+                answer = await caller.wait(self.answer(asked))
             response = self._response(request, answer, asked.format)
             log.counts["bytes"] = answer.size
             await response(scope, receive, send)
@@ -133,7 +133,8 @@ class QuestionEndpoint:
         except Left:
             return  # only the log sees it
 
-    async def _answer(self, asked: Asked) -> Answer:
+    async def answer(self, asked: Asked) -> Answer:
+        """Return the answer to a question: a kept one, or that of the database. Raises `ReadError` and `Refusal`."""
         known = self.parameters.known.values()
         arguments = {one.argument: one.default for one in known if one.default is not None} | asked.arguments
         is_all = asked.format != "json" and self.rows.is_list and "limit" not in asked.arguments

@@ -1,0 +1,16 @@
+// Draws what the page has as tables, and keeps it fresh. Each panel has a module of its own.
+import { drawCharts } from "./panels/chart.js";
+import { followControls } from "./panels/controls.js";
+import { growFunnel } from "./panels/funnel.js";
+import { stayLive } from "./panels/live.js";
+import { offerTheme } from "./panels/theme.js";
+
+function draw() {
+  drawCharts();
+  growFunnel();
+}
+
+followControls();
+offerTheme(drawCharts);
+stayLive(draw);
+draw();

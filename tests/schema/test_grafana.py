@@ -1,0 +1,70 @@
+"""Grafana: the SQL of every panel runs with the rights of the reader role, on both kinds of database."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import asyncpg
+
+from tests.kit.databases import Database
+from tests.reading.conftest import reader_dsn
+from tests.reading.happened import insert, random_events
+
+__all__ = ["reader_dsn"]
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "grafana"
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))}
+
+
+def queries(board: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the SQL of a board with the title of its panel."""
+    found = [(panel["title"], target["rawSql"]) for panel in board["panels"] for target in panel["targets"]]
+    return found + [(one["name"], one["target"]["rawSql"]) for one in board["annotations"]["list"]]
+
+
+def expanded(sql: str, service: str, start: datetime, end: datetime) -> str:
+    """Return SQL as Grafana sends it: with the macros of its PostgreSQL data source, and the variables, replaced."""
+    first, last = f"'{start:%Y-%m-%dT%H:%M:%SZ}'", f"'{end:%Y-%m-%dT%H:%M:%SZ}'"
+    sql = re.sub(r"\$__timeFilter\(([^)]+)\)", rf"\1 BETWEEN {first} AND {last}", sql)
+    sql = re.sub(r"\$__timeGroup\(([^,]+), '1h'\)", r"floor(extract(epoch from \1)/3600)*3600", sql)
+    quoted = "'" + service.replace("'", "''") + "'"
+    sql = sql.replace("$__timeFrom()", first).replace("$__timeTo()", last).replace("${service:sqlstring}", quoted)
+    assert "$" not in sql, sql
+    return sql
+
+
+async def test_every_panel_runs_on_both_kinds_with_the_reader_role(database: Database, reader_dsn: str) -> None:
+    now = datetime.now(UTC)
+    start, end = now - timedelta(days=6), now + timedelta(hours=1)
+    events = random_events(Random(2), 400, now - timedelta(days=5), now - timedelta(seconds=1))
+    await insert(await database.connect(), events)
+    requests = sum(event.event_type == "api_request" for event in events)
+    connection = await asyncpg.connect(reader_dsn)
+    try:
+        for name, board in BOARDS.items():
+            for title, sql in queries(board):
+                for service in ("", "shop", "o'brien"):
+                    rows = await connection.fetch(expanded(sql, service, start, end))
+                    if title == "Requests" and service == "" and len(rows) == 1:
+                        assert rows[0][0] == requests, name
+                    if '"time"' in sql and rows:
+                        assert next(iter(rows[0].keys())) == "time"
+    finally:
+        await connection.close()
+
+
+def test_the_boards_are_provisioned_as_they_are() -> None:
+    assert set(BOARDS) == {"api", "product", "pipeline"}
+    for board in BOARDS.values():
+        assert board["id"] is None  # else a second import would fail
+        assert "__inputs" not in board  # which provisioning does not fill
+        assert all(panel["datasource"]["uid"] == "${datasource}" for panel in board["panels"])
+    assert len({board["uid"] for board in BOARDS.values()}) == 3
+    sources = (FOLDER / "provisioning" / "datasources" / "analytics.yaml").read_text()
+    assert "uid: asgi-analytics" in sources
+    assert "password: ${ANALYTICS_DATABASE_PASSWORD}" in sources

@@ -1,0 +1,143 @@
+"""The pages on both kinds of database, with the rights of the reader role; figures, URLs, and the page of metrics."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from asgi_analytics.reading import AnalyticsReader
+from asgi_analytics.web.dashboard import create_dashboard_app, figures
+from asgi_analytics.web.dashboard.asking import Told
+from asgi_analytics.web.dashboard.pages import PAGES, metrics
+from asgi_analytics.web.dashboard.panels import Chart, Table
+from asgi_analytics.web.dashboard.view import View
+from tests.conftest import SERVERS
+from tests.kit.databases import Database
+from tests.reading.conftest import reader_dsn
+from tests.web.api.service import fill
+
+__all__ = ["reader_dsn"]
+
+NOW = datetime(2026, 3, 30, 12, 20, tzinfo=UTC)
+
+
+def view(query: str = "", page: str = "errors") -> View:
+    reader = AnalyticsReader.from_url("postgresql://app@127.0.0.1:1/shop")
+    return View.read(page, query.encode(), reader, NOW)
+
+
+@pytest.mark.parametrize("database", SERVERS.available, indirect=True)
+async def test_every_page_answers_with_every_setting(database: Database, reader_dsn: str) -> None:
+    await fill(database)
+    async with AnalyticsReader.from_url(reader_dsn, statement_timeout=30) as reader:
+        app = create_dashboard_app(reader, authorize=lambda scope: True)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://dashboard") as http:
+            paths = [page.path for page in app.state.dashboard.pages]
+            paths += ["api?endpoint=/orders&method=GET", "errors?fingerprint=f1", "sessions?id=s1", "user?user_id=3",
+                      "funnels?name=checkout", "funnels?name=checkout&step_number=2&dropped=1",
+                      "funnels?step1=task_created&step2=task_completed&field2=data.duration_ms&operator2=is_set"
+                      "&breakdown=service&order=unordered&by=session"]  # fmt: skip
+            settings = ["range=24h", "range=30d&compare=1&service=shop&environment=production",
+                        "range=7d&timezone=Asia/Kolkata"]  # fmt: skip
+            downloads = set()
+            for path in paths:
+                for setting in settings:
+                    answer = await http.get(f"/{path}{'&' if '?' in path else '?'}{setting}")
+                    assert answer.status_code == 200, (path, setting, answer.text)
+                    assert ("of all environments" in answer.text) == ("environment=" in setting)
+                    problems = re.findall(r'<p class="bad">([^<]+)', answer.text)
+                    # What happened in a filter may be nothing.
+                    known = [one for one in problems if "no error of this range" in one]
+                    assert problems == known, (path, setting)
+                    downloads |= set(re.findall(r'href="(\./data/[^"]+)"', answer.text))
+            assert len(downloads) > 40
+            for url in sorted(downloads):
+                answer = await http.get(url.replace("&amp;", "&").removeprefix("."))
+                assert answer.status_code == 200, (url, answer.text)
+                assert answer.headers["content-type"].startswith("text/csv")
+                assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_range_of_a_preset_is_local_days_up_to_today() -> None:
+    found = view("range=7d&timezone=Europe/Berlin").period
+    assert found.start == datetime(2026, 3, 23, 23, tzinfo=UTC)  # before the clocks were set forward
+    assert found.end == datetime(2026, 3, 30, 22, tzinfo=UTC)
+    hours = view("range=24h").period
+    assert (hours.start, hours.end) == (datetime(2026, 3, 29, 13, tzinfo=UTC), datetime(2026, 3, 30, 13, tzinfo=UTC))
+    assert [view(f"range={name}").step for name in ("24h", "today", "7d", "30d", "90d", "12m")] == [
+        "hour", "hour", "day", "day", "day", "week",
+    ]  # fmt: skip
+
+
+def test_a_url_keeps_what_is_looked_at_and_no_empty_parameter() -> None:
+    here = view("range=30d&service=shop&service=&fingerprint=f1&environment=")
+    assert here.url("events", type="a&b", user_id=None) == "./events?range=30d&service=shop&type=a%26b"
+    assert here.here(cursor="x") == "./errors?range=30d&service=shop&fingerprint=f1&cursor=x"
+    day = view("range=30d&timezone=Europe/Berlin")
+    label = day.period.buckets("day").labels[-2]  # the day of 23 hours
+    assert "start=2026-03-29&end=2026-03-29" in day.of_bucket("api", label)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (figures.count(1234567), "1,234,567"), (figures.count(2.5), "2.50"), (figures.count(None), "–"),
+        (figures.duration(3.21), "3.2 ms"), (figures.duration(999), "999 ms"), (figures.duration(61_000), "1.0 min"),
+        (figures.duration(3 * 86_400_000), "3.0 d"), (figures.percent(0.0123), "1.23 %"),
+        (figures.percent(1), "100.0 %"), (figures.size(1536), "1.5 KiB"), (figures.size(0), "0 B"),
+        (figures.change(50, 100), "\N{MINUS SIGN}50 %"), (figures.change(110, 100), "+10 %"),
+        (figures.change(5000, 10), "×500"), (figures.change(1, 0), ""), (figures.change(None, 3), ""),
+    ],
+)  # fmt: skip
+def test_figures_are_written_for_people(written: str, text: str) -> None:
+    assert written == text
+
+
+class Aggregate(msgspec.Struct):
+    name: str
+    period_start: datetime
+    count: int
+    sum: float
+    min: float
+    max: float
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    unit: str | None
+
+
+async def test_metrics_have_a_chart_each_and_the_page_is_there_only_if_the_reader_knows_them() -> None:
+    rows = [
+        Aggregate(name, NOW - timedelta(hours=hour), 2, 6.0, 1.0, 5.0, p50, p50, p50, unit)
+        for hour in (2, 1)
+        for name, p50, unit in (("jobs", None, None), ("took", 3.0, "ms"))
+    ]
+
+    async def ask(question: str, /, **arguments: Any) -> Told:
+        assert (question, arguments["period_type"], arguments["group_by"]) == ("query_metric_aggregates", "hourly", [])
+        return Told(rows, "What is counted.", "./data/metrics/aggregates")
+
+    page: Any = SimpleNamespace(view=view("range=24h", "metrics"), ask=ask)
+    table, jobs, took = await metrics.metrics(page)
+    assert isinstance(table, Table)
+    assert [[cell.value for cell in row] for row in table.rows] == [
+        ["jobs", 4, 12.0, 1.0, 5.0],
+        ["took", 4, 12.0, 1.0, 5.0],
+    ]
+    assert isinstance(jobs, Chart)
+    assert isinstance(took, Chart)
+    assert [line.form for line in jobs.lines] == ["bar"]
+    assert [line.form for line in took.lines] == ["low", "line", "high"]
+    assert (took.unit, took.lines[0].values) == ("ms", [3.0, 3.0])
+
+    reader = AnalyticsReader.from_url("postgresql://app@127.0.0.1:1/shop")
+    served = {one.path for one in create_dashboard_app(reader, authorize="t").state.dashboard.pages}
+    assert ("metrics" in served) == hasattr(reader, "query_metric_aggregates")
+    assert served | {"metrics"} == {one.path for one in PAGES}
