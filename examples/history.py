@@ -14,16 +14,21 @@ import asyncio
 import json
 import math
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from asgi_analytics.admin.refresh import refresh_views
 
+METRIC_COLUMNS = (
+    "id", "timestamp", "name", "metric_type", "value", "unit", "service", "tags", "count", "sum", "min", "max", "last",
+    "bins", "counts",
+)  # fmt: skip
 COLUMNS = ("id", "timestamp", "event_type", "service", "user_id", "session_id", "data", "context")
 PAGES = {
     "/": 5, "/products": 6, "/products/{product_id}": 8, "/pricing": 2, "/about": 1, "/blog/{slug}": 3, "/help": 1,
@@ -270,6 +275,29 @@ def hash_of(text: str) -> int:
     return math.prod(map(ord, text)) % (2**63)
 
 
+def metrics_of(rows: list[Row]) -> Iterator[tuple[Any, ...]]:
+    """Return what the shop would have recorded as metrics: a counter of orders, and a timer of deliveries."""
+    measured: dict[tuple[datetime, str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        hour = row.timestamp.replace(minute=0, second=0, microsecond=0)
+        data = json.loads(row.data)
+        if row.event_type == "order_placed":
+            measured[hour, "orders", data["plan"]].append(1)
+        elif row.event_type in ("task_completed", "task_failed"):
+            measured[hour, "delivery", row.event_type].append(data["duration_ms"])
+    for (hour, name, tag), values in sorted(measured.items()):
+        # The bins of a histogram: see the comment at analytics_metrics.
+        bins = Counter(20_000 + math.ceil(math.log(value) / math.log(1.04)) for value in values)
+        total, kind, tags = sum(values), "counter", {"plan": tag}
+        if name == "delivery":
+            kind, tags = "timer", {"outcome": tag.removeprefix("task_")}
+        yield (
+            uuid4(), hour, name, kind, total if kind == "counter" else total / len(values),
+            None if kind == "counter" else "ms", "shop", json.dumps(tags), len(values), total, min(values), max(values),
+            values[-1], *((None, None) if kind == "counter" else zip(*sorted(bins.items()), strict=True)),
+        )  # fmt: skip
+
+
 async def fill(url: str, days: int = 30, *, scale: float = 1.0, until: datetime | None = None) -> int:
     """Write the history into a database, bring the aggregates up to date, and return how many events there are."""
     rows = list(History(until or datetime.now(UTC), days, scale=scale).rows())
@@ -285,6 +313,9 @@ async def fill(url: str, days: int = 30, *, scale: float = 1.0, until: datetime 
             " VALUES ('checkout', 'From a product to an order', $1, '7 days') ON CONFLICT (name) DO NOTHING",
             json.dumps(steps),
         )
+        await connection.copy_records_to_table("analytics_metrics", records=metrics_of(rows), columns=METRIC_COLUMNS)
+        # The workers' hourly call, which fills the aggregates of metrics.
+        await connection.execute("SELECT analytics_upkeep()")
     finally:
         await connection.close()
     await refresh_views(url)

@@ -42,6 +42,8 @@ PAGES = {
     "retention": "retention?range=30d&period=week",
     "events": "events?range=30d",
     "user": "user",
+    "metrics": "metrics?range=30d",
+    "metric": "metrics?range=7d&name=delivery",
     "pipeline": "pipeline",
 }
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]

@@ -8,7 +8,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from asgi_analytics import AnalyticsClient, TimescaleSink
+from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.kit.databases import Cluster, Database
@@ -101,15 +101,15 @@ async def test_metrics_over_http_are_stored_once_whatever_the_database_does(priv
     app = create_ingestion_app(database_url=private_database.dsn)
     transport = httpx2.ASGITransport(app=app)
     sink = HttpSink("http://service", make_client=lambda: httpx2.AsyncClient(transport=transport))
-    client = AnalyticsClient(sink=sink, service="shop")
-    for number in range(3):
-        for value in range(50):
-            client.metrics.timing("duration", value)
-        say(client, 1)
-        if number == 1:
-            await asyncio.to_thread(cluster_of(private_database).restart, "immediate")
-        assert await client.aflush(20)
-    await client.aclose()
+    client = AnalyticsClient(service="shop")
+    async with AnalyticsWorker(client, sink):
+        for number in range(3):
+            for value in range(50):
+                client.metrics.timing("duration", value)
+            say(client, 1)
+            if number == 1:
+                await asyncio.to_thread(cluster_of(private_database).restart, "immediate")
+            assert await client.aflush(20)
     await app.state.ingestion.aclose()
     connection = await private_database.connect()
     assert await connection.fetchval("SELECT count(*) FROM analytics_events") == 3

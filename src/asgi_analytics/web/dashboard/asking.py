@@ -48,10 +48,6 @@ class Page:
         self.asks_token = asks_token
         """Whether a form that changes something has to ask for a token."""
 
-    def knows(self, question: str) -> bool:
-        """Tell whether the reader has a question."""
-        return question in self.endpoints
-
     async def ask(self, name: str, /, **arguments: Any) -> Told:
         """Return the answer to a question about what is looked at. Raises `ReadError`, and `Refusal` when too many ask.
 

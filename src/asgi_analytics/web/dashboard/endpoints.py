@@ -74,7 +74,6 @@ class DashboardService:
         self.admission = admission
         reading = [one for one in QUESTIONS.values() if not one.changes and hasattr(api.reader, one.name)]
         self.endpoints = {one.name: QuestionEndpoint(api, one) for one in reading}
-        self.pages = [page for page in PAGES if all(name in self.endpoints for name in page.needs)]
         self.files = _files()
         self.digest = hashlib.sha256(b"".join(self.files[name] for name in sorted(self.files))).hexdigest()[:12]
         self.templates = Environment(
@@ -111,7 +110,7 @@ class DashboardService:
         if not request.scope["path"].endswith("/") and not name:
             # Relative, since only the browser knows the whole path.
             return self._redirect(request.scope["path"].rpartition("/")[2] + "/")
-        page = next((one for one in self.pages if one.path == name), None)
+        page = next((one for one in PAGES if one.path == name), None)
         request_log(request, f"/{name}" if page is not None else "-")
         verdict = await self.admission.judge(request)
         if verdict != "seen":
@@ -228,12 +227,12 @@ class DashboardService:
             view = View.read("", b"", self.api.reader, now)
             current = None
         else:
-            current = next(one for one in self.pages if one.path == view.page)
+            current = next(one for one in PAGES if one.path == view.page)
         own = [(name, text) for name, texts in view.given.items() if name not in SHARED for text in texts]
         content = {
             "view": view,
             "page": current,
-            "pages": [one for one in self.pages if one.title],
+            "pages": [one for one in PAGES if one.title],
             "panels": panels,
             "own": own,
             "ranges": RANGES,
@@ -251,7 +250,7 @@ class DashboardService:
     def _own(self, target: str) -> str:
         """Return a target if it is a page of ours, else the first one."""
         page, _, query = target.partition("?")
-        if page not in {one.path for one in self.pages} or not query.isascii() or not query.isprintable():
+        if page not in {one.path for one in PAGES} or not query.isascii() or not query.isprintable():
             return "./"
         return f"./{target}"
 

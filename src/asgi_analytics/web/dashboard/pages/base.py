@@ -24,8 +24,6 @@ class PageKind(msgspec.Struct, frozen=True):
     title: str
     """Its name in the menu; empty for one that is not there."""
     parts: Callable[[Page], list[Part]]
-    needs: tuple[str, ...] = ()
-    """The questions that a reader must have for it."""
 
 
 async def marks(page: Page) -> list[Mark]:

@@ -1,9 +1,8 @@
-"""Metrics: counters, gauges, histograms and timers of the application, where the reader knows them."""
+"""Metrics: counters, gauges, histograms and timers of the application."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from asgi_analytics.web.dashboard.asking import Page, Part
@@ -18,17 +17,11 @@ MOST_CHARTS = 12
 
 def parts(page: Page) -> list[Part]:
     """Return the parts of the page."""
-    found = [Part("Metrics", metrics(page))]
-    if page.knows("get_dashboard_metrics"):
-        found.append(Part("Dashboard metrics", widgets(page)))
-    if page.knows("get_realtime_metrics"):
-        found.append(Part("Realtime", realtime(page)))
-    return found
-
-
-def _rows(results: Any) -> Sequence[Any]:
-    """Return the rows of an answer, which may be a list or a struct that begins with one."""
-    return results if isinstance(results, list) else getattr(results, results.__struct_fields__[0])
+    return [
+        Part("Metrics", metrics(page)),
+        Part("Dashboard metrics", widgets(page)),
+        Part("Realtime", realtime(page)),
+    ]
 
 
 async def metrics(page: Page) -> list[Panel]:
@@ -38,7 +31,7 @@ async def metrics(page: Page) -> list[Panel]:
         "query_metric_aggregates", name=name, period_type=PERIODS[page.view.step], group_by=[] if name is None else None
     )
     by_name: dict[str, list[Any]] = defaultdict(list)
-    for row in _rows(told.results):
+    for row in told.results:
         by_name[row.name].append(row)
     table = Table(
         title="Metrics",
@@ -80,7 +73,7 @@ def _chart(page: Page, name: str, rows: list[Any]) -> Chart:
             Line("p90", [by_start[at][0].p90 for at in labels], "time", "line"),
             Line("p99", [by_start[at][0].p99 for at in labels], "time", "high"),
         ]
-    unit = getattr(rows[0], "unit", None) or "calls"
+    unit = rows[0].unit or "calls"
     return Chart(title=name, unit=unit, labels=labels, lines=lines, step=page.view.step, zone_name=page.view.zone_name,
                  is_half=True)  # fmt: skip
 
@@ -110,7 +103,7 @@ async def widgets(page: Page) -> Table:
                 number(row.change_percent, lambda n: percent(None if n is None else n / 100)),
                 time(page, row.updated_at),
             ]
-            for row in _rows(told.results)
+            for row in told.results
         ],
     )
 
@@ -131,9 +124,9 @@ async def realtime(page: Page) -> Table:
                 cell(str(row.time_window)),
                 time(page, row.calculated_at),
             ]
-            for row in _rows(told.results)
+            for row in told.results
         ],
     )
 
 
-PAGE = PageKind("metrics", "Metrics", parts, ("query_metric_aggregates",))
+PAGE = PageKind("metrics", "Metrics", parts)

@@ -1,6 +1,8 @@
 // Draws each chart from the table below it, so that both always say the same.
 /* global uPlot */
 const HEIGHT = 220;
+const [HOUR, DAY] = [3600, 86400];
+const APART = [1, 2, 3, 6, 12].map((hours) => hours * HOUR).concat([1, 2, 3, 7, 14, 28, 91, 182, 364].map((days) => days * DAY));
 const charts = new Map();
 const redrawn = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) {
