@@ -40,6 +40,7 @@ PAGES = {
     "retention": "retention?range=30d&period=week&total_periods=5",
     "events": "events?range=30d",
     "user": "user?range=30d",
+    "metrics": "metrics?range=30d",
     "pipeline": "pipeline",
 }
 

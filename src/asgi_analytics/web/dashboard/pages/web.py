@@ -22,7 +22,7 @@ SOURCES = {
 DEVICES = {"device_type": "Devices", "browser": "Browsers", "os": "Systems"}
 ENDS = {"landing_page": "Entry pages", "exit_page": "Exit pages"}
 PLACES = {"country": "Countries"}
-WAYS = timedelta(days=7)
+WAYS = timedelta(days=2)
 """How much of a range is looked at for the ways through the pages."""
 
 
@@ -142,14 +142,14 @@ async def ways(page: Page) -> Table:
     """Return the most frequent steps from one page or event to the next."""
     period = page.view.period
     is_long = period.end - period.start > WAYS
-    # Paths are made of raw rows, and a month of them would make everyone wait for the rest of the page.
+    # Paths are made of raw rows, and a week of them would make everyone wait for the rest of the page.
     told = await page.ask("query_paths", depth=4, limit=10, start=period.end - WAYS if is_long else None)
     links = sorted(told.results.links, key=lambda one: -one.count)[:15]
     return Table(
         title="Ways through the pages",
         says="Sessions that go from one page or event to the next, by the position in the session.",
         empty=NO_VIEWS,
-        note="Of the last 7 days of the range." if is_long else "",
+        note="Of the last 2 days of the range." if is_long else "",
         columns=[Column("Step", is_number=True), Column("From"), Column("To"), Column("Sessions", is_number=True)],
         rows=[
             [
