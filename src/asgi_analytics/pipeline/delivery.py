@@ -40,6 +40,9 @@ class Host(Protocol):
     def stopped(self) -> bool:
         """Tell whether the worker has ended."""
 
+    def keep(self, lines: list[bytes]) -> bool:
+        """Keep lines on disk that a close would abandon; False if there is no spool, or no room."""
+
     def after_fork(self) -> None:
         """Forget the parent's worker and connections without touching them."""
 
@@ -235,6 +238,8 @@ class Delivery:
     def _abandon(self) -> int:
         had_worker = self.host is not None or self.has_worker()
         wake = self.owner
+        if self.host is not None and not self._ledger.is_empty():
+            self._ledger.spill(self.host.keep)
         self._queue.end(self._ledger.abandon)
         left = self._ledger.abandon()
         if self.host is not None:
