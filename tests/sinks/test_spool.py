@@ -43,8 +43,13 @@ def spooled(tmp_path: Path) -> Iterator[Spooled]:
     made: list[AnalyticsClient] = []
 
     def make_client(sink: Any, **settings: Any) -> AnalyticsClient:
-        settings = {"queue_size": 200, "batch_size": 10, "flush_interval": 0.05, "spool": tmp_path / "spool"} | settings
-        client = AnalyticsClient.from_url("memory://", service="shop", **settings)
+        usual: dict[str, Any] = {
+            "queue_size": 200,
+            "batch_size": 10,
+            "flush_interval": 0.05,
+            "spool": tmp_path / "spool",
+        }
+        client = AnalyticsClient.from_url("memory://", service="shop", **(usual | settings))
         client._delivery.host.sink = sink  # type: ignore[union-attr]
         made.append(client)
         return client
@@ -273,7 +278,7 @@ def test_metrics_go_through_the_spool_as_all_else(spooled: Spooled) -> None:
     assert client.track(TASK)
     until(lambda: client.stats().recovered == 1 and client.stats().stored == 1)
     [row] = [event for event in memory.events if event.event_type != "task_started"]
-    assert row.data["value"] == 7
+    assert (row.data["sum"], row.data["count"]) == (7, 2)
 
 
 def test_forks_have_folders_of_their_own(tmp_path: Path) -> None:

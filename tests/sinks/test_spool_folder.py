@@ -58,8 +58,7 @@ def left_by_a_dead_process(root: Path) -> Path:
     assert folder.append(LINES[:2])
     assert folder.append(LINES[2:])
     folder.after_fork()  # its descriptors are closed, and nothing else is done
-    [segment] = root.glob("*/*.spool")
-    return segment
+    return folder._segment_path
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from asgi_analytics.sinks.base import Rejected, Sink
     from asgi_analytics.sinks.spool_folder import OrphanFolder, SpoolFolder
 
-PATIENCE_SECONDS = 2.0
-"""A write that takes longer while the queue is half full is given up, and what it holds goes to disk. It may be stored
-all the same: then it is a duplicate later."""
+PATIENCE_SECONDS = 0.5
+"""A write that takes longer while the queue is half full is given up, and what it holds goes to disk, from where it is
+sent without haste. It may be stored all the same: then it is a duplicate later."""
 
 LOOK_SECONDS = 0.1
 """How often is looked whether a flush, a close or a fuller queue changes what is to be done."""
@@ -35,6 +35,9 @@ PAUSE_SECONDS = 0.2
 
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 30.0
+
+ENDING_SECONDS = 0.4
+"""What a write gets to end in once it is given up."""
 
 DAMAGED = "damaged in the spool"
 """The reason of events that were rejected because their lines could not be read."""
@@ -147,8 +150,8 @@ class SpoolSink:
             return writing.result()
         finally:
             if not writing.done():
-                writing.cancel()
-                await asyncio.wait({writing}, timeout=1)
+                writing.cancel()  # no other write begins before it has ended
+                writing.add_done_callback(_look_at)
 
     async def _write(self, batch: Sequence[bytes]) -> Receipt:
         async with self._writing:
@@ -158,7 +161,9 @@ class SpoolSink:
         """End the sending; a closed client leaves its folder to others."""
         if self._task is not None and self._loop is asyncio.get_running_loop():
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=1)
+            await asyncio.wait({self._task}, timeout=ENDING_SECONDS)
+            with contextlib.suppress(TimeoutError):  # of a write that was given up
+                await asyncio.wait_for(self._writing.acquire(), ENDING_SECONDS)
         self._task = self._loop = None
         if self._books.is_closed():
             self._folder.close()
@@ -356,6 +361,12 @@ def _again(error: Exception) -> SinkError:
     """Return an error that says the same: one object that is raised many times gathers tracebacks."""
     kind = TransientError if isinstance(error, TransientError) else OperatorError
     return kind(failure(error))
+
+
+def _look_at(writing: asyncio.Task[Receipt]) -> None:
+    """Let the loop not say that nobody has looked at an error."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def _is_cancelled() -> bool:

@@ -15,8 +15,10 @@ import os
 import re
 import secrets
 import stat
+import struct
 import threading
 from collections import deque
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -60,9 +62,8 @@ _OPEN = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) if hasattr(os, "O_CLOEXEC") 
 
 def pack(lines: Sequence[bytes]) -> bytes:
     """Return events as they stand in a segment."""
-    packed = [b"%08x %b\n" % (crc32(line), line) for line in lines]
-    data = b"".join(packed)
-    if data.count(b"\n") != len(packed):  # a bare one is white space between two tokens
+    data = b"".join(chain.from_iterable(zip(_heads(lines), lines, repeat(b"\n"))))
+    if data.count(b"\n") != len(lines):  # a bare one is white space between two tokens
         return pack([line.replace(b"\n", b" ") for line in lines])
     return data
 
@@ -71,8 +72,15 @@ def unpack(data: bytes) -> tuple[list[bytes], int]:
     """Return the events of a piece of a segment, and how many of its lines are damaged or torn."""
     parts = data.split(b"\n")
     torn = parts.pop()
-    good = [part[_HEAD:] for part in parts if b"%08x " % crc32(part[_HEAD:]) == part[:_HEAD]]
+    lines = [part[_HEAD:] for part in parts]
+    good = [line for part, head, line in zip(parts, _heads(lines), lines, strict=True) if part[:_HEAD] == head]
     return good, len(parts) - len(good) + (1 if torn else 0)
+
+
+def _heads(lines: Sequence[bytes]) -> list[bytes]:
+    """Return what stands before each line. All at once: bytes that are formatted one by one take three times as long."""
+    sums = struct.pack(f">{len(lines)}I", *map(crc32, lines)).hex(" ", 4).encode() + b" "
+    return [sums[place : place + _HEAD] for place in range(0, _HEAD * len(lines), _HEAD)]
 
 
 class Group(msgspec.Struct, gc=False):
