@@ -94,6 +94,9 @@ def test_an_outage_longer_than_the_queue_costs_nothing_and_keeps_the_order(
         tracked += 1
     until(lambda: client.stats().spooled > 1_800)
     assert client.stats().last_error is not None
+    waited = client.stats().oldest_seconds
+    assert waited > 0
+    until(lambda: client.stats().oldest_seconds > waited)
     assert not client.flush(0.01)
     sink.error = None
     assert client.flush(20)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from asgi_analytics.sinks import spool_folder
-from asgi_analytics.sinks.spool_folder import SpoolFolder, pack, unpack
+from asgi_analytics.sinks.spool_folder import SpoolFolder
+from asgi_analytics.sinks.spool_lines import pack, unpack
 
 LINES = [b'{"event_id":"%d","data":"%s"}' % (number, b"x" * number) for number in range(6)]
 
@@ -261,3 +262,16 @@ def test_a_folder_that_is_removed_under_a_process_is_made_anew(tmp_path: Path) -
     assert folder.take(9) == (LINES, 6)
     folder.close()
     assert recovered(tmp_path / "spool") == (LINES, 0)
+
+
+def test_what_a_kill_leaves_of_a_folder_in_the_making_is_removed_later(tmp_path: Path) -> None:
+    for name, files in ((".1-00000000", ["lock"]), (".2-00000000", []), (".3-00000000", ["notes"]), (".4-0000000", [])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("")
+    assert recovered(tmp_path) == ([], 0)
+    assert len(list(tmp_path.iterdir())) == 4
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    assert recovered(tmp_path) == ([], 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".3-00000000", ".4-0000000"]

@@ -38,6 +38,7 @@ class Ledger:
         self.dropped = LockFreeCounter(DROP_REASONS)
         self.stored = self.duplicates = self.abandoned = self.retries = self.batches = 0
         self.spooled = self.recovered = self.damaged = 0
+        self.oldest_spooled: Callable[[], bytes | None] = _none
         self.rejected: Counter[str] = Counter()
         self.last_error: str | None = None
         self._drop_details: dict[str, str] = {}
@@ -274,6 +275,8 @@ class Ledger:
     def oldest(self) -> Item | None:
         """Return the oldest event that is not settled."""
         with self.lock:
+            if self.spooled and (line := self.oldest_spooled()) is not None:
+                return line
             if self.in_flight:
                 return self.in_flight[0]
             try:
@@ -303,3 +306,7 @@ class Ledger:
                 recovered=self.recovered,
                 damaged=self.damaged,
             )
+
+
+def _none() -> None:
+    """Return what is known of the oldest event on disk where there is no spool."""

@@ -14,11 +14,12 @@ from asgi_analytics.sinks.base import HasUpkeep, KnowsVisitors, Receipt
 from asgi_analytics.sinks.spool_folder import GROUP_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
     from datetime import date, datetime
 
     from asgi_analytics.sinks.base import Rejected, Sink
-    from asgi_analytics.sinks.spool_folder import OrphanFolder, SpoolFolder
+    from asgi_analytics.sinks.spool_folder import SpoolFolder
+    from asgi_analytics.sinks.spool_orphan import OrphanFolder
 
 PATIENCE_SECONDS = 0.5
 """A write that takes longer while the queue is half full is given up, and what it holds goes to disk, from where it is
@@ -48,6 +49,9 @@ class Books(Protocol):
 
     is_flushing: bool
     """Somebody waits for all to be settled."""
+
+    oldest_spooled: Callable[[], bytes | None]
+    """Returns the oldest event on disk."""
 
     def is_closed(self) -> bool:
         """Tell whether no more events are accepted."""
@@ -80,6 +84,7 @@ class SpoolSink:
         self._sink = sink
         self._folder = folder
         self._books = books
+        books.oldest_spooled = folder.oldest
         self._always = always
         self._batch_size = batch_size
         self._flush_interval = flush_interval

@@ -1,10 +1,8 @@
 """The folders of a spool: lines on disk that outlive their process, and the folders that dead processes left.
 
-``ROOT/<pid>-<8 hex>/`` holds ``lock`` and segments, ``000000000001.spool``. A line of a segment is the CRC-32 of an
-event as eight hexadecimal digits, a space, the JSON of the event, and a line feed. JSON holds no bare line feed, so
-damage ends with its line, and ``cut -c10-`` gives the events. A process holds the lock of its folder, by ``flock``, as
-long as it lives: who gets the lock of another folder knows that its process is dead, whatever has its number now. To
-delete a segment is to acknowledge it; there is no ledger that could say something else.
+``ROOT/<pid>-<8 hex>/`` holds ``lock`` and segments, ``000000000001.spool``. A process holds the lock of its folder, by
+``flock``, as long as it lives: who gets the lock of another folder knows that its process is dead, whatever has its
+number now. To delete a segment is to acknowledge it; there is no ledger that could say something else.
 """
 
 from __future__ import annotations
@@ -15,19 +13,28 @@ import os
 import re
 import secrets
 import stat
-import struct
 import threading
 from collections import deque
-from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import msgspec
 
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.log import log_problem, solved
-from asgi_analytics.values import KIB, MIB
+from asgi_analytics.sinks.spool_lines import (
+    FRAME_BYTES,
+    GROUP_BYTES,
+    OPEN_FLAGS,
+    pack,
+    read,
+    sync_folder,
+    unpack,
+    write,
+)
+from asgi_analytics.sinks.spool_lines import sync as sync_file
+from asgi_analytics.sinks.spool_orphan import OrphanFolder, remove_folder, remove_unfinished
+from asgi_analytics.values import MIB
 
 try:
     import fcntl
@@ -41,8 +48,7 @@ SEGMENT_BYTES = 4 * MIB
 """From this size on a new segment is begun, so that room returns while the rest still waits."""
 
 GROUP_EVENTS = 2_000
-GROUP_BYTES = 512 * KIB
-"""The most that is read at once: what one write of the worker takes."""
+"""The most events that are taken at once, as many as one write of the worker takes."""
 
 KEPT_BYTES = 8 * MIB
 """So much of what was written is kept in memory too, where it is going to be sent at once."""
@@ -53,34 +59,7 @@ MOST_ORPHANS = 4
 LOCK_SECONDS = 1.0
 """How long a thread waits for another one to end its write to the disk."""
 
-_HEAD = 9
-_FRAME = _HEAD + 1
 _NAME = re.compile(r"[0-9]+-[0-9a-f]{8}")
-_SEGMENT = re.compile(r"[0-9]{12}\.spool")
-_OPEN = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) if hasattr(os, "O_CLOEXEC") else 0
-
-
-def pack(lines: Sequence[bytes]) -> bytes:
-    """Return events as they stand in a segment."""
-    data = b"".join(chain.from_iterable(zip(_heads(lines), lines, repeat(b"\n"))))
-    if data.count(b"\n") != len(lines):  # a bare one is white space between two tokens
-        return pack([line.replace(b"\n", b" ") for line in lines])
-    return data
-
-
-def unpack(data: bytes) -> tuple[list[bytes], int]:
-    """Return the events of a piece of a segment, and how many of its lines are damaged or torn."""
-    parts = data.split(b"\n")
-    torn = parts.pop()
-    lines = [part[_HEAD:] for part in parts]
-    good = [line for part, head, line in zip(parts, _heads(lines), lines, strict=True) if part[:_HEAD] == head]
-    return good, len(parts) - len(good) + (1 if torn else 0)
-
-
-def _heads(lines: Sequence[bytes]) -> list[bytes]:
-    """Return what stands before each line. All at once: bytes that are formatted one by one take three times as long."""
-    sums = struct.pack(f">{len(lines)}I", *map(crc32, lines)).hex(" ", 4).encode() + b" "
-    return [sums[place : place + _HEAD] for place in range(0, _HEAD * len(lines), _HEAD)]
 
 
 class Group(msgspec.Struct, gc=False):
@@ -90,6 +69,8 @@ class Group(msgspec.Struct, gc=False):
     start: int
     end: int
     count: int
+    first: bytes
+    """The first of the lines."""
     lines: list[bytes] | None = None
     """The lines, where they are kept in memory or have been read."""
     is_taken: bool = False
@@ -143,6 +124,13 @@ class SpoolFolder:
         """Tell whether as much waits as is taken at once."""
         return len(self._groups) > 1 or bool(self._groups and self._groups[0].count >= GROUP_EVENTS)
 
+    def oldest(self) -> bytes | None:
+        """Return the oldest event of this process that is on disk."""
+        try:
+            return self._groups[0].first
+        except IndexError:
+            return None
+
     def on_disk(self) -> int:
         """Return how many bytes are on disk, adopted folders included."""
         return sum(self._sizes.values()) + sum(orphan.on_disk() for orphan in self.orphans)
@@ -162,9 +150,9 @@ class SpoolFolder:
             segment = self._open_segment()
             start = self._size
             try:
-                _write(segment, data)
+                write(segment, data)
                 if self._sync:
-                    _sync(segment)
+                    sync_file(segment)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(segment, start)
@@ -201,7 +189,7 @@ class SpoolFolder:
             if last.lines is not None and kept is not None:
                 last.lines += kept
             return
-        self._groups.append(Group(self._segment_path, start, self._size, len(lines), kept))
+        self._groups.append(Group(self._segment_path, start, self._size, len(lines), lines[0], kept))
 
     def _open_segment(self) -> int:
         if self._path is None or (self._owned is not None and not os.fstat(self._owned).st_nlink):
@@ -213,10 +201,10 @@ class SpoolFolder:
             assert self._path is not None
             self._number += 1
             path = self._path / f"{self._number:012}.spool"
-            self._segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _OPEN, 0o600)
+            self._segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | OPEN_FLAGS, 0o600)
             self._segment_path, self._size = path, 0
             if self._sync:
-                _sync_folder(self._path)
+                sync_folder(self._path)
         return self._segment
 
     def _make(self) -> None:
@@ -226,13 +214,13 @@ class SpoolFolder:
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = self.root / f".{name}"
         path.mkdir(mode=0o700)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(lock, self._target.encode())
+            write(lock, self._target.encode())
             path.rename(self.root / name)
             if self._sync:
-                _sync_folder(self.root)
+                sync_folder(self.root)
         except OSError:
             os.close(lock)
             with contextlib.suppress(OSError):
@@ -259,7 +247,7 @@ class SpoolFolder:
                 group = self._groups[0]
                 group.is_taken = True
                 if group.lines is None:
-                    lines, _ = unpack(_read(group.path, group.start, group.end))
+                    lines, _ = unpack(read(group.path, group.start, group.end))
                     del lines[group.count :]
                     lost += group.count - len(lines)
                     group.lines, group.count = lines, len(lines)
@@ -275,12 +263,13 @@ class SpoolFolder:
             group = self._groups[0]
             assert group.lines is not None
             if number < len(group.lines):
-                size = sum(map(len, group.lines[:number])) + number * _FRAME
+                size = sum(map(len, group.lines[:number])) + number * FRAME_BYTES
                 self._kept -= min(size, group.end - group.start)
                 group.start = min(group.start + size, group.end)
                 # Not in place: the lines that were taken are this list.
                 group.lines = group.lines[number:]
                 group.count = len(group.lines)
+                group.first = group.lines[0]
             else:
                 self._drop_first()
 
@@ -311,6 +300,9 @@ class SpoolFolder:
             if len(self.orphans) >= MOST_ORPHANS:
                 return
             path = self.root / entry.name
+            if entry.name.startswith(".") and _NAME.fullmatch(entry.name[1:]):
+                with contextlib.suppress(OSError):
+                    remove_unfinished(path)
             if not _NAME.fullmatch(entry.name) or entry.name in known or path == self._path or path in self._given_up:
                 continue
             with contextlib.suppress(OSError):  # another one was faster, or it is not ours to read
@@ -335,7 +327,7 @@ class SpoolFolder:
             self.orphans = []
             self._close_segment()
             if self._path is not None and not self._groups:
-                _remove(self._path)
+                remove_folder(self._path)
             if self._owned is not None:
                 os.close(self._owned)
             self._forget()
@@ -353,134 +345,6 @@ class SpoolFolder:
         if self._segment is not None:
             os.close(self._segment)
             self._segment = None
-
-
-class OrphanFolder:
-    """A folder whose process is dead, and whose lock is held by this one until all of it is settled."""
-
-    def __init__(self, path: Path, owned: int) -> None:
-        self.path = path
-        self.owned = owned
-        self._sizes = {one: one.stat().st_size for one in sorted(path.iterdir()) if _SEGMENT.fullmatch(one.name)}
-        self._offset = 0
-        self._next_offset = 0
-        self._lines: list[bytes] = []
-
-    @classmethod
-    def lock(cls, path: Path, target: str) -> OrphanFolder | None:
-        """Return a folder if its process is dead and it was left for this target; raises `OSError`."""
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            return None
-        lock = os.open(path / "lock", os.O_RDWR | _OPEN)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.lstat(path / "lock")):  # not one that was removed meanwhile
-                if os.read(lock, 200).decode("ascii", "replace") == target:
-                    return cls(path, lock)
-                log_problem((__name__, path), "a spool was left for another URL, and waits for a process with that "
-                            "URL; folder: %s", path)  # fmt: skip
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)
-        return None
-
-    def on_disk(self) -> int:
-        """Return how many bytes are on disk."""
-        return sum(self._sizes.values())
-
-    def take(self, most: int) -> tuple[list[bytes], int]:
-        """Return the oldest lines, ``most`` at most, and how many damaged lines were found before them.
-
-        No lines at the end. The same ones come again until `settled` is called. Raises `OSError`.
-        """
-        damaged = 0
-        while not self._lines and self._sizes:
-            path = next(iter(self._sizes))
-            data = _read_lines(path, self._next_offset)
-            self._offset, self._next_offset = self._next_offset, self._next_offset + len(data)
-            if not data:
-                path.unlink()
-                del self._sizes[path]
-                self._offset = self._next_offset = 0
-                continue
-            self._lines, found = unpack(data)
-            damaged += found
-        return (self._lines if len(self._lines) <= most else self._lines[:most]), damaged
-
-    def settled(self, number: int) -> None:
-        """Forget so many of the oldest lines."""
-        self._lines = self._lines[number:]
-
-    def remove(self) -> None:
-        """Remove the folder, of which all is settled."""
-        _remove(self.path)
-        self.close()
-
-    def close(self) -> None:
-        """Leave the folder to others."""
-        with contextlib.suppress(OSError):
-            os.close(self.owned)
-
-
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
-
-
-def _sync(file: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(file)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | _OPEN)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read(path: Path, start: int, end: int) -> bytes:
-    """Return a piece of a segment, or what can be read of it."""
-    try:
-        file = os.open(path, os.O_RDONLY | _OPEN)
-    except OSError:
-        return b""
-    try:
-        return os.pread(file, end - start, start)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
-
-
-def _read_lines(path: Path, start: int) -> bytes:
-    """Return whole lines of a segment, from a place on; at its end perhaps a torn one."""
-    file = os.open(path, os.O_RDONLY | _OPEN)
-    try:
-        data = os.pread(file, GROUP_BYTES, start)
-        size = len(data)
-        while size == GROUP_BYTES and b"\n" not in data:
-            more = os.pread(file, GROUP_BYTES, start + len(data))
-            data, size = data + more, len(more)
-        return data if size < GROUP_BYTES else data[: data.rindex(b"\n") + 1]
-    finally:
-        os.close(file)
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder with nothing but settled segments and its lock, whose holder calls; others' files stay."""
-    with contextlib.suppress(OSError):
-        for one in path.iterdir():
-            if _SEGMENT.fullmatch(one.name):
-                one.unlink()
-        # Under a name that nobody looks at: without the lock it would look like a folder in the making.
-        hidden = path.with_name(f".{path.name}")
-        path.rename(hidden)
-        (hidden / "lock").unlink()
-        hidden.rmdir()
 
 
 def _check_root(root: Path) -> None:
