@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from asgi_analytics import AnalyticsClient, AnalyticsWorker, MemorySink, events
+from asgi_analytics import AnalyticsClient, AnalyticsMiddleware, AnalyticsWorker, MemorySink, events
 from asgi_analytics.errors import ConfigError, OperatorError, TransientError
 from asgi_analytics.sinks import spool
 from asgi_analytics.sinks.base import KnowsVisitors, Receipt, Rejected
@@ -401,3 +401,16 @@ async def test_an_application_on_a_loop_may_close_a_client_with_a_spool(spooled:
     client.track(TASK)
     assert await asyncio.wait_for(client.aclose(), 5)
     assert client.stats().spooled == 1
+
+
+async def test_the_end_of_the_lifespan_takes_to_disk_what_a_signal_would_kill(spooled: Spooled) -> None:
+    client = spooled(BrokenSink(AWAY), close_timeout=0.05)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(30):
+            client.track(TASK)
+
+    await AnalyticsMiddleware(application, client=client)({"type": "lifespan"}, hang, hang)
+    stats = client.stats()
+    assert_balanced(stats)
+    assert (stats.spooled, stats.queued, stats.in_flight) == (30, 0, 0)

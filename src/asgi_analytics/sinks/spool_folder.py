@@ -260,6 +260,8 @@ class SpoolFolder:
     def settled(self, number: int) -> None:
         """Forget so many of the oldest lines, and delete the segments that hold no others."""
         with self._lock:
+            if not self._groups:  # left to others meanwhile
+                return
             group = self._groups[0]
             assert group.lines is not None
             if number < len(group.lines):
