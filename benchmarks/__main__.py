@@ -23,6 +23,7 @@ ALL: dict[str, list[str]] = {
     "tracking": [],
     "storing": [],
     "outage": [],
+    "spool": [],
     "aggregates": ["--events", "5000000"],
     "middleware": [],
     "uvicorn_wrk": [],

@@ -7,7 +7,7 @@ import socket
 import time
 from datetime import UTC, datetime
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
 from opentelemetry.context import get_current
 
@@ -65,6 +65,11 @@ class AnalyticsClient:
         metrics_interval: float = 60.0,
         metrics_series: int = 2_000,
         pipeline_metrics: bool = False,
+        spool: str | os.PathLike[str] | None = None,
+        spool_bytes: int = 1024 * 1024 * 1024,
+        spool_mode: Literal["overflow", "always"] = "overflow",
+        spool_interval: float = 0.1,
+        spool_sync: bool = False,
     ) -> None:
         self.settings = settings = Settings(
             service=service,
@@ -84,6 +89,11 @@ class AnalyticsClient:
             metrics_interval=metrics_interval,
             metrics_series=metrics_series,
             pipeline_metrics=pipeline_metrics,
+            spool=spool,
+            spool_bytes=spool_bytes,
+            spool_mode=spool_mode,
+            spool_interval=spool_interval,
+            spool_sync=spool_sync,
         )
         queue = EventQueue(
             size=settings.queue_size,
@@ -232,8 +242,9 @@ class AnalyticsClient:
     def close(self, timeout: float | None = None) -> bool:
         """Refuse further events, `flush`, and end the worker, all within ``timeout`` seconds (``close_timeout``).
 
-        What is left then is counted as abandoned; False says so. If `flush` cannot wait, the worker writes what is left
-        after this call, and ends. A call after the end does nothing and returns True.
+        What is left then goes to the spool, if there is one; else it is counted as abandoned, and False says so. If the
+        sink fails and all is in the spool, it returns before that. If `flush` cannot wait, the worker writes what is
+        left after this call, and ends. A call after the end does nothing and returns True.
         """
         return self._delivery.close(timeout)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from asgi_analytics import values
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.log import log_problem
-from asgi_analytics.values import KIB, MIB
+from asgi_analytics.values import GIB, KIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,12 +59,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many series the metrics of a process may have; what is beyond is stored with the tag ``overflow``."""
     pipeline_metrics: bool = False
     """Store the figures of ``stats()`` as metrics too, ``analytics.events.…``, every ``metrics_interval``."""
+    spool: str | os.PathLike[str] | None = None
+    """A folder for what cannot be stored now, of a client made from a URL. It is made, mode 0700, when it is needed."""
+    spool_bytes: int = GIB
+    """How many bytes of events a process may keep there, those that it adopts included."""
+    spool_mode: Literal["overflow", "always"] = "overflow"
+    """``overflow`` keeps events there while the sink fails and the queue is half full, and at close; ``always`` writes
+    each event there before it is sent."""
+    spool_interval: float = 0.1
+    """Seconds after which ``always`` writes what waits: so much is lost, at most, if the process is killed."""
+    spool_sync: bool = False
+    """Wait until the disk has what is written, so that it outlives a power cut too."""
 
     def __post_init__(self) -> None:
         """Check what the types do not express."""
         if not isinstance(self.service, str) or not self.service.strip():
             raise ConfigError("service is empty: name the service, AnalyticsClient(service='shop')")
-        for name in ("batch_size", "queue_size", "queue_bytes", "max_event_bytes", "metrics_series"):
+        for name in ("batch_size", "queue_size", "queue_bytes", "max_event_bytes", "metrics_series", "spool_bytes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: use a whole number from 1")
@@ -71,10 +83,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ConfigError(f"{name} is {value!r}: use seconds from 0")
-        interval = self.metrics_interval
-        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < math.inf:
-            raise ConfigError(f"metrics_interval is {interval!r}: use seconds above 0")
-        for name in ("enabled", "strict", "keep_personal_data", "pipeline_metrics"):
+        for name in ("metrics_interval", "spool_interval"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value!r}: use seconds above 0")
+        if self.spool_mode not in ("overflow", "always"):
+            raise ConfigError(f"spool_mode is {self.spool_mode!r}: use 'overflow' or 'always'")
+        if self.spool is not None and (not isinstance(self.spool, str | os.PathLike) or not os.fspath(self.spool)):
+            raise ConfigError(f"spool is {self.spool!r}: use the path of a folder")
+        for name in ("enabled", "strict", "keep_personal_data", "pipeline_metrics", "spool_sync"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: use True or False")
         if self.before_track is not None and not callable(self.before_track):
@@ -115,6 +132,11 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANALYTICS_METRICS_INTERVAL": ("metrics_interval", values.positive_seconds),
     "ANALYTICS_METRICS_SERIES": ("metrics_series", values.count),
     "ANALYTICS_PIPELINE_METRICS": ("pipeline_metrics", values.flag),
+    "ANALYTICS_SPOOL": ("spool", str),
+    "ANALYTICS_SPOOL_BYTES": ("spool_bytes", values.size),
+    "ANALYTICS_SPOOL_MODE": ("spool_mode", str),
+    "ANALYTICS_SPOOL_INTERVAL": ("spool_interval", values.positive_seconds),
+    "ANALYTICS_SPOOL_SYNC": ("spool_sync", values.flag),
 }
 """Each variable with its setting and the function that reads its text. An empty variable counts as not set."""
 

@@ -150,7 +150,7 @@ def figures(folder: Path, when: str = "exit") -> list[dict[str, Any]]:
     """Return the figures that processes left behind; fails where they do not balance."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{when}-*.json"))]
     for one in found:
-        fates = sum(one[name] for name in ("stored", "duplicates", "abandoned", "queued", "in_flight"))
+        fates = sum(one[name] for name in ("stored", "duplicates", "abandoned", "spooled", "queued", "in_flight"))
         assert one["accepted"] == fates + sum(one["rejected"].values()), one
     return found
 

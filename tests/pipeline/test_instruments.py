@@ -57,7 +57,8 @@ os._exit(0)
     )
     found = json.loads(output.splitlines()[-1])
     for name, (kind, unit, _) in found.items():
-        assert kind == ("gauge" if name.rpartition(".")[2] in ("queued", "in_flight", "oldest_seconds") else "sum")
+        is_gauge = name.rpartition(".")[2] in ("queued", "in_flight", "spooled", "oldest_seconds")
+        assert kind == ("gauge" if is_gauge else "sum")
         assert unit in ("{event}", "{write}", "s")
 
     def value(name: str, **attributes: str) -> float:

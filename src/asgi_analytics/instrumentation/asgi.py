@@ -156,12 +156,15 @@ class AnalyticsMiddleware:
             else:
                 is_settled = await client.aflush()
             if not is_settled:  # said here: if a signal kills the process next, no exit hook will say it
+                client._delivery.spill()  # nor would it take anything to disk
                 stats = client.stats()
                 log.warning(
-                    "the application has shut down before all was stored; service: %s; last error: %s; left: %d",
+                    "the application has shut down before all was stored; service: %s; last error: %s; left: %d; "
+                    "in the spool: %d",
                     one_line(client.settings.service),
                     one_line(stats.last_error),
                     stats.queued + stats.in_flight,
+                    stats.spooled,
                 )
         except Exception as error:
             log_problem("flush", "the flush at lifespan shutdown failed: %s", failure(error))

@@ -40,6 +40,9 @@ class Host(Protocol):
     def stopped(self) -> bool:
         """Tell whether the worker has ended."""
 
+    def keep(self, lines: list[bytes]) -> bool:
+        """Keep lines on disk that a close would abandon; False if there is no spool, or no room."""
+
     def after_fork(self) -> None:
         """Forget the parent's worker and connections without touching them."""
 
@@ -235,6 +238,7 @@ class Delivery:
     def _abandon(self) -> int:
         had_worker = self.host is not None or self.has_worker()
         wake = self.owner
+        self.spill()
         self._queue.end(self._ledger.abandon)
         left = self._ledger.abandon()
         if self.host is not None:
@@ -257,6 +261,11 @@ class Delivery:
                     "no worker runs: use from_url(), or an AnalyticsWorker; service: %s; abandoned: %d", service, left
                 )
         return left
+
+    def spill(self) -> None:
+        """Take what is left in memory to the spool, if there is one and it has room."""
+        if self.host is not None and self._settings.spool is not None and not self._ledger.is_empty():
+            self._ledger.spill(self.host.keep)
 
     def after_fork(self) -> None:
         """Begin anew in the child of a fork: its parent delivers what was accepted there."""

@@ -35,12 +35,15 @@ _COUNTERS = {
     "duplicates": "Events that were there already",
     "rejected": "Events that the sink refused for their content, by reason",
     "abandoned": "Events left when the time of a close ended",
+    "recovered": "Events of dead processes that were settled from the spools that they left",
+    "damaged": "Lines of such spools that could not be read",
     "retries": "Writes that were tried again",
     "batches": "Writes that were answered",
 }
 _GAUGES = {
     "queued": ("{event}", "Events that wait"),
     "in_flight": ("{event}", "Events of the batch that is being written"),
+    "spooled": ("{event}", "Events that are on disk and not settled"),
     "oldest_seconds": ("s", "Age of the oldest event that is not settled"),
 }
 

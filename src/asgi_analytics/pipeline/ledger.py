@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
     from asgi_analytics.pipeline.queue import EventQueue, Item
 
+SPILL_EVENTS = 1_000
+"""So many events go to disk at once when a close runs out of time."""
+
 
 class Ledger:
-    """The batch in flight, and the counts of all events that were settled.
+    """The batch in flight, the number of events on disk, and the counts of all events that were settled.
 
     Each change is made under one lock, which producers never take: whoever reads the figures sees them balance.
     """
@@ -34,6 +37,8 @@ class Ledger:
         self.in_flight: list[Item] = []
         self.dropped = LockFreeCounter(DROP_REASONS)
         self.stored = self.duplicates = self.abandoned = self.retries = self.batches = 0
+        self.spooled = self.recovered = self.damaged = 0
+        self.oldest_spooled: Callable[[], bytes | None] = _none
         self.rejected: Counter[str] = Counter()
         self.last_error: str | None = None
         self._drop_details: dict[str, str] = {}
@@ -93,16 +98,22 @@ class Ledger:
         return True
 
     def settle(
-        self, batch: list[Item], *, duplicates: int, rejected: Collection[str], written: int | None = None
+        self,
+        batch: list[Item],
+        *,
+        duplicates: int,
+        rejected: Collection[str],
+        written: int | None = None,
+        spooled: int = 0,
     ) -> list[Item]:
         """Record what became of the batch in flight, or of its first ``written`` events; return the rest, in flight.
 
-        What is neither a duplicate nor rejected (one reason per event) was stored: the sum cannot be off. Ignored, with
-        nothing left, if a close has abandoned the batch meanwhile.
+        What is neither a duplicate nor rejected (one reason per event) nor spooled was stored: the sum cannot be off.
+        Ignored, with nothing left, if a close has abandoned the batch meanwhile.
         """
         refused = self.rejected + Counter(rejected)
         rest: list[Item] = [] if written is None else batch[written:]
-        stored = len(batch) - len(rest) - duplicates - len(rejected)
+        stored = len(batch) - len(rest) - duplicates - len(rejected) - spooled
         with self.lock:
             if self.in_flight is not batch:
                 return []
@@ -111,8 +122,10 @@ class Ledger:
             self.stored += stored
             self.duplicates += duplicates
             self.rejected = refused
-            self.batches += 1
-            self.last_error = None
+            self.spooled += spooled
+            if not spooled:
+                self.batches += 1
+                self.last_error = None
         self._notify()
         return rest
 
@@ -121,6 +134,8 @@ class Ledger:
         with self.lock:
             self.retries += 1
             self.last_error = error
+        if self._queue.closed:
+            self._notify()  # what is on disk stays there
 
     def put_back(self) -> None:
         """Return what is in flight to the head of the queue: the worker stops before it knows what became of it."""
@@ -141,6 +156,60 @@ class Ledger:
         self._notify()
         return left
 
+    # -- the spool
+
+    def is_closed(self) -> bool:
+        """Tell whether no more events are accepted."""
+        return self._queue.closed
+
+    def is_pressed(self) -> bool:
+        """Tell whether the queue is half full, or closed."""
+        return self._queue.closed or self._queue.is_half_full()
+
+    def settle_spooled(self, number: int, *, duplicates: int, rejected: Collection[str]) -> None:
+        """Record what became of so many spooled events, as `settle` does."""
+        with self.lock:
+            refused = self.rejected + Counter(rejected)
+            self.spooled -= number
+            self.stored += number - duplicates - len(rejected)
+            self.duplicates += duplicates
+            self.rejected = refused
+            self.batches += 1
+            self.last_error = None
+        self._notify()
+
+    def recover(self, number: int, damaged: int) -> None:
+        """Record that so many events of dead processes were settled, and so many damaged lines found."""
+        with self.lock:
+            self.recovered += number
+            self.damaged += damaged
+            if number:
+                self.batches += 1
+                self.last_error = None
+
+    def spill(self, keep: Callable[[list[bytes]], bool]) -> None:
+        """Let ``keep`` take what is left to disk, oldest first, until it returns False: the rest is left as it was."""
+        with self.lock:
+            self.put_back()
+            queue = self._queue
+            while queue.items:
+                count, size = queue.first(SPILL_EVENTS, queue.max_bytes)
+                lines = []
+                refused: Counter[str] = Counter()
+                for item in islice(queue.items, count):
+                    try:
+                        lines.append(item if isinstance(item, bytes) else item.line())
+                    except Exception as error:
+                        refused[f"not written: {type(error).__name__}"] += 1
+                if lines and not keep(lines):
+                    break
+                for _ in range(count):
+                    queue.items.popleft()
+                queue.bytes_out += size
+                self.rejected = self.rejected + refused
+                self.spooled += len(lines)
+        self._notify()
+
     def report_drops(self) -> None:
         """Log what was dropped since the last line about it, one line per reason."""
         dropped = self.dropped.read()
@@ -156,19 +225,30 @@ class Ledger:
         """Return how many events have been settled, in order of acceptance."""
         return self.stored + self.duplicates + self.rejected.total() + self.abandoned
 
-    def is_settled(self) -> bool:
-        """Tell whether nothing waits and nothing is in flight."""
+    def is_empty(self) -> bool:
+        """Tell whether nothing waits in memory and nothing is in flight."""
         return not self._queue.items and not self.in_flight
+
+    def is_settled(self) -> bool:
+        """Tell whether nothing waits, and what is on disk, if anything, is to stay there."""
+        return self.is_empty() and (not self.spooled or self._is_spooling_enough())
+
+    def _is_spooling_enough(self) -> bool:
+        """Tell whether the disk is all that can be reached: of a closed client whose sink fails."""
+        return self._queue.closed and self.last_error is not None
+
+    def _done(self) -> int:
+        return self.settled() + (self.spooled if self._is_spooling_enough() else 0)
 
     def ticket(self) -> int:
         """Return the number that `settled` has to reach for everything accepted until now to be settled."""
         with self.lock:
-            return self.settled() + len(self.in_flight) + len(self._queue.items)
+            return self.settled() + self.spooled + len(self.in_flight) + len(self._queue.items)
 
     def when_settled(self, ticket: int, call: Callable[[], None]) -> bool:
         """Call back once the ticket is reached, from the thread that settles; True if it is reached already."""
         with self.lock:
-            if self.settled() >= ticket:
+            if self._done() >= ticket:
                 return True
             self._waiters.append((ticket, call))
             self.is_flushing = True
@@ -183,7 +263,7 @@ class Ledger:
 
     def _notify(self) -> None:
         with self.lock:
-            settled = self.settled()
+            settled = self._done()
             due = [call for ticket, call in self._waiters if ticket <= settled]
             self._waiters = [waiter for waiter in self._waiters if waiter[0] > settled]
             self.is_flushing = bool(self._waiters)
@@ -195,6 +275,8 @@ class Ledger:
     def oldest(self) -> Item | None:
         """Return the oldest event that is not settled."""
         with self.lock:
+            if self.spooled and (line := self.oldest_spooled()) is not None:
+                return line
             if self.in_flight:
                 return self.in_flight[0]
             try:
@@ -207,7 +289,7 @@ class Ledger:
         with self.lock:
             queued = len(self._queue.items)
             return Stats(
-                accepted=self.settled() + len(self.in_flight) + queued,
+                accepted=self.settled() + self.spooled + len(self.in_flight) + queued,
                 dropped=self.dropped.read(),
                 stored=self.stored,
                 duplicates=self.duplicates,
@@ -220,4 +302,11 @@ class Ledger:
                 last_error=self.last_error,
                 oldest_seconds=oldest_seconds,
                 overflowed=overflowed,
+                spooled=self.spooled,
+                recovered=self.recovered,
+                damaged=self.damaged,
             )
+
+
+def _none() -> None:
+    """Return what is known of the oldest event on disk where there is no spool."""

@@ -106,6 +106,17 @@ class EventQueue:
             self._wake_length, self._wake_bytes = (wake_at or self.wake_at) - 1, WAKE_BYTES
             self._set_free_bounds()
 
+    def idle_until_half(self, waker: Callable[[], object]) -> None:
+        """Call ``waker`` when the queue is half full: the worker waits for a sink that fails."""
+        if not self.ended:
+            self.waker = waker
+            self._wake_length, self._wake_bytes = self.size // 2 - 1, self.max_bytes // 2
+            self._set_free_bounds()
+
+    def is_half_full(self) -> bool:
+        """Tell whether half of the number or of the bytes that the queue takes waits."""
+        return 2 * len(self.items) >= self.size or 2 * self.waiting_bytes() >= self.max_bytes
+
     def busy(self) -> None:
         """Wake nobody: the worker is awake, and looks at the queue by itself."""
         self._wake_length = self._wake_bytes = -1 if self.ended else _NEVER

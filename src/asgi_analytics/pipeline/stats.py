@@ -20,7 +20,7 @@ DROP_REASONS = ("queue_full", "oversize", "invalid", "before_track", "closed")
 class Stats(msgspec.Struct, frozen=True):
     """What became of the events, read in one moment; fields can be read as attributes or as items.
 
-    ``accepted = stored + duplicates + rejected + abandoned + queued + in_flight`` holds at any moment.
+    ``accepted = stored + duplicates + rejected + abandoned + spooled + queued + in_flight`` holds at any moment.
     """
 
     accepted: int
@@ -50,6 +50,12 @@ class Stats(msgspec.Struct, frozen=True):
     """Age of the oldest event that is not settled yet, in seconds; 0.0 when there is none."""
     overflowed: int = 0
     """Calls of metrics that were stored with the tag ``overflow: true``: there were more series than fit."""
+    spooled: int = 0
+    """Events that are on disk, in the spool, and not settled yet."""
+    recovered: int = 0
+    """Events of dead processes that were settled from the spools that they left; no part of the balance."""
+    damaged: int = 0
+    """Lines of such spools that could not be read; own ones count as rejected."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a field by its name."""

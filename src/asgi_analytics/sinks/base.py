@@ -29,6 +29,8 @@ class Receipt(msgspec.Struct, frozen=True):
     rejected: Sequence[Rejected] = ()
     duplicate_at: Sequence[int] | None = None
     """The places of the duplicates, from 0; None if only their number is known."""
+    spooled: int = 0
+    """Events that are kept on disk and settled later; all of a batch, or none."""
 
 
 @runtime_checkable

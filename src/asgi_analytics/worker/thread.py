@@ -10,16 +10,23 @@ import socket
 import sys
 import threading
 import time
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from weakref import WeakSet, ref
 
+from asgi_analytics.context import suppress
 from asgi_analytics.log import failure, log_problem
 from asgi_analytics.sinks import sink_from_url
+from asgi_analytics.sinks.spool import spooling
+from asgi_analytics.sinks.spool_folder import SpoolFolder
 from asgi_analytics.worker.worker import AnalyticsWorker
 
 if TYPE_CHECKING:
     from asgi_analytics.client import AnalyticsClient
     from asgi_analytics.sinks.base import Sink
+    from asgi_analytics.sinks.spool import SpoolSink
 
 FORK_SECONDS = 0.5
 """How long a fork waits, at most, until the workers' threads rest."""
@@ -50,6 +57,7 @@ class ThreadHost:
         self._url = url
         self._token = token
         self.sink: Sink = sink_from_url(url, token=token)
+        self._spool: SpoolSink | None = None
         self._inherited: list[object] = []
         self._problem = object()  # so that each host logs its own problems
         self._begin()
@@ -129,12 +137,50 @@ class ThreadHost:
         client = self._client()
         if client is None:
             return
-        self._task = asyncio.ensure_future(AnalyticsWorker(client, self.sink).run())
+        self._task = asyncio.ensure_future(AnalyticsWorker(client, self._outlet(client)).run())
+        if self._spool is not None:
+            with suppress():
+                self._spool.start()
         del client
         if self._stop:
             self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    def _outlet(self, client: AnalyticsClient) -> Sink:
+        """Return what the worker writes to: the sink, or the spool around it."""
+        settings = client.settings
+        if settings.spool is None:
+            return self.sink
+        if self._spool is None:
+            folder = SpoolFolder(
+                Path(settings.spool),
+                max_bytes=settings.spool_bytes,
+                sync=settings.spool_sync,
+                keep=settings.spool_mode == "always",
+                target=_target(self._url),
+            )
+            self._spool = spooling(
+                self.sink,
+                folder,
+                client._ledger,
+                always=settings.spool_mode == "always",
+                batch_size=settings.batch_size,
+                flush_interval=settings.flush_interval,
+            )
+        return self._spool
+
+    def keep(self, lines: list[bytes]) -> bool:
+        """Keep lines in the spool, from any thread; False if there is none, or they do not fit."""
+        client = self._client()
+        if client is None or client.settings.spool is None:
+            return False
+        self._outlet(client)
+        assert self._spool is not None
+        is_kept = self._spool.append(lines)
+        if not self._running:
+            self._spool.release()  # no worker will do it
+        return is_kept
 
     def finish(self, timeout: float) -> None:
         """Write what is left within ``timeout`` seconds, on a loop in the calling thread."""
@@ -143,7 +189,7 @@ class ThreadHost:
             return
 
         async def flush() -> None:
-            worker = AnalyticsWorker(client, self.sink)
+            worker = AnalyticsWorker(client, self._outlet(client))
             await worker.__aenter__()
             await worker.aclose(timeout)
 
@@ -194,9 +240,19 @@ class ThreadHost:
         them would close sockets in the middle of the parent's conversation, or take them out of the epoll set that both
         share.
         """
-        self._inherited += [self.sink, self._loop, self._task]
+        if self._spool is not None:
+            self._spool.after_fork()
+        self._inherited += [self.sink, self._spool, self._loop, self._task]
+        self._spool = None
         self.sink = sink_from_url(self._url, token=self._token)
         self._begin()
+
+
+def _target(url: str) -> str:
+    """Return what tells the databases and services of URLs apart, whoever logs in there: a hash."""
+    parts = urlsplit(url.strip())
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _finish_in_children(client: ref[AnalyticsClient]) -> None:

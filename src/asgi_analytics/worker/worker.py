@@ -46,6 +46,9 @@ LONGEST_RETRY_AFTER = 300.0
 
 OPERATOR_BACKOFF = 5.0
 LAST_OPERATOR_BACKOFF = 60.0
+SPOOL_SECONDS = 0.02
+"""How often a flush or a close looks whether what is on disk is settled."""
+
 IDLE_SECONDS = 10.0
 """How often a worker looks up when ``flush_interval`` is zero: then each event wakes it."""
 ENDING_SECONDS = 1.0
@@ -66,6 +69,8 @@ class AnalyticsWorker:
         if not isinstance(sink, Sink):
             raise ConfigError(f"{type(sink).__name__} is no sink: it needs async write(batch) and aclose()")
         self.client = checked_client(client)
+        if client.settings.spool is not None and client._delivery.host is None:
+            raise ConfigError("a spool needs the worker that a URL brings: AnalyticsClient.from_url(url, spool=…)")
         self.sink = sink
         self._queue, self._ledger, self._delivery = client._queue, client._ledger, client._delivery
         self._callers = Callers(sink, client.settings.geoip_database)
@@ -120,6 +125,7 @@ class AnalyticsWorker:
             with contextlib.suppress(RuntimeError):  # the loop was closed under us
                 loop.call_soon_threadsafe(wakened.set)
 
+        self._wake = wake
         self._delivery.attach(wake, loop.is_running)
         self._stopping, self._running = False, True
         muted = suppressed.set(True)  # what the sink does is no query of the application
@@ -130,7 +136,7 @@ class AnalyticsWorker:
         except asyncio.CancelledError:
             if not self._stopping:
                 self.client._series.send_now()
-                if not self._ledger.is_settled():
+                if not self._ledger.is_empty():
                     await self._last_flush()
             raise
         finally:
@@ -143,7 +149,10 @@ class AnalyticsWorker:
                 suppressed.reset(muted)
 
     async def _serve(self, wake: Callable[[], None]) -> None:
-        queue, interval = self._queue, self.client.settings.flush_interval or IDLE_SECONDS
+        queue, settings = self._queue, self.client.settings
+        interval = settings.flush_interval or IDLE_SECONDS
+        if settings.spool is not None and settings.spool_mode == "always":
+            interval = min(interval, settings.spool_interval)
         due = time.monotonic() + interval
         metrics_interval = self.client.settings.metrics_interval
         metrics_due = time.monotonic() + metrics_interval
@@ -170,8 +179,10 @@ class AnalyticsWorker:
                         paused_until = time.monotonic() + PAUSE_SECONDS
                     await self._write_one()
                     await asyncio.sleep(0)  # a sink that never waits must not starve the loop
-                elif queue.closed:
+                elif queue.closed and self._ledger.is_settled():
                     return
+                elif self._ledger.spooled:
+                    await self._sleep(SPOOL_SECONDS)  # the sink settles that by itself
                 self._ledger.report_drops()
                 self.client._series.report()
 
@@ -189,7 +200,7 @@ class AnalyticsWorker:
         self._ledger.put_back()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.client.settings.close_timeout):
-                while not self._ledger.is_settled():
+                while not self._ledger.is_empty():
                     await self._write_one()
 
     async def _sleep(self, seconds: float) -> bool:
@@ -242,6 +253,8 @@ class AnalyticsWorker:
             if ledger.in_flight is not batch or self._stopping:
                 return  # a close gave it up meanwhile, or it waits for the next worker
             self._ledger.report_drops()
+            if self.client.settings.spool is not None and not ledger.is_pressed():
+                self._queue.idle_until_half(self._wake)  # what is more goes to disk
             attempt = 0 if await self._sleep(delay) else min(attempt + 1, 20)
 
     async def _write_lines(self, batch: list[Any]) -> bool:
@@ -256,11 +269,13 @@ class AnalyticsWorker:
     def _settle(self, batch: list[Any], written: int, receipt: Receipt) -> list[Any]:
         """Record what became of the events of a batch that were written, its first ones; returns the others."""
         rejected = receipt.rejected
-        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) > written:
+        if receipt.duplicates < 0 or receipt.duplicates + len(rejected) + receipt.spooled > written:
             raise SinkError(f"{type(self.sink).__name__} answered for more events than it was given")
         reasons = [one.reason for one in rejected]
-        rest = self._ledger.settle(batch, duplicates=receipt.duplicates, rejected=reasons, written=written)
-        if self._problems:
+        rest = self._ledger.settle(
+            batch, duplicates=receipt.duplicates, rejected=reasons, written=written, spooled=receipt.spooled
+        )
+        if self._problems and not receipt.spooled:
             log.info("events are stored again")
             for key in self._problems:
                 solved(key)
