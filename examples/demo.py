@@ -40,6 +40,7 @@ from starlette.routing import Mount
 from asgi_analytics.migrate.runner import migrate
 from asgi_analytics.reading import AnalyticsReader, Filter, Step
 from asgi_analytics.web.dashboard import create_dashboard_app
+from asgi_analytics.web.dashboard.pages import PAGES
 
 # What each view is asked for here; its other columns are in docs/reference/tables.md.
 VIEWS = {
@@ -267,7 +268,7 @@ async def serve_dashboard(url: str, *, stays: bool) -> bool:
             await asyncio.sleep(0.01)
         address = f"http://127.0.0.1:{server.config.port}/ui/"
         console.print(f"\n[bold]The dashboard:[/] {address}")
-        pages = [page.path for page in dashboard.state.dashboard.pages]
+        pages = [page.path for page in PAGES]
         async with httpx2.AsyncClient(timeout=30) as http:
             answers = [await http.get(address + page) for page in pages]
         good = all(answer.status_code == 200 for answer in answers)
