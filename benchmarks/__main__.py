@@ -21,6 +21,7 @@ from benchmarks.goals import Goal, goals_in
 HERE = Path(__file__).parent
 ALL: dict[str, list[str]] = {
     "tracking": [],
+    "metrics": [],
     "storing": [],
     "outage": [],
     "spool": [],
@@ -31,6 +32,7 @@ ALL: dict[str, list[str]] = {
     "ingestion": ["--million"],
     "reading": [],
     "product": [],
+    "dashboard": [],
     "api": [],
     "scale": [],
 }

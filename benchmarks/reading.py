@@ -229,7 +229,8 @@ def run(events: str, questions: Sequence[Question], compare: Compare | None = No
             asyncio.run(migrate(dsn))
             print(f"\n### {cluster.version}\n", flush=True)
             asyncio.run(fill(dsn, flavour, options.events, events))
-            asyncio.run(measure(dsn, flavour, options.events, questions))
+            if questions:
+                asyncio.run(measure(dsn, flavour, options.events, questions))
             if compare is not None:
                 asyncio.run(compare(dsn, flavour, options.events))
             cluster.end()

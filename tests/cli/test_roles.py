@@ -67,7 +67,7 @@ def test_a_dry_run_has_the_sql_alone_on_stdout(database: Database, roles: Comman
 def test_the_names_are_ours_unless_others_are_given(database: Database, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["roles", "--dry-run", "--database-url", database.dsn]) == 0
     out = capfd.readouterr().out
-    assert 'GRANT INSERT ON analytics_events, analytics_dead_letters TO "analytics_writer";' in out
+    assert 'GRANT INSERT ON analytics_events, analytics_metrics, analytics_dead_letters TO "analytics_writer";' in out
     assert 'TO "analytics_reader";' in out
 
 

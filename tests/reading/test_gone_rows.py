@@ -25,7 +25,9 @@ LOST = 20
 
 async def fill_and_lose(database: Database) -> list[Event]:
     now = datetime.now(UTC)
-    events = random_events(Random(3), 1200, now - 40 * DAY, now - timedelta(seconds=1))
+    events = random_events(Random(3), 1100, now - 40 * DAY, now - timedelta(seconds=1))
+    # Some lie around the day that questions begin with, whatever the time of day is.
+    events += random_events(Random(4), 100, midnight(37), midnight(34))
     connection = await database.connect()
     await insert(connection, events)
     await refresh(connection)

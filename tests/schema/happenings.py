@@ -144,11 +144,12 @@ def in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def views(connection: asyncpg.Connection) -> list[str]:
-    """Return the names of all views of the installation, but those of what is computed of one."""
+    """Return the names of all views of events, but those of what is computed of one."""
     sql = (
         "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%'"
-        r" AND c.relname NOT LIKE '%\_filled' ORDER BY c.relname"  # what is stored of a view is none
+        r" AND c.relname NOT LIKE '%\_filled'"  # what is stored of a view is none
+        r" AND c.relname NOT LIKE 'analytics\_metric%' AND c.relname <> 'analytics_dashboard_metrics' ORDER BY c.relname"
     )
     return [str(row["relname"]) for row in await connection.fetch(sql)]
 

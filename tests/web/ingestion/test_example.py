@@ -63,7 +63,7 @@ OURS = {"migrate": migrate, "ingestion": ingest, "api": api}
 
 def test_compose_starts_commands_that_there_are(compose: Any) -> None:
     services = compose["services"]
-    assert set(services) == {"db", *OURS}
+    assert set(services) == {"db", "grafana", *OURS}
     for name, module in OURS.items():
         command, *arguments = services[name]["command"]
         assert project()["project"]["scripts"][command] == f"{module.__name__}:main"
@@ -94,6 +94,7 @@ def test_compose_waits_for_what_can_come_about(compose: Any) -> None:
         "migrate": {"db": "service_healthy"},
         "ingestion": {"migrate": "service_completed_successfully"},
         "api": {"migrate": "service_completed_successfully"},
+        "grafana": {"migrate": "service_completed_successfully"},
     }
     assert "healthcheck" in services["db"]
     assert "restart" not in services["migrate"], "it would never have completed"

@@ -21,7 +21,7 @@ from asgi_analytics.web.dashboard.pages.base import (
     summed,
     user_cell,
 )
-from asgi_analytics.web.dashboard.pages.overview import NO_REQUESTS
+from asgi_analytics.web.dashboard.pages.overview import NO_REQUESTS, requests_of
 from asgi_analytics.web.dashboard.panels import Cell, Chart, Column, Line, Note, Stats, Table, shares
 
 THRESHOLD = 500.0
@@ -60,10 +60,15 @@ async def _latency(page: Page) -> Told:
 
 
 async def traffic(page: Page) -> Chart:
-    """Return the requests over time, by whether they failed."""
+    """Return the requests over time, by whether they failed, beside those of the period before."""
     told, found = await asyncio.gather(_latency(page), marks(page))
     rows = told.results
     labels = buckets(page)
+    before = []
+    if page.view.compare:
+        compared = await page.ask("query_trends", series=["api_request"], interval=page.view.step, compare=True)
+        earlier = compared.results.series[1].data[: len(labels)]
+        before.append(Line("Requests, period before", earlier, "requests", "thin"))
     return Chart(
         title="Traffic",
         says="Requests in each " + page.view.step + "; failed are those answered with 400 or above.",
@@ -75,6 +80,7 @@ async def traffic(page: Page) -> Chart:
             Line("Requests", summed(page, [(row.hour, row.request_count) for row in rows]), "requests", "bar"),
             Line("4xx", summed(page, [(row.hour, row.error_4xx_count) for row in rows]), "warnings"),
             Line("5xx", summed(page, [(row.hour, row.error_5xx_count) for row in rows]), "errors"),
+            *before,
         ],
         links=links(page, "events", labels, type="api_request"),
         marks=found,
@@ -189,30 +195,38 @@ async def consumers(page: Page) -> Table:
 
 
 async def one_stats(page: Page, endpoint: str) -> Stats | Note:
-    """Return the numbers of one endpoint."""
-    told, rated = await asyncio.gather(
-        page.ask("get_endpoint_latency", bucket="all"), page.ask("get_apdex", threshold_ms=THRESHOLD)
-    )
+    """Return the numbers of one endpoint, beside those of the period before."""
+    asked = [page.ask("get_endpoint_latency", bucket="all"), page.ask("get_apdex", threshold_ms=THRESHOLD)]
+    if page.view.compare:
+        asked.append(page.ask("get_endpoint_latency", bucket="all", **page.view.before()))
+    told, rated, *earlier = await asyncio.gather(*asked)
     rows = [row for row in told.results if _is(row, page, endpoint)]
+    rows_before = [row for row in earlier[0].results if _is(row, page, endpoint)] if earlier else []
     title = f"{page.view.text('method')} {endpoint}".strip()
     if not rows:
         return Note(title=title, text="No request to this endpoint in this range. Choose a longer one.")
     apdex = next((row.apdex for row in rated.results if _is(row, page, endpoint)), None)
-    requests = sum(row.request_count for row in rows)
-    failed = sum(row.error_5xx_count for row in rows)
+    requests, rate = requests_of(rows)
+    requests_before, rate_before = requests_of(rows_before) if rows_before else (None, None)
     only = rows[0] if len(rows) == 1 else None
+    old = rows_before[0] if len(rows_before) == 1 else None
     events = page.view.url("events", type="api_request", endpoint=endpoint)
     return Stats(
         title=title,
         stats=[
-            stat("Requests", requests, told.says, href=events),
-            stat("p50", only and only.p50_duration_ms, told.says, write=duration),
-            stat("p95", only and only.p95_duration_ms, told.says, write=duration),
-            stat("p99", only and only.p99_duration_ms, told.says, write=duration),
-            stat("Failed", failed / requests, "Answered with 500 or above, of all.", write=percent, href=events),
+            stat("Requests", requests, told.says, before=requests_before, href=events),
+            *(
+                stat(
+                    name, getattr(only, field, None), told.says,
+                    write=duration, before=getattr(old, field, None), good=False,
+                )
+                for name, field in (("p50", "p50_duration_ms"), ("p95", "p95_duration_ms"), ("p99", "p99_duration_ms"))
+            ),
+            stat("Failed", rate, "Answered with 500 or above, of all.", write=percent, before=rate_before, href=events,
+                 good=False),
             stat("Apdex", apdex, rated.says, write=lambda rate: "–" if rate is None else f"{rate:.2f}"),
         ],
-    )
+    )  # fmt: skip
 
 
 async def durations(page: Page, endpoint: str) -> Chart:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
 from asgi_analytics.web.dashboard.asking import Page, Part
 from asgi_analytics.web.dashboard.figures import duration
 from asgi_analytics.web.dashboard.pages.base import PageKind, endpoint_cell, number, stat
@@ -16,21 +20,31 @@ def parts(page: Page) -> list[Part]:
 
 
 async def stats(page: Page) -> Stats:
-    """Return the numbers at the top."""
-    told = await page.ask("list_slow_queries", limit=100)
-    rows = told.results
-    calls, total = sum(row.call_count for row in rows), sum(row.total_duration_ms for row in rows)
+    """Return the numbers at the top, beside those of the period before."""
+    asked = [page.ask("list_slow_queries", limit=100)]
+    if page.view.compare:
+        asked.append(page.ask("list_slow_queries", limit=100, **page.view.before()))
+    told, *earlier = await asyncio.gather(*asked)
+    calls, total, average, failed = _sums(told.results)
+    before = _sums(earlier[0].results) if earlier else (None,) * 4
     events = page.view.url("events", type="database_query")
     return Stats(
         title="Queries",
         says="Of the 100 statements that cost the most.",
         stats=[
-            stat("Queries", calls, told.says, href=events),
-            stat("Time in all", total, "The durations of these queries together.", write=duration, href=events),
-            stat("On average", total / calls if calls else None, "Of these queries.", write=duration, href=events),
-            stat("Failed", sum(row.error_count for row in rows), "Queries that ended with an error.", href=events),
+            stat("Queries", calls, told.says, before=before[0], href=events),
+            stat("Time in all", total, "The durations of these queries together.", write=duration, before=before[1],
+                 href=events, good=False),
+            stat("On average", average, "Of these queries.", write=duration, before=before[2], href=events, good=False),
+            stat("Failed", failed, "Queries that ended with an error.", before=before[3], href=events, good=False),
         ],
-    )
+    )  # fmt: skip
+
+
+def _sums(rows: Sequence[Any]) -> tuple[int, float, float | None, int]:
+    """Return how often statements ran, how long in all and on average, in milliseconds, and how often they failed."""
+    calls, total = sum(row.call_count for row in rows), sum(row.total_duration_ms for row in rows)
+    return calls, total, total / calls if calls else None, sum(row.error_count for row in rows)
 
 
 async def slow(page: Page, endpoint: str | None = None) -> Table:

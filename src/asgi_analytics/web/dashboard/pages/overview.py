@@ -47,7 +47,7 @@ async def stats(page: Page) -> Stats:
         ),
         page.ask("get_overview_stats"),
     )  # fmt: skip
-    requests, rate = _traffic(latency.results)
+    requests, rate = requests_of(latency.results)
     requests_before = rate_before = old = None
     errors, errors_before = trends.results.series[1].count, None
     if view.compare:
@@ -55,7 +55,7 @@ async def stats(page: Page) -> Stats:
             page.ask("get_endpoint_latency", bucket="all", **view.before()),
             page.ask("get_session_summary", **view.before()),
         )
-        requests_before, rate_before = _traffic(latency_before.results)
+        requests_before, rate_before = requests_of(latency_before.results)
         old, errors_before = sessions_before.results, trends.results.series[3].count
     found, people = sessions.results, overview.results
     web, failed = view.url("web"), "Requests answered with 500 or above, of all."
@@ -77,7 +77,7 @@ async def stats(page: Page) -> Stats:
     )  # fmt: skip
 
 
-def _traffic(rows: Sequence[Any]) -> tuple[int, float | None]:
+def requests_of(rows: Sequence[Any]) -> tuple[int, float | None]:
     """Return how many requests there were, and which part of them failed."""
     requests = sum(row.request_count for row in rows)
     return requests, sum(row.error_5xx_count for row in rows) / requests if requests else None
