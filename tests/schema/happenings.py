@@ -149,7 +149,8 @@ async def views(connection: asyncpg.Connection) -> list[str]:
         "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%'"
         r" AND c.relname NOT LIKE '%\_filled'"  # what is stored of a view is none
-        r" AND c.relname NOT LIKE 'analytics\_metric%' AND c.relname <> 'analytics_dashboard_metrics' ORDER BY c.relname"
+        r" AND c.relname NOT LIKE 'analytics\_metric%' AND c.relname <> 'analytics_dashboard_metrics'"
+        " ORDER BY c.relname"
     )
     return [str(row["relname"]) for row in await connection.fetch(sql)]
 
