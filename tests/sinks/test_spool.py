@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,9 +241,11 @@ def test_poison_is_rejected_and_damage_is_counted(spooled: Spooled, tmp_path: Pa
     number = client.stats().spooled
     client._delivery.host._spool._folder._groups[-1].lines = None  # type: ignore[union-attr]
     [segment] = (tmp_path / "spool").glob("*/*.spool")
-    data = bytearray(segment.read_bytes())
-    data[-5] ^= 1
-    segment.write_bytes(data)
+    with segment.open("r+b") as file:  # in place: the drain may read it at any moment
+        file.seek(-5, os.SEEK_END)
+        [byte] = file.read(1)
+        file.seek(-5, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
     sink.steps = [Receipt(rejected=[Rejected(index=0, reason="check_violation")])]
     sink.error = None
     assert client.flush(10)

@@ -220,3 +220,4 @@ async def test_the_command_serves_it_beside_the_api(reader: AnalyticsReader) -> 
         assert (await http.get("/api/analytics/health")).json() == {"status": "ok"}
         assert (await http.get("/api/analytics/overview")).status_code == 401
         assert (await http.get("/nothing")).json()["code"] == "not_found"
+        assert (await http.get("/api/analytics/users/a%0Ab/activity")).json()["code"] == "unauthorized"

@@ -83,7 +83,6 @@ def join(api: Starlette, dashboard: Starlette) -> Starlette:
         Route("/", _to_dashboard, methods=["GET"]),
         Route("/ui", _to_dashboard, methods=["GET"]),
         Mount("/ui", app=dashboard),
-        Mount("/", app=api),
     ]
 
     @contextlib.asynccontextmanager
@@ -93,6 +92,7 @@ def join(api: Starlette, dashboard: Starlette) -> Starlette:
 
     app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would repeat the Host header of the request
+    app.router.default = api  # not a mount, which takes no path with a line feed in it
     return app
 
 
