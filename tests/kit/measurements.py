@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from asgi_analytics.encoding.ids import next_number
 from asgi_analytics.encoding.metric_record import MetricRecord, Series
+from asgi_analytics.encoding.metric_values import sums_of
 from asgi_analytics.encoding.records import Source
-from asgi_analytics.pipeline.series import _sums_of
 
 SERVICES = ("shop", "forge")
 
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
         """Return what a client would send."""
         unit = "ms" if self.metric_type == "timer" else None
         series = Series(self.metric_type, self.name, unit, self.tags)
-        sums = _sums_of(self.values, series, [])
+        sums = sums_of(self.values, series, [])
         assert sums is not None
         time = int(self.at.timestamp() * 1_000_000) * 1000
         source = Source.of(self.service, None, None)
