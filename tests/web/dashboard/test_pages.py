@@ -14,8 +14,9 @@ import pytest
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.web.dashboard import create_dashboard_app, figures
 from asgi_analytics.web.dashboard.asking import Told
-from asgi_analytics.web.dashboard.pages import PAGES, metrics
-from asgi_analytics.web.dashboard.panels import Chart, Table
+from asgi_analytics.web.dashboard.pages import PAGES, api, metrics
+from asgi_analytics.web.dashboard.pages import database as database_page
+from asgi_analytics.web.dashboard.panels import Chart, Stats, Table
 from asgi_analytics.web.dashboard.view import View
 from tests.conftest import SERVERS
 from tests.kit.databases import Database
@@ -111,6 +112,52 @@ class Aggregate(msgspec.Struct):
     p90: float | None
     p99: float | None
     unit: str | None
+
+
+async def test_what_is_compared_is_of_the_period_before() -> None:
+    here = view("range=7d&compare=1&environment=production", "api")
+    today = NOW.replace(hour=0, minute=0)
+
+    async def ask(question: str, /, bucket: str = "", start: datetime | None = None, **rest: Any) -> Told:
+        """Answer with a few requests 2 and 3 days ago, and with more of them 7 days before."""
+        is_before = start is not None
+        assert start in (None, today - timedelta(days=13))
+        assert (rest.get("end") == today - timedelta(days=6)) == is_before
+        if question == "list_slow_queries":
+            calls, took, errors = (40, 200.0, 4) if is_before else (10, 100.0, 5)
+            return Told([SimpleNamespace(call_count=calls, total_duration_ms=took, error_count=errors)], "", "")
+        if question in ("get_apdex", "query_events"):
+            return Told([] if question == "get_apdex" else SimpleNamespace(events=[]), "", "")
+        assert question == "get_endpoint_latency"
+        days = [2 + 7 * is_before, 3 + 7 * is_before]
+        rows = [
+            SimpleNamespace(
+                hour=today - timedelta(days=day), endpoint="/", method="GET", request_count=count,
+                error_4xx_count=0, error_5xx_count=count // 10, p50_duration_ms=float(count), p95_duration_ms=None,
+                p99_duration_ms=None,
+            )
+            for day, count in zip(days, (10, 4) if is_before else (1, 2), strict=True)
+        ]  # fmt: skip
+        return Told(rows if bucket == "day" else rows[:1], "", "")
+
+    page: Any = SimpleNamespace(view=here, ask=ask)
+    lines = {line.label: list(line.values) for line in (await api.traffic(page)).lines}
+    assert lines["Requests"] == [0, 0, 0, 2, 1, 0, 0]
+    assert lines["Requests, period before"] == [0, 0, 0, 4, 10, 0, 0]
+    numbers = {one.label: (one.change, one.is_good) for one in (await database_page.stats(page)).stats}
+    assert numbers == {
+        "Queries": ("\N{MINUS SIGN}75 %", None), "Time in all": ("\N{MINUS SIGN}50 %", True),
+        "On average": ("+100 %", False), "Failed": ("+25 %", False),
+    }  # fmt: skip
+    one = await api.one_stats(page, "/")
+    assert isinstance(one, Stats)
+    changes = {stat.label: (stat.change, stat.is_good) for stat in one.stats}
+    assert changes["Requests"] == ("\N{MINUS SIGN}90 %", None)
+    assert changes["p50"] == ("\N{MINUS SIGN}90 %", True)
+    assert changes["p95"] == ("", None)
+    assert changes["Failed"] == ("\N{MINUS SIGN}100 %", True)
+    alone: Any = SimpleNamespace(view=view("range=7d", "api"), ask=ask)
+    assert [line.label for line in (await api.traffic(alone)).lines] == ["Requests", "4xx", "5xx"]
 
 
 async def test_metrics_have_a_chart_each() -> None:

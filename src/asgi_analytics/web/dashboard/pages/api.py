@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from asgi_analytics.reading import Filter, Step
@@ -54,9 +55,9 @@ def _is(row: Any, page: Page, endpoint: str) -> bool:
     return row.endpoint == endpoint and (not method or row.method == method)
 
 
-async def _latency(page: Page) -> Told:
+async def _latency(page: Page, **period: datetime) -> Told:
     step = "hour" if page.view.step == "hour" else "day"
-    return await page.ask("get_endpoint_latency", bucket=step)
+    return await page.ask("get_endpoint_latency", bucket=step, **period)
 
 
 async def traffic(page: Page) -> Chart:
@@ -66,9 +67,10 @@ async def traffic(page: Page) -> Chart:
     labels = buckets(page)
     before = []
     if page.view.compare:
-        compared = await page.ask("query_trends", series=["api_request"], interval=page.view.step, compare=True)
-        earlier = compared.results.series[1].data[: len(labels)]
-        before.append(Line("Requests, period before", earlier, "requests", "thin"))
+        # The same question, since another one may be of one environment only.
+        earlier = await _latency(page, **page.view.before())
+        sums = summed(page, [(row.hour, row.request_count) for row in earlier.results], before=True)
+        before.append(Line("Requests, period before", sums, "requests", "thin"))
     return Chart(
         title="Traffic",
         says="Requests in each " + page.view.step + "; failed are those answered with 400 or above.",

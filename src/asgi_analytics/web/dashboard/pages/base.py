@@ -38,9 +38,11 @@ def buckets(page: Page) -> Sequence[datetime]:
     return [label for label in labels if label <= page.view.now]
 
 
-def summed(page: Page, pairs: Sequence[tuple[datetime, float]]) -> list[float]:
-    """Return the sum of each bucket of the range."""
+def summed(page: Page, pairs: Sequence[tuple[datetime, float]], *, before: bool = False) -> list[float]:
+    """Return the sum of each bucket of the range, or of what each is compared to in the period ``before``."""
     steps = page.view.period.buckets(page.view.step)
+    if before:
+        steps = page.view.period.previous_buckets(steps)
     sums = [0.0] * len(steps.labels)
     for at, value in pairs:
         number = min(max(number_of(at, steps), 1), len(sums))
