@@ -72,9 +72,7 @@ def sums_of(values: list[Any], series: Series, refusals: list[tuple[str, str]]) 
             numbers.append(number)
     if not numbers:
         return None
-    total = 0.0
-    for number in numbers:
-        total = max(-LARGEST, min(LARGEST, total + number))
+    total = math.fsum(numbers)  # of so few at once it does not overflow; the line holds no more than the largest number
     bins = Counter(map(bin_of, numbers)) if has_bins else None
     return Sums(len(numbers), total, min(numbers), max(numbers), numbers[-1], bins)
 
