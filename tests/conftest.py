@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import os
 import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +32,7 @@ ON_ANY_SERVER = tuple(
 its name, so that each kind meets about half of them. Where they are about SQL, each runs on every kind."""
 VARYING = re.compile(r"GMT$|^[0-9a-f]{8}-[0-9a-f]{4}-")
 WORKERS: list[dict[str, dict[str, Any]]] = []
+STANDARD_ERROR = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session")
@@ -184,8 +188,41 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the real standard error, which the capture of output takes away, for `_end_when_it_hangs`."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        config.stash[STANDARD_ERROR] = os.dup(2)
+
+
+def _end_when_it_hangs(config: pytest.Config) -> None:
+    """End this process with the stacks of its threads unless it is told so again in time.
+
+    pytest-timeout fails a test, but cannot end one that waits for a thread while the failure passes through it, nor
+    what comes after the tests.
+    """
+    limit = 2 * float(config.getoption("timeout") or config.getini("timeout")) + 60
+    faulthandler.dump_traceback_later(limit, exit=True, file=config.stash[STANDARD_ERROR])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give the test, with what it needs, its time."""
+    _end_when_it_hangs(item.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Give what comes after the test its time."""
+    _end_when_it_hangs(item.config)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let a parallel worker tell the controller on what it ran."""
+    if hasattr(session.config, "workeroutput"):
+        _end_when_it_hangs(session.config)
+    else:
+        faulthandler.cancel_dump_traceback_later()
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["databases"] = SERVERS.report()
