@@ -56,7 +56,7 @@ async def test_a_user_who_is_deleted_day_by_day_leaves_no_trace_in_any_view(data
         assert not await connection.fetchval(f"SELECT count(*) FROM {relation} WHERE user_id = $1", user)
 
 
-@pytest.mark.parametrize("days_ago", [2, 4, pytest.param(20, marks=pytest.mark.long), 89])
+@pytest.mark.parametrize("days_ago", [4, *(pytest.param(days, marks=pytest.mark.long) for days in (2, 20, 89))])
 @pytest.mark.parametrize("freshen", ["refresh", "by itself"])
 async def test_a_day_with_one_person_only_is_empty_when_that_person_is_erased(
     database: Database, days_ago: int, freshen: str

@@ -79,6 +79,7 @@ async def test_all_of_it_works_in_a_schema_of_an_odd_name(empty_database: Databa
     assert await stranger.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") < 1
 
 
+@pytest.mark.long
 async def test_installations_in_one_database_do_not_know_each_other(
     empty_database: Database, odd: asyncpg.Connection
 ) -> None:
@@ -225,6 +226,7 @@ def pages(events: list[Happened]) -> list[dict[str, Any]]:
     return in_order([{"hour": hour, "service": service, "views": n} for (hour, service), n in seen.items()])
 
 
+@pytest.mark.long
 async def test_a_later_aggregate_needs_its_own_file_and_nothing_else(database: Database, tmp_path: Path) -> None:
     random = Random(7)
     connection = await database.connect()
@@ -249,7 +251,9 @@ async def test_a_later_aggregate_needs_its_own_file_and_nothing_else(database: D
     assert_same(await all_rows(connection), expected(events + late[1:]))
 
 
-@pytest.mark.parametrize("first", ["001_pre_events_hypertable.sql", "002_pre_events_partitioned.sql"])
+@pytest.mark.parametrize(
+    "first", [pytest.param("001_pre_events_hypertable.sql", marks=pytest.mark.long), "002_pre_events_partitioned.sql"]
+)
 async def test_a_schema_from_before_the_first_release_is_told_how_to_move(empty_database: Database, first: str) -> None:
     """The steps were written anew for the first release; the events of an older schema are copied."""
     random = Random(8)
@@ -280,6 +284,7 @@ async def test_a_schema_from_before_the_first_release_is_told_how_to_move(empty_
     assert_same(await all_rows(moved), expected(events))
 
 
+@pytest.mark.long
 async def test_the_script_of_a_dry_run_fills_the_history(empty_database: Database) -> None:
     random = Random(9)
     await migrate(empty_database.dsn, phase="pre")

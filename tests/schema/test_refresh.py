@@ -47,7 +47,7 @@ async def created_on(connection: asyncpg.Connection, day: datetime) -> int:
     return int(found or 0)
 
 
-@pytest.mark.parametrize("days_ago", [2, 4, pytest.param(20, marks=pytest.mark.long), 88])
+@pytest.mark.parametrize("days_ago", [4, *(pytest.param(days, marks=pytest.mark.long) for days in (2, 20, 88))])
 async def test_a_late_event_reaches_its_aggregate_by_itself(database: Database, days_ago: int) -> None:
     random = Random(1)
     connection = await database.connect()

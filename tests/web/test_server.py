@@ -233,10 +233,17 @@ async def test_what_is_no_body_is_bounded(database: Database, beginning: bytes, 
             await pour()
         writer.close()
         async with process.client() as http:
+            assert (await http.post("/events/batch", json=[event()])).json()["received"] == 1
+        assert await process.end() == 0
+
+
+async def test_a_body_in_small_chunks_is_taken_with_much_that_is_no_body_in_all(database: Database) -> None:
+    with Process(database.dsn) as process:
+        async with process.client() as http:
             body = json.dumps([event() for _ in range(3_000)]).encode()
             pieces = (body[at : at + 50] for at in range(0, len(body), 50))
 
-            async def stream() -> AsyncIterator[bytes]:  # chunk by chunk, with much that is no body in all
+            async def stream() -> AsyncIterator[bytes]:
                 for piece in pieces:
                     yield piece
 
