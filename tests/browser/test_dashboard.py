@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import importlib.util
 import re
 from collections.abc import AsyncIterator
@@ -282,6 +283,55 @@ async def test_a_chart_leads_to_the_rows_behind_it(browser: Any, served: Served)
     await page.wait_for_url("**/errors**range=custom**start=**")
     assert await page.locator(".panel.error").count() == 0
     await page.context.close()
+
+
+async def test_a_head_sorts_its_table(browser: Any, served: Served) -> None:
+    page = await opened(browser, served.open + "api?range=30d&compare=1")
+    table = page.get_by_role("region", name="Endpoints", exact=True)
+
+    async def column(number: int) -> list[str]:
+        return [await one.inner_text() for one in await table.locator(f"tbody td:nth-child({number}) code").all()]
+
+    async def figures(number: int) -> list[float]:
+        found = await table.locator(f"tbody td:nth-child({number}) data").all()
+        return [float(await one.get_attribute("value")) for one in found]
+
+    assert await figures(2) == sorted(await figures(2), reverse=True)
+    names = await column(1)
+    await table.get_by_role("button", name="p50").click()
+    assert await figures(3) == sorted(await figures(3), reverse=True)
+    assert await table.locator("th[aria-sort=descending]").inner_text() == "p50 ms"
+    await table.get_by_role("button", name="p50").press("Enter")
+    assert await figures(3) == sorted(await figures(3))
+    await table.get_by_role("button", name="Endpoint", exact=True).click()
+    assert sorted(await column(1)) == sorted(names)
+    by_name = await page.evaluate("names => names.toSorted((one, other) => one.localeCompare(other))", names)
+    assert await column(1) == by_name
+    assert await table.locator("th[aria-sort]").count() == 1
+    await page.context.close()
+
+
+async def test_a_table_is_saved_as_it_is_shown(browser: Any, served: Served) -> None:
+    for path, name, columns in (
+        ("events?range=30d&type=api_request", "Over time", 2),
+        (PAGES["endpoint"], "Durations", 4),
+        (PAGES["endpoint"], "Its errors", 7),
+        ("metrics?range=30d", "Metrics", 5),
+    ):
+        page = await opened(browser, served.open + path)
+        panel = page.get_by_role("region", name=name, exact=True).first
+        async with page.expect_download() as download:
+            await panel.get_by_role("link", name=f"{name} as CSV").click()
+        text = (await (await download.value).path()).read_text()
+        head, *rows = csv.reader(text.splitlines())
+        assert len(head) == columns
+        assert len(rows) == await panel.locator(".scroll tbody tr").count() > 0
+        values = [
+            await one.get_attribute("value")
+            for one in await panel.locator(".scroll tbody tr").first.locator("data").all()
+        ]
+        assert set(values) <= set(rows[0])
+        await page.context.close()
 
 
 async def test_the_tables_are_there_without_script(browser: Any, served: Served) -> None:

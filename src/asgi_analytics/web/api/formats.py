@@ -51,11 +51,11 @@ class Rows:
 
     def header(self) -> bytes:
         """Return the first line of CSV: the fields of the struct, those of a struct within it as ``field.field``."""
-        return _lines([[".".join(path) for path in self._columns]])
+        return lines([[".".join(path) for path in self._columns]])
 
     def csv(self, rows: Iterable[Any]) -> bytes:
         """Return rows as lines of CSV."""
-        return _lines([[_cell(row, path) for path in self._columns] for row in msgspec.to_builtins(rows)])
+        return lines([_cell(row, path) for path in self._columns] for row in msgspec.to_builtins(rows))
 
 
 def ndjson(rows: Iterable[Any]) -> bytes:
@@ -74,15 +74,18 @@ def _columns(row: Any) -> Iterable[tuple[str, ...]]:
 def _cell(row: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         row = row[name]
-    if isinstance(row, str):
-        # A spreadsheet takes what follows an apostrophe for text.
-        return "'" + row if row.startswith(FORMULA) else row
     if isinstance(row, bool | list | dict):
         return msgspec.json.encode(row).decode()
     return row
 
 
-def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
+def lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return lines of CSV, in which no text is a formula."""
     text = io.StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([_unformulated(value) for value in row] for row in rows)
     return text.getvalue().encode()
+
+
+def _unformulated(value: Any) -> Any:
+    # A spreadsheet takes what follows an apostrophe for text.
+    return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -103,6 +103,12 @@ class Part(msgspec.Struct, frozen=True):
     made: Coroutine[Any, Any, Panel | Sequence[Panel] | None]
     is_half: bool = False
 
+    def is_wanted(self, title: str) -> bool:
+        """Tell whether this is the part of that title; if it is not, it is never asked for."""
+        if self.title != title:
+            self.made.close()
+        return self.title == title
+
 
 class Away(Exception):
     """Nothing can be answered: the database is away, or not migrated."""

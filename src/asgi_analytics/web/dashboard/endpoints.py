@@ -20,13 +20,15 @@ from asgi_analytics.values import KIB
 from asgi_analytics.web.access import request_log
 from asgi_analytics.web.api.caller import Caller, Left
 from asgi_analytics.web.api.endpoints import ApiService, QuestionEndpoint
+from asgi_analytics.web.api.formats import MEDIA_TYPES as MEDIA_TYPES_OF_ROWS
+from asgi_analytics.web.api.formats import lines
 from asgi_analytics.web.api.parameters import refuse_long
 from asgi_analytics.web.api.refusals import Refusal, refusal
 from asgi_analytics.web.dashboard import figures
 from asgi_analytics.web.dashboard.admission import Admission, require_same_origin
 from asgi_analytics.web.dashboard.asking import Away, Page, gather
 from asgi_analytics.web.dashboard.pages import PAGES, funnels
-from asgi_analytics.web.dashboard.panels import Note
+from asgi_analytics.web.dashboard.panels import Chart, Note, Table, rows_of
 from asgi_analytics.web.dashboard.view import RANGES, SHARED, View
 from asgi_analytics.web.problem import Problem
 
@@ -130,13 +132,17 @@ class DashboardService:
             view, self.endpoints, may_change=may_change, asks_token=self.admission.has_changes and not may_change
         )
         status = 200
+        wanted = view.text("csv")
+        parts = [part for part in page.parts(asked) if not wanted or part.is_wanted(wanted)]
         try:
             async with Caller(request.receive) as caller:
-                panels: Sequence[Panel] = await caller.wait(gather(page.parts(asked)))
+                panels: Sequence[Panel] = await caller.wait(gather(parts))
         except Away as away:
             panels, status = [Note(title=away.title, text=away.text, is_error=True)], 503
         except Left:
             return Response(status_code=499)
+        if wanted:
+            return self._csv(request, wanted, panels)
         took = (time.perf_counter() - started) * 1000
         return self._show(request, view, panels, status, {"Server-Timing": f"questions;dur={took:.1f}"})
 
@@ -246,6 +252,14 @@ class DashboardService:
     ) -> Response:
         text = self.templates.get_template(template).render(static=f"./static/{self.digest}", **content)
         return Response(text, status, {**HEADERS, "Cache-Control": "no-store", **(headers or {})}, "text/html")
+
+    def _csv(self, request: Request, wanted: str, panels: Sequence[Panel]) -> Response:
+        for panel in panels:
+            if panel.title == wanted and isinstance(panel, Table | Chart):
+                headers = {**HEADERS, "Cache-Control": "no-store", "Content-Disposition": "attachment"}
+                return Response(lines(rows_of(panel)), 200, headers, MEDIA_TYPES_OF_ROWS["csv"])
+        nothing = Note(title="There is nothing to save", text="Load the page again.", is_error=True)
+        return self._show(request, None, panels or [nothing], 404)
 
     def _own(self, target: str) -> str:
         """Return a target if it is a page of ours, else the first one."""

@@ -133,6 +133,20 @@ class Table(Panel, frozen=True, kw_only=True):
     """What can be unfolded below each row: names and texts."""
 
 
+def rows_of(panel: Table | Chart) -> list[list[Any]]:
+    """Return what a table or a chart shows: its head, and its rows with the figures as the API gives them."""
+    if isinstance(panel, Chart):
+        head: list[Any] = [panel.step, *(line.label for line in panel.lines)]
+        return [head, *([at.isoformat(), *values] for at, *values in zip(panel.labels, *_values(panel), strict=True))]
+    head = [f"{column.label} ({column.unit})" if column.unit else column.label for column in panel.columns]
+    return [head, *([one.value for one in row] for row in panel.rows)]
+
+
+def _values(chart: Chart) -> list[list[float | None]]:
+    length = len(chart.labels)
+    return [[*line.values, *([None] * length)][:length] for line in chart.lines]
+
+
 class FunnelStage(msgspec.Struct, frozen=True):
     """One step of a funnel."""
 

@@ -116,6 +116,10 @@ class View(msgspec.Struct, frozen=True):
         """Return the URL of this page with ``changes``; None takes a parameter away."""
         return url_of(self.page, dict(self.given) | changes)
 
+    def csv_of(self, panel: str) -> str:
+        """Return the URL of what a panel of this page shows, as CSV: where the question behind it tells of more."""
+        return self.here(csv=panel, cursor=None)
+
     def of_bucket(self, page: str, at: datetime, **changes: Value) -> str:
         """Return the URL of a page for one bucket of a series."""
         length = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 31 * DAY}[self.step]

@@ -240,7 +240,7 @@ async def durations(page: Page, endpoint: str) -> Chart:
     return Chart(
         title="Durations",
         says="How long half, 95 % and 99 % of the requests took at most. The band is from the half to 99 %.",
-        csv=told.csv,
+        csv=page.view.csv_of("Durations"),
         empty="" if rows else "No request to this endpoint in this range.",
         unit="ms",
         labels=labels,
@@ -264,6 +264,7 @@ async def one_traffic(page: Page, endpoint: str) -> Chart:
     return Chart(
         title="Requests",
         says="Requests to this endpoint in each " + page.view.step + ".",
+        csv=page.view.csv_of("Requests"),
         unit="requests",
         labels=labels,
         lines=[

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from asgi_analytics.reading.ranges import number_of
 from asgi_analytics.web.dashboard import figures
 from asgi_analytics.web.dashboard.asking import Page, Part, Told
 from asgi_analytics.web.dashboard.panels import Cell, Column, Mark, Stat, Table, cell
+
+_T = TypeVar("_T")
 
 DEPLOYED = "deployed"
 """The type of the events that charts mark: ``client.track(events.track("deployed", version="1.4"))``."""
@@ -48,6 +50,15 @@ def summed(page: Page, pairs: Sequence[tuple[datetime, float]], *, before: bool 
         number = min(max(number_of(at, steps), 1), len(sums))
         sums[number - 1] += value
     return sums[: len(buckets(page))]
+
+
+def placed(page: Page, pairs: Iterable[tuple[datetime, _T]], *, before: bool = False) -> list[_T | None]:
+    """Return what falls into each bucket of the range, the last of it; None where nothing does."""
+    steps = page.view.period.buckets(page.view.step)
+    if before:
+        steps = page.view.period.previous_buckets(steps)
+    found: dict[int, _T] = {min(max(number_of(at, steps), 1), len(steps.labels)): value for at, value in pairs}
+    return [found.get(number + 1) for number in range(len(buckets(page)))]
 
 
 def links(page: Page, target: str, labels: Sequence[datetime], **changes: Any) -> list[str]:

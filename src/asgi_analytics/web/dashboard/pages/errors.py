@@ -63,7 +63,7 @@ async def groups(page: Page, endpoint: str | None = None) -> Table:
     return Table(
         title="Groups" if endpoint is None else "Its errors",
         says=told.says,
-        csv=told.csv,
+        csv=told.csv if endpoint is None else page.view.csv_of("Its errors"),
         empty=NO_ERRORS,
         columns=[
             Column("Error"),

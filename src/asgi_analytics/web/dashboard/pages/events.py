@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
+from datetime import datetime
 
-from asgi_analytics.web.dashboard.asking import Page, Part
-from asgi_analytics.web.dashboard.pages.base import PageKind, event_table, number
-from asgi_analytics.web.dashboard.panels import Column, Form, Table, cell, shares
+from asgi_analytics.web.dashboard.asking import Page, Part, Told
+from asgi_analytics.web.dashboard.pages.base import PageKind, buckets, event_table, links, number, summed
+from asgi_analytics.web.dashboard.panels import Chart, Column, Form, Line, Table, cell, shares
 
 FILTERS = ("user_id", "session_id", "endpoint", "fingerprint", "trace_id", "entity_type", "entity_id")
+STEPS = {"hour": "hourly", "day": "daily", "week": "weekly"}
 NO_EVENTS = "No event matches. Choose a longer range, or fewer filters."
 
 
 def parts(page: Page) -> list[Part]:
     """Return the parts of the page."""
-    return [Part("Filters", form(page)), Part("Events", rows(page)), Part("By type", types(page))]
+    shown = [Part("Filters", form(page)), Part("Events", rows(page))]
+    if not any(page.view.text(name) for name in FILTERS):  # which aggregates do not know
+        shown.insert(1, Part("Over time", over_time(page)))
+    return [*shown, Part("By type", types(page))]
 
 
 def _types(page: Page) -> list[str]:
@@ -45,9 +51,48 @@ async def rows(page: Page) -> Table:
     return event_table(page, told, "Events", empty=NO_EVENTS)
 
 
+async def _aggregations(page: Page, **period: datetime) -> Told:
+    """Return the events by type and hour, day or week."""
+    return await page.ask("query_aggregations", aggregation_type=STEPS[page.view.step], **period)
+
+
+async def over_time(page: Page) -> Chart:
+    """Return the events of the chosen types over time, beside those of the period before."""
+    chosen, category = _types(page), page.view.text("category")
+
+    def counts(told: Told, *, before: bool = False) -> list[float]:
+        pairs = [
+            (row.time_bucket, row.metrics.count)
+            for row in told.results.aggregations
+            if (not chosen or row.event_type in chosen) and category in ("", row.event_category)
+        ]
+        return summed(page, pairs, before=before)
+
+    asked = [_aggregations(page)]
+    if page.view.compare:
+        asked.append(_aggregations(page, **page.view.before()))
+    told, *earlier = await asyncio.gather(*asked)
+    lines = [Line("Events", counts(told), "events", "bar")]
+    if earlier:
+        lines.append(Line("Events, period before", counts(earlier[0], before=True), "events", "thin"))
+    labels = buckets(page)
+    return Chart(
+        title="Over time",
+        says=told.says,
+        csv=page.view.csv_of("Over time"),
+        empty="" if any(lines[0].values) else NO_EVENTS,
+        unit="events",
+        labels=labels,
+        lines=lines,
+        links=links(page, "events", labels, type=chosen, category=category),
+        step=page.view.step,
+        zone_name=page.view.zone_name,
+    )
+
+
 async def types(page: Page) -> Table:
     """Return how many events of each type there are."""
-    told = await page.ask("query_aggregations", aggregation_type="daily")
+    told = await _aggregations(page)
     counts: Counter[tuple[str, str]] = Counter()
     for row in told.results.aggregations:
         counts[row.event_type, row.event_category] += row.metrics.count
@@ -55,7 +100,7 @@ async def types(page: Page) -> Table:
     return Table(
         title="By type",
         says="Events of the range by type, whatever the filters above are.",
-        csv=told.csv,
+        csv=page.view.csv_of("By type"),
         empty="No event in this range. Add AnalyticsMiddleware to the application, or call client.track(…).",
         columns=[Column("Type"), Column("Category"), Column("Events", is_number=True)],
         rows=[

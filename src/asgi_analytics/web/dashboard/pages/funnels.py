@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ OPERATORS = {
     "greater_than": "is greater than",
     "less_than": "is less than",
 }
+ATTRIBUTIONS = {"first_touch": "first event", "last_touch": "last event"}
 UNITS = {"3600": "hours", "86400": "days"}
 LEAST_STEPS = 3
 """Rows of the form."""
@@ -94,15 +96,19 @@ async def funnel(page: Page) -> list[Panel]:
             "Name the types of events that people do one after the other, at least two, and see how many get how far."
         )
         return [*shown, Note(title="A funnel", text=text)]
+    exclusions = [one for one in re.split(r"[\s,]+", view.text("exclusions")) if one]
     options: dict[str, Any] = {
         "conversion_window": window,
         "order": view.text("order") or "ordered",
         "by": view.text("by") or "user",
         "breakdown": view.text("breakdown") or None,
+        "attribution": view.text("attribution") or None,
+        "exclusions": exclusions or None,
     }
     told = await page.ask("query_funnel", steps=steps, compare=view.compare, **options)
     found = told.results
     before = found.previous
+    leads = bool(name) and not exclusions  # which are no part of a kept funnel
     stages = [
         FunnelStage(
             name=step.name,
@@ -113,8 +119,8 @@ async def funnel(page: Page) -> list[Panel]:
             median=duration(step.median_time_from_previous_ms),
             in_progress=step.in_progress,
             before=before.steps[n].conversion_rate_from_first if before else None,
-            href=_who(page, name, n + 1) if name else view.url("events", type=steps[n].event_type),
-            dropped_href=_who(page, name, n + 1, dropped=True) if name and n else None,
+            href=_who(page, name, n + 1) if leads else view.url("events", type=steps[n].event_type),
+            dropped_href=_who(page, name, n + 1, dropped=True) if leads and n else None,
         )
         for n, step in enumerate(found.steps)
     ]
@@ -161,6 +167,9 @@ def _form(page: Page, steps: list[Step], window: float) -> Form:
             "order": view.text("order") or "ordered",
             "by": view.text("by") or "user",
             "breakdown": view.text("breakdown"),
+            "attribution": view.text("attribution") or "first_touch",
+            "attributions": ATTRIBUTIONS,
+            "exclusions": view.text("exclusions"),
             "json": msgspec.json.encode(steps).decode() if steps else "",
             "seconds": f"{window:g}",
             "name": view.text("name"),
@@ -176,9 +185,10 @@ def _said(value: Any) -> str:
 
 def _breakdown(page: Page, found: list[Any]) -> Table:
     names = [step.name for step in found[0].steps]
+    which = ATTRIBUTIONS[page.view.text("attribution") or "first_touch"]
     return Table(
         title="By " + page.view.text("breakdown"),
-        says="The same funnel by a value of the first event of each attempt.",
+        says=f"The same funnel by a value of the {which} of each attempt.",
         columns=[Column("Value"), *(Column(name, is_number=True) for name in names), Column("Convert", is_number=True)],
         rows=[
             [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from asgi_analytics.web.dashboard.asking import Page, Part
 from asgi_analytics.web.dashboard.figures import count, percent
-from asgi_analytics.web.dashboard.pages.base import PageKind, number, time
+from asgi_analytics.web.dashboard.pages.base import PageKind, buckets, number, placed, summed, time
 from asgi_analytics.web.dashboard.panels import Chart, Column, Line, Panel, Table, cell
 
 NO_METRICS = "Count with client.metrics.counter(…), gauge, histogram or timer, and the metrics appear here."
@@ -27,16 +29,21 @@ def parts(page: Page) -> list[Part]:
 async def metrics(page: Page) -> list[Panel]:
     """Return a chart for each metric, and all of them as a table."""
     name = page.view.text("name") or None
-    told = await page.ask(
-        "query_metric_aggregates", name=name, period_type=PERIODS[page.view.step], group_by=[] if name is None else None
-    )
-    by_name: dict[str, list[Any]] = defaultdict(list)
-    for row in told.results:
-        by_name[row.name].append(row)
+    how: dict[str, Any] = {
+        "name": name,
+        "period_type": PERIODS[page.view.step],
+        "group_by": [] if name is None else None,
+    }
+    asked = [page.ask("query_metric_aggregates", **how)]
+    if page.view.compare:
+        asked.append(page.ask("query_metric_aggregates", **how, **page.view.before()))
+    told, *earlier = await asyncio.gather(*asked)
+    by_name = _by_name(told.results)
+    before = _by_name(earlier[0].results) if earlier else {}
     table = Table(
         title="Metrics",
         says=told.says,
-        csv=told.csv,
+        csv=page.view.csv_of("Metrics"),
         empty=NO_METRICS,
         columns=[
             Column("Metric"),
@@ -56,26 +63,47 @@ async def metrics(page: Page) -> list[Panel]:
             for metric, rows in sorted(by_name.items())
         ],
     )
-    charts = [_chart(page, metric, rows) for metric, rows in sorted(by_name.items())[:MOST_CHARTS]]
-    return [table, *charts]
+    charts = [_chart(page, metric, rows, before.get(metric, ())) for metric, rows in sorted(by_name.items())]
+    return [table, *charts[:MOST_CHARTS]]
 
 
-def _chart(page: Page, name: str, rows: list[Any]) -> Chart:
-    by_start: dict[Any, list[Any]] = defaultdict(list)
+def _by_name(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
-        by_start[row.period_start].append(row)
-    labels = sorted(by_start)
-    lone = all(len(found) == 1 for found in by_start.values())
-    lines = [Line("Calls", [sum(row.count for row in by_start[at]) for at in labels], "events", "bar")]
-    if lone and any(row.p50 is not None for row in rows):
+        found[row.name].append(row)
+    return found
+
+
+def _chart(page: Page, name: str, rows: Sequence[Any], before: Sequence[Any]) -> Chart:
+    has_percentiles = any(row.p50 is not None for row in rows)
+    if has_percentiles and _is_one_series(rows):
+
+        def percentile(field: str, rows: Sequence[Any], *, before: bool = False) -> list[float | None]:
+            return placed(page, [(row.period_start, getattr(row, field)) for row in rows], before=before)
+
         lines = [
-            Line("p50", [by_start[at][0].p50 for at in labels], "time", "low"),
-            Line("p90", [by_start[at][0].p90 for at in labels], "time", "line"),
-            Line("p99", [by_start[at][0].p99 for at in labels], "time", "high"),
+            Line("p50", percentile("p50", rows), "time", "low"),
+            Line("p90", percentile("p90", rows), "time", "line"),
+            Line("p99", percentile("p99", rows), "time", "high"),
         ]
-    unit = rows[0].unit or "calls"
-    return Chart(title=name, unit=unit, labels=labels, lines=lines, step=page.view.step, zone_name=page.view.zone_name,
-                 is_half=True)  # fmt: skip
+        if before and _is_one_series(before):
+            lines.append(Line("p90, period before", percentile("p90", before, before=True), "time", "thin"))
+    else:
+
+        def calls(rows: Sequence[Any], *, before: bool = False) -> list[float]:
+            return summed(page, [(row.period_start, row.count) for row in rows], before=before)
+
+        lines = [Line("Calls", calls(rows), "events", "bar")]
+        if before:
+            lines.append(Line("Calls, period before", calls(before, before=True), "events", "thin"))
+    unit = rows[0].unit if has_percentiles else None
+    return Chart(title=name, unit=unit or "calls", labels=buckets(page), lines=lines, step=page.view.step,
+                 zone_name=page.view.zone_name, is_half=True)  # fmt: skip
+
+
+def _is_one_series(rows: Sequence[Any]) -> bool:
+    """Tell whether no two rows are of one period: percentiles cannot be added up."""
+    return len({row.period_start for row in rows}) == len(rows)
 
 
 async def widgets(page: Page) -> Table:

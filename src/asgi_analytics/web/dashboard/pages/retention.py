@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from asgi_analytics.web.dashboard.asking import Page, Part
 from asgi_analytics.web.dashboard.figures import percent
 from asgi_analytics.web.dashboard.pages.base import PageKind, number
@@ -42,16 +45,18 @@ async def form(page: Page) -> Form:
 async def cohorts(page: Page) -> Table:
     """Return the cohorts as a triangle."""
     text = page.view.text("total_periods") or "8"
-    told = await page.ask(
-        "query_retention",
-        target_event=page.view.text("target_event") or None,
-        returning_event=page.view.text("returning_event") or None,
-        period=_period(page),
-        total_periods=int(text) if text.isdecimal() else text,
-    )
+    how: dict[str, Any] = {
+        "target_event": page.view.text("target_event") or None,
+        "returning_event": page.view.text("returning_event") or None,
+        "period": _period(page),
+        "total_periods": int(text) if text.isdecimal() else text,
+    }
+    asked = [page.ask("query_retention", **how)]
+    if page.view.compare:
+        asked.append(page.ask("query_retention", **how, **page.view.before()))
+    told, *earlier = await asyncio.gather(*asked)
     found = told.results
     periods = len(found.cohorts[0].retention) if found.cohorts else 0
-    overall = {row.period: row.percentage for row in found.overall_retention}
 
     def share(rate: float | None, count: int | None = None, *, complete: bool = True) -> Cell:
         if rate is None:
@@ -72,8 +77,11 @@ async def cohorts(page: Page) -> Table:
         for cohort in found.cohorts
     ]
     if rows:
-        size = sum(cohort.size for cohort in found.cohorts)
-        rows.insert(0, [cell("All"), number(size), *(share(overall.get(n)) for n in range(periods))])
+        together = [("All", found), *(("All, period before", one.results) for one in earlier)]
+        rows[:0] = [
+            [cell(label), number(sum(cohort.size for cohort in one.cohorts)), *map(share, _overall(one, periods))]
+            for label, one in together
+        ]
     name = PERIODS[_period(page)].rstrip("s")
     return Table(
         title="Cohorts",
@@ -85,6 +93,12 @@ async def cohorts(page: Page) -> Table:
         + [Column(f"{name} {n}", is_number=True) for n in range(periods)],
         rows=rows,
     )
+
+
+def _overall(found: Any, periods: int) -> list[float | None]:
+    """Return the share of all cohorts that came back in each period; None where it is over for none of them."""
+    known = {row.period: row.percentage for row in found.overall_retention}
+    return [known.get(n) for n in range(periods)]
 
 
 async def lifecycle(page: Page) -> Chart:

@@ -2,12 +2,14 @@
 import { drawCharts } from "./panels/chart.js";
 import { followControls } from "./panels/controls.js";
 import { growFunnel } from "./panels/funnel.js";
+import { sortTables } from "./panels/sort.js";
 import { stayLive } from "./panels/live.js";
 import { offerTheme } from "./panels/theme.js";
 
 function draw() {
   drawCharts();
   growFunnel();
+  sortTables();
 }
 
 followControls();
