@@ -82,4 +82,6 @@ async def refresh(connection: Any, since: datetime | None = None, until: datetim
     refreshed = await refresh_pending(connection, since, until)
     if since is None and until is None:
         await connection.execute(SQL["upkeep"])
+        while await connection.fetchval(SQL["drop_old"]):
+            pass
     return refreshed
