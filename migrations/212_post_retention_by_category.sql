@@ -112,8 +112,8 @@ CREATE FUNCTION analytics_due() RETURNS TABLE (
     ORDER BY 5, 1
     $$;
 
--- Where a pass through all parts of the table is: what is before `cursor` was looked at. `failed`: some part was left to
--- the next pass, which begins at `not_before`.
+-- Where a pass through all parts of the table is: what is before `cursor` was looked at. `in_use_at`: the part there was
+-- in use. `failed`: some part was left to the next pass, which begins at `not_before`.
 --
 -- `seen_at` is when somebody last looked at the clock. If it is more than a week later now, either nobody has dropped
 -- anything for a week, or the clock is wrong: until `not_before`, an hour later, nothing is dropped, so that it can be
@@ -121,6 +121,7 @@ CREATE FUNCTION analytics_due() RETURNS TABLE (
 CREATE TABLE analytics_drop_state (
     cursor timestamptz NOT NULL DEFAULT 'infinity',
     failed boolean NOT NULL DEFAULT false,
+    in_use_at timestamptz,
     seen_at timestamptz NOT NULL DEFAULT now(),
     not_before timestamptz NOT NULL DEFAULT '-infinity'
 );
@@ -435,7 +436,7 @@ CREATE FUNCTION analytics_drop_old() RETURNS boolean
 DECLARE
     state analytics_drop_state;
     part record;
-    until timestamptz;
+    bound timestamptz;
     did boolean;
     attempts integer;
 BEGIN
@@ -474,13 +475,13 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT max(d.dropped_before) INTO until FROM analytics_dropped AS d;
-    IF state.cursor >= until OR analytics_is_filling(until) THEN
+    SELECT max(d.dropped_before) INTO bound FROM analytics_dropped AS d;
+    IF state.cursor >= bound OR analytics_is_filling(bound) THEN
         RETURN false;
     END IF;
     FOR part IN
         SELECT p.* FROM analytics_event_parts() AS p
-        WHERE p.since >= state.cursor AND p.since < until
+        WHERE p.since >= state.cursor AND p.since < bound
         ORDER BY p.since
         LIMIT 100
     LOOP
@@ -493,11 +494,15 @@ BEGIN
             EXCEPTION
                 WHEN lock_not_available OR deadlock_detected THEN
                     attempts := attempts - 1;
-                    IF attempts = 0 THEN
-                        RAISE LOG 'asgi-analytics leaves % to the next hour: it is in use', part.name;
-                        state.failed := true;
-                    ELSE
+                    IF attempts > 0 THEN
                         PERFORM pg_sleep(0.2);
+                    ELSIF state.in_use_at IS DISTINCT FROM part.since THEN
+                        RAISE LOG 'asgi-analytics leaves % to the next hour: it is in use', part.name;
+                        UPDATE analytics_drop_state
+                        SET cursor = part.since, failed = state.failed, in_use_at = part.since;
+                        RETURN false;
+                    ELSE
+                        state.failed := true;  -- in use for an hour: the others are not to wait for it, too
                     END IF;
                 WHEN OTHERS THEN
                     RAISE WARNING 'asgi-analytics cannot drop what is over in %: %', part.name, SQLERRM;
@@ -514,7 +519,7 @@ BEGIN
             state.cursor := '2000-01-01 00:00:00+00';
         END IF;
     END LOOP;
-    IF EXISTS (SELECT FROM analytics_event_parts() AS p WHERE p.since >= state.cursor AND p.since < until) THEN
+    IF EXISTS (SELECT FROM analytics_event_parts() AS p WHERE p.since >= state.cursor AND p.since < bound) THEN
         UPDATE analytics_drop_state SET cursor = state.cursor, failed = state.failed;
         RETURN true;
     END IF;
@@ -522,7 +527,7 @@ BEGIN
         UPDATE analytics_drop_state
         SET cursor = '-infinity', failed = false, not_before = now() + INTERVAL '50 minutes';
     ELSE
-        UPDATE analytics_drop_state SET cursor = until, failed = false;
+        UPDATE analytics_drop_state SET cursor = bound, failed = false;
         UPDATE analytics_dropped SET swept_before = dropped_before WHERE swept_before < dropped_before;
     END IF;
     RETURN false;
