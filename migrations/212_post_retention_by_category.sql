@@ -117,13 +117,14 @@ CREATE FUNCTION analytics_due() RETURNS TABLE (
 --
 -- `seen_at` is when somebody last looked at the clock. If it is more than a week later now, either nobody has dropped
 -- anything for a week, or the clock is wrong: until `not_before`, an hour later, nothing is dropped, so that it can be
--- set right.
+-- set right. `has_policies`: see analytics_follow_retention().
 CREATE TABLE analytics_drop_state (
     cursor timestamptz NOT NULL DEFAULT 'infinity',
     failed boolean NOT NULL DEFAULT false,
     in_use_at timestamptz,
     seen_at timestamptz NOT NULL DEFAULT now(),
-    not_before timestamptz NOT NULL DEFAULT '-infinity'
+    not_before timestamptz NOT NULL DEFAULT '-infinity',
+    has_policies boolean NOT NULL DEFAULT true
 );
 INSERT INTO analytics_drop_state DEFAULT VALUES;
 
@@ -235,6 +236,77 @@ END
 END
 $do$;
 
+-- The refresh policies compute the last 3 days again, whatever was dropped of them. While rows are kept for less than 4
+-- days there are none, and the hourly job of sessions does their work. True if it changed something.
+CREATE FUNCTION analytics_follow_retention() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+    AS $$
+DECLARE
+    has constant boolean := (SELECT s.has_policies FROM analytics_drop_state AS s);
+    wants constant boolean := analytics_raw_retention() >= INTERVAL '4 days' AND (
+        has OR analytics_refreshable_from() < now() - INTERVAL '4 days'
+    );
+    one record;
+BEGIN
+    IF has = wants THEN
+        RETURN false;
+    END IF;
+    FOR one IN
+        SELECT format('%I', c.view_name)::regclass AS view
+        FROM timescaledb_information.continuous_aggregates AS c
+        WHERE c.view_schema = current_schema() AND c.hypertable_schema = current_schema()
+            AND c.hypertable_name = 'analytics_events' AND c.view_name <> 'analytics_session_parts_filled'
+    LOOP
+        IF wants THEN
+            PERFORM add_continuous_aggregate_policy(
+                one.view,
+                start_offset => INTERVAL '3 days',
+                end_offset => INTERVAL '1 hour',
+                schedule_interval => INTERVAL '1 hour',
+                initial_start => now() + INTERVAL '1 hour',
+                if_not_exists => true
+            );
+        ELSE
+            PERFORM remove_continuous_aggregate_policy(one.view, if_exists => true);
+        END IF;
+    END LOOP;
+    UPDATE analytics_drop_state SET has_policies = wants;
+    RETURN true;
+END
+$$;
+
+-- What the refresh policies do for the other aggregates: every hour what changed, but for the hour of stragglers; and
+-- for those too, while there are no policies.
+DO $do$
+BEGIN
+    EXECUTE format(
+        'CREATE OR REPLACE PROCEDURE analytics_refresh_sessions(job_id integer, config jsonb) LANGUAGE plpgsql AS %L',
+        format(
+            $body$
+DECLARE
+    views text[];
+    starts timestamptz[];
+    ends timestamptz[];
+BEGIN
+    PERFORM %1$I.analytics_collect();
+    -- Into arrays, because an open cursor would have to be kept over each of the commits.
+    SELECT array_agg(p.view_name), array_agg(p.window_start), array_agg(p.window_end)
+    INTO views, starts, ends
+    FROM %1$I.analytics_pending() AS p
+    WHERE p.view_name = 'analytics_session_parts_filled'
+        OR NOT (SELECT s.has_policies FROM %1$I.analytics_drop_state AS s);
+    FOR i IN 1 .. coalesce(cardinality(starts), 0) LOOP
+        CALL %1$I.analytics_fill(views[i], starts[i], ends[i]);
+    END LOOP;
+END
+            $body$,
+            current_schema()
+        )
+    );
+END
+$do$;
+
 -- Whether somebody computes aggregates of days before `until`. What died at it is forgotten.
 CREATE FUNCTION analytics_is_filling(until timestamptz) RETURNS boolean
     LANGUAGE plpgsql
@@ -292,6 +364,10 @@ CREATE FUNCTION analytics_event_parts() RETURNS TABLE (
     UNION ALL
     SELECT p.partition::text, p.day, p.day + INTERVAL '1 day', false FROM analytics_partitions() AS p
     $$;
+
+CREATE FUNCTION analytics_follow_retention() RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN false;
 
 -- Whether somebody computes aggregates. If not, nobody begins to until the end of the transaction.
 CREATE FUNCTION analytics_is_filling(until timestamptz) RETURNS boolean
@@ -456,6 +532,9 @@ BEGIN
         RETURN false;
     END IF;
 
+    IF analytics_follow_retention() THEN
+        RETURN true;
+    END IF;
     IF EXISTS (
         SELECT FROM analytics_retention AS r JOIN analytics_dropped AS d USING (category)
         WHERE analytics_bucket('1 day', least(now() - r.keep, analytics_retention_floor())) > d.dropped_before
