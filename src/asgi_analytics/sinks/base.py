@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
 
+CATEGORIES_HEADER = "Analytics-Event-Types"
+"""Says of which category types are whose class only the sender has: ``order_paid=transaction, cart_filled=content``."""
+
+
 class Rejected(msgspec.Struct, frozen=True):
     """One event of a batch that the sink refused because of its content."""
 
