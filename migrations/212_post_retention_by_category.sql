@@ -349,7 +349,7 @@ CREATE OR REPLACE FUNCTION analytics_stored_days() RETURNS SETOF timestamptz
     UNION
     SELECT analytics_bucket('1 day', e.timestamp)
     FROM analytics_events_default AS e
-    WHERE e.timestamp >= (SELECT analytics_refreshable_from()) AND e.timestamp < now()
+    WHERE e.timestamp >= (SELECT min(d.dropped_before) FROM analytics_dropped AS d) AND e.timestamp < now()
     $$;
 
 -- The parts of the table: its partitions, and the default one, which has no range of its own.
@@ -460,6 +460,9 @@ BEGIN
     IF NOT stays AND until <= (SELECT max(d.dropped_before) FROM analytics_dropped AS d) THEN
         PERFORM analytics_drop_part(part, since, until, over);
         RETURN true;
+    END IF;
+    IF is_compressed THEN  -- for a chunk that is longer than a day, of which batches have to be taken apart
+        PERFORM set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', true);
     END IF;
     FOR one IN
         SELECT n.event_type, d.dropped_before

@@ -47,6 +47,11 @@ COLUMNS = {
     " min double precision, max double precision, last double precision, bins integer[] null, counts bigint[] null",
     "analytics_metrics_realtime": "metric_key text, metric_value jsonb, time_window text,"
     " calculated_at timestamp with time zone, expires_at timestamp with time zone",
+    "analytics_retention": "category text, keep interval",
+    "analytics_event_types": "event_type text, category text, dropped_before timestamp with time zone",
+    "analytics_event_schemas": "event_type text, version integer, event_category text, schema_definition jsonb,"
+    " required_fields text[], example_payload jsonb null, description text null, retention_days integer,"
+    " is_active boolean, updated_at timestamp with time zone",
 }
 
 
