@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import asyncpg
@@ -12,6 +13,8 @@ from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.admin.retention import retention
 from asgi_analytics.events.base import event_types
 from asgi_analytics.events.named import NAMED
+from asgi_analytics.migrate.files import shipped_folder
+from asgi_analytics.migrate.runner import migrate
 from tests.kit.databases import Database
 from tests.schema.expected import assert_same
 from tests.schema.happenings import (
@@ -25,6 +28,7 @@ from tests.schema.happenings import (
     insert,
     keep,
     keep_fresh,
+    lose,
     midnight,
     now,
 )
@@ -212,3 +216,36 @@ async def test_retention_is_shown_and_changed(database: Database) -> None:
     assert sum(one.due for one in shown.categories) == over(changed)
     assert shown.drops == 0
     assert await stored(connection) == {e.id for e in events}
+
+
+async def test_an_installation_goes_on_with_the_retention_it_had(empty_database: Database, tmp_path: Path) -> None:
+    """Its operator said 30 days, and its aggregates know days whose rows are gone."""
+    random = Random(6)
+    for file in shipped_folder().iterdir():
+        if file.name.endswith(".sql") and int(file.name[:3]) < 210:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    await migrate(empty_database.dsn, folder=tmp_path)
+    connection = await empty_database.connect()
+    events = some(random, 200, 80)
+    await insert(connection, events)
+    await refresh(connection)
+    if empty_database.flavour == "timescaledb":
+        await connection.execute("SELECT remove_retention_policy('analytics_events')")
+        await connection.execute("SELECT add_retention_policy('analytics_events', INTERVAL '30 days')")
+    else:
+        await connection.execute(
+            "CREATE OR REPLACE FUNCTION analytics_raw_retention() RETURNS interval LANGUAGE sql STABLE PARALLEL SAFE"
+            " RETURN INTERVAL '30 days'"
+        )
+    await lose(connection, empty_database, midnight(30))
+    before = await all_rows(connection)
+    await migrate(empty_database.dsn)
+    kept = await connection.fetch("SELECT keep FROM analytics_retention")
+    assert [row["keep"] for row in kept] == [timedelta(days=30)] * 5
+    assert await connection.fetchval("SELECT analytics_refreshable_from()") == midnight(30)
+    await keep(connection, **dict.fromkeys(DAYS, 90))
+    await insert(connection, [happened(random, midnight(40), name) for name in CATEGORIES])
+    for _ in range(2):
+        await keep_fresh(connection, empty_database)
+        await refresh(connection, midnight(80), now())
+    assert_same(await all_rows(connection), before)
