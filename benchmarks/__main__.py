@@ -34,6 +34,7 @@ ALL: dict[str, list[str]] = {
     "product": [],
     "dashboard": [],
     "api": [],
+    "keeping": [],
     "scale": [],
 }
 """Each benchmark with its arguments."""

@@ -36,6 +36,8 @@ PUBLIC = {
     "asgi_analytics.metrics.missions_created": [],
     "asgi_analytics.metrics.database_query": [],
     "asgi_analytics.otel.AnalyticsMetricExporter": [],
+    "asgi_analytics.admin.retention.retention": [],
+    "asgi_analytics.admin.schemas.sync_schemas": [],
     "asgi_analytics.admin.dashboard.set_dashboard_metric": [],
     "asgi_analytics.admin.dashboard.update_realtime_metric": [],
     "asgi_analytics.AnalyticsMiddleware": [],
@@ -69,6 +71,7 @@ COMMANDS = {
     "analytics-migrate": "asgi_analytics.cli.migrate",
     "analytics-ingest": "asgi_analytics.cli.ingest",
     "analytics-api": "asgi_analytics.cli.api",
+    "analytics-schemas": "asgi_analytics.cli.schemas",
 }
 
 

@@ -151,7 +151,6 @@ async def test_the_writer_can_do_nothing_else(roles: Roles, writer_dsn: str) -> 
             *(f"TABLE analytics_{name}" for name in ("changes", "stale", "fills", "gone_days", "events_default")),
             "INSERT INTO analytics_changes VALUES (now())",
             "UPDATE analytics_fills SET filled_until = now()",
-            "SELECT analytics_drop_partitions()",
             "CALL analytics_fill('analytics_user_days', now() - interval '3 days', now())",
             "SELECT analytics_collect()",
         ]

@@ -163,9 +163,28 @@ async def keep_fresh(connection: asyncpg.Connection, database: Database) -> None
     """Do what happens by itself within a day: on TimescaleDB all its jobs, on plain PostgreSQL the hourly upkeep."""
     if database.flavour == "postgresql":
         assert await connection.fetchval("SELECT analytics_upkeep()")
+        await drop_old(connection)
         return
     for (job,) in await connection.fetch("SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000"):
         await connection.execute(f"CALL run_job({job})")
+
+
+async def drop_old(connection: asyncpg.Connection) -> None:
+    """Do all steps of dropping what is over, as the worker does."""
+    while await connection.fetchval("SELECT analytics_drop_old()"):
+        pass
+
+
+async def keep(connection: asyncpg.Connection, **days: float) -> None:
+    """Change for how many days rows are kept, by category."""
+    for category, number in days.items():
+        sql = "UPDATE analytics_retention SET keep = $2 WHERE category = $1"
+        assert await connection.execute(sql, category, timedelta(days=number)) == "UPDATE 1"
+
+
+async def keep_all(connection: asyncpg.Connection, retention: timedelta) -> None:
+    """Change for how long rows of all categories are kept."""
+    await connection.execute("UPDATE analytics_retention SET keep = $1", retention)
 
 
 async def pending(connection: asyncpg.Connection, began: datetime) -> list[asyncpg.Record]:

@@ -12,7 +12,18 @@ import pytest
 
 from tests.kit.databases import Database
 from tests.schema.expected import assert_same, expected
-from tests.schema.happenings import DAY, HOUR, all_rows, happened, insert, keep_fresh, midnight, now, some_events
+from tests.schema.happenings import (
+    DAY,
+    HOUR,
+    all_rows,
+    happened,
+    insert,
+    keep_all,
+    keep_fresh,
+    midnight,
+    now,
+    some_events,
+)
 
 INSERT = (
     "INSERT INTO analytics_events (id, timestamp, event_type, service, data)"
@@ -36,6 +47,11 @@ COLUMNS = {
     " min double precision, max double precision, last double precision, bins integer[] null, counts bigint[] null",
     "analytics_metrics_realtime": "metric_key text, metric_value jsonb, time_window text,"
     " calculated_at timestamp with time zone, expires_at timestamp with time zone",
+    "analytics_retention": "category text, keep interval",
+    "analytics_event_types": "event_type text, category text, dropped_before timestamp with time zone",
+    "analytics_event_schemas": "event_type text, version integer, event_category text, schema_definition jsonb,"
+    " required_fields text[], example_payload jsonb null, description text null, retention_days integer,"
+    " is_active boolean, updated_at timestamp with time zone",
 }
 
 
@@ -210,13 +226,11 @@ async def test_no_event_is_lost_or_refused_while_partitions_are_made(database: D
 async def test_old_partitions_are_dropped_and_what_is_as_old_in_the_default_one(database: Database) -> None:
     random = Random(6)
     connection = await database.connect()
-    await connection.execute(
-        "CREATE OR REPLACE FUNCTION analytics_raw_retention() RETURNS interval LANGUAGE sql RETURN INTERVAL '30 days'"
-    )
+    await keep_all(connection, timedelta(days=30))
     old = [happened(random, at, "x") for at in (midnight(31), midnight(89), midnight(200))]
     kept = [happened(random, at, "x") for at in (midnight(30), now() + 20 * DAY)]
     await insert(connection, old + kept)
-    assert await connection.fetchval("SELECT analytics_upkeep()")
+    await keep_fresh(connection, database)
     left = await connection.fetch("SELECT id FROM analytics_events")
     assert {row["id"] for row in left} == {event.id for event in kept}
     days = [day for (day,) in await connection.fetch("SELECT day FROM analytics_partitions() ORDER BY day")]
@@ -227,9 +241,7 @@ async def test_old_partitions_are_dropped_and_what_is_as_old_in_the_default_one(
 async def test_a_long_query_keeps_neither_upkeep_nor_writers_waiting(database: Database) -> None:
     random = Random(7)
     connection, reader, writer = [await database.connect() for _ in range(3)]
-    await connection.execute(
-        "CREATE OR REPLACE FUNCTION analytics_raw_retention() RETURNS interval LANGUAGE sql RETURN INTERVAL '30 days'"
-    )
+    await keep_all(connection, timedelta(days=30))
     transaction = reader.transaction()
     await transaction.start()
     await reader.fetch("SELECT count(*) FROM analytics_events")
@@ -239,5 +251,5 @@ async def test_a_long_query_keeps_neither_upkeep_nor_writers_waiting(database: D
     assert await asyncio.wait_for(upkeep, 30) is True
     assert await connection.fetchval("SELECT count(*) FROM analytics_partitions()") == 98  # later
     await transaction.commit()
-    assert await connection.fetchval("SELECT analytics_upkeep()") is True
+    await keep_fresh(connection, database)
     assert await connection.fetchval("SELECT count(*) FROM analytics_partitions()") == 38

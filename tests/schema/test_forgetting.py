@@ -6,7 +6,6 @@ from datetime import timedelta
 from random import Random
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from asgi_analytics.admin.refresh import refresh
@@ -17,6 +16,7 @@ from tests.schema.happenings import (
     all_rows,
     compress,
     insert,
+    keep_all,
     keep_fresh,
     lose,
     midnight,
@@ -154,22 +154,10 @@ async def test_events_that_were_never_filled_are_counted_before_they_are_dropped
     connection = await database.connect()
     events = some_events(random, 200, midnight(80), now())
     await insert(connection, events)
-    await keep_raw_for(connection, database, timedelta(days=30))
-    assert await connection.fetchval("SELECT analytics_upkeep()")
+    await keep_all(connection, timedelta(days=30))
+    await keep_fresh(connection, database)
     assert await connection.fetchval("SELECT min(timestamp) FROM analytics_events") >= midnight(30)
     assert_same(await all_rows(connection), expected(events))
-
-
-async def keep_raw_for(connection: asyncpg.Connection, database: Database, retention: timedelta) -> None:
-    """Change the retention, as the page on how to read the aggregates says."""
-    if database.flavour == "timescaledb":
-        await connection.execute("SELECT remove_retention_policy('analytics_events')")
-        await connection.execute("SELECT add_retention_policy('analytics_events', $1::interval)", retention)
-    else:
-        await connection.execute(
-            "CREATE OR REPLACE FUNCTION analytics_raw_retention() RETURNS interval LANGUAGE sql STABLE PARALLEL SAFE"
-            f" RETURN INTERVAL '{retention.total_seconds()} seconds'"
-        )
 
 
 async def test_retention_drops_events_and_keeps_their_aggregates(database: Database) -> None:
@@ -180,7 +168,7 @@ async def test_retention_drops_events_and_keeps_their_aggregates(database: Datab
     await refresh(connection)
     before = await all_rows(connection)
     # Thirty days pass. The last moment that is kept is in the middle of a day, at whatever time this runs.
-    await keep_raw_for(connection, database, now() - midnight(60) - timedelta(hours=12))
+    await keep_all(connection, now() - midnight(60) - timedelta(hours=12))
     for _ in range(2):
         await keep_fresh(connection, database)
         oldest = await connection.fetchval("SELECT min(timestamp) FROM analytics_events")

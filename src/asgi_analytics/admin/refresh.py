@@ -82,4 +82,7 @@ async def refresh(connection: Any, since: datetime | None = None, until: datetim
     refreshed = await refresh_pending(connection, since, until)
     if since is None and until is None:
         await connection.execute(SQL["upkeep"])
+        if await connection.fetchval(SQL["has_drop_old"]):
+            while await connection.fetchval(SQL["drop_old"]):
+                pass
     return refreshed

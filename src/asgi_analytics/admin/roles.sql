@@ -43,7 +43,7 @@ CREATE ROLE {role} NOLOGIN;
 REVOKE ALL ON
     analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
     analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels, analytics_metrics,
-    analytics_metrics_realtime
+    analytics_metrics_realtime, analytics_retention, analytics_event_types, analytics_event_schemas
 FROM {writer}, {reader};
 GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
 
@@ -52,10 +52,14 @@ GRANT INSERT ON analytics_events, analytics_metrics, analytics_dead_letters TO {
 -- ON CONFLICT reads the key, to know what is stored already; nothing else of a row.
 GRANT SELECT (timestamp, id) ON analytics_events, analytics_metrics TO {writer};
 GRANT SELECT (id) ON analytics_dead_letters TO {writer};
--- What runs with the rights of the owner: the workers' hourly call, the keys that visitors are counted by, and the
--- numbers of dashboards.
+-- What runs with the rights of the owner: the workers' hourly calls, the categories of types and the schemas that events
+-- are checked by, the keys that visitors are counted by, and the numbers of dashboards.
 GRANT EXECUTE ON FUNCTION
     analytics_upkeep(),
+    analytics_drop_old(),
+    analytics_note_event_types(text[], text[]),
+    analytics_schemas_fingerprint(),
+    analytics_active_schemas(),
     analytics_visitor_key(date),
     analytics_seen_visitors(text[], timestamptz[]),
     analytics_note_visitors(text[], timestamptz[]),
@@ -71,6 +75,8 @@ TO {reader};
 GRANT SELECT ON {views} TO {reader};
 -- Funnels that are kept by name are the one thing that it may change.
 GRANT SELECT, INSERT, DELETE ON analytics_funnels TO {reader};
+-- How long rows are kept, and what the types of events are.
+GRANT SELECT ON analytics_retention, analytics_event_types, analytics_event_schemas TO {reader};
 -- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
 GRANT SELECT ON analytics_gone_days, analytics_metric_state TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};

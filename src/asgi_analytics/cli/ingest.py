@@ -41,7 +41,12 @@ def make_parser() -> Parser:
     add_serving_options(parser, port=PORT)
     add_database_url(parser)
     parser.add_argument("--schema", metavar="NAME", help="schema of the tables (default: the search_path decides)")
-    parser.add_argument("--strict-types", action="store_true", help="refuse event types that are not known here")
+    parser.add_argument(
+        "--strict-types",
+        action="store_true",
+        help="refuse event types that have neither a class here nor a schema in the registry (analytics-schemas sync), "
+        "and check them by it",
+    )
     parser.add_argument(
         "--max-body",
         metavar="SIZE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from datetime import UTC, datetime
+from itertools import count
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -40,6 +41,8 @@ def snake_case(name: str) -> str:
 
 
 _types: WeakValueDictionary[str, type[Event]] = WeakValueDictionary()
+_definitions = count(1)
+_newest = 0
 
 
 METRIC = "$metric"
@@ -92,6 +95,8 @@ def _claim(tag: str, cls: type[Event]) -> None:
         )
     # The same name in the same module is the same class defined anew: a reload, or a notebook cell run twice.
     _types[tag] = cls
+    global _newest
+    _newest = next(_definitions)
 
 
 # For type checkers; EventMeta makes it true.
@@ -151,6 +156,22 @@ def known_categories() -> dict[str, Category]:
     # A class whose events have a field of that name says nothing of its category.
     return {
         tag: cls.category if isinstance(cls.category, str) else Event.category for tag, cls in event_types().items()
+    }
+
+
+def definitions() -> int:
+    """Return the number of the newest event class, which tells at no cost whether there is another one since."""
+    return _newest
+
+
+def categories_to_note() -> dict[str, Category]:
+    """Return the category of every class that is not of the catalogue and is kept otherwise than a type without one."""
+    return {
+        tag: cls.category
+        for tag, cls in event_types().items()
+        if isinstance(cls.category, str)
+        and cls.category != Event.category
+        and not cls.__module__.startswith("asgi_analytics.events.")
     }
 
 

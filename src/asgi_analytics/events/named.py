@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import msgspec
 
 from asgi_analytics.errors import ConfigError
-from asgi_analytics.events.base import Event, UserId
+from asgi_analytics.events.base import Category, Event, UserId
 from asgi_analytics.traffic import arrival, host_of, path_of, query_of
 
 __all__ = ["NamedEvent", "identify", "page", "track"]
@@ -94,6 +95,29 @@ def tag_of(name: str) -> str:
 def dotted_tag(name: str) -> str | None:
     """Return the tag that a dotted name stands for, ``project_created`` for ``project.created``; else None."""
     return name.replace(".", "_") if _is_dotted(name) else None
+
+
+def write_categories(categories: Mapping[str, str], most: int) -> list[str]:
+    """Return texts of at most so many characters that `read_categories` reads; types with other names are left out."""
+    texts: list[str] = []
+    for name, category in sorted(categories.items()):
+        if _is_tag(name) and len(name) <= MAX_NAME:
+            one = f"{name}={category}"
+            if texts and len(texts[-1]) + 2 + len(one) <= most:
+                texts[-1] += f", {one}"
+            else:
+                texts.append(one)
+    return texts
+
+
+def read_categories(text: str) -> dict[str, str]:
+    """Return the category of each type in a text such as ``order_paid=transaction``; what is not understood is left."""
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    return {
+        name: category
+        for name, _, category in pairs
+        if category in get_args(Category) and len(name) <= MAX_NAME and _is_tag(name)
+    }
 
 
 def _named(tag: str, properties: dict[str, Any], user_id: UserId | None = None) -> NamedEvent:

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from asgi_analytics.database.blocks import load
-from asgi_analytics.reading.categories import CategoryName, category_of, types_of
+from asgi_analytics.reading.categories import CategoryName, category_of, stored_categories, types_of
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, Moment, Step, local
 from asgi_analytics.reading.source import Source, refuse_too_many
@@ -73,10 +73,11 @@ async def query_aggregations(
     """
     asked = source.range(start, end, timezone)
     buckets = asked.buckets(STEPS[aggregation_type])
-    only, but = types_of(
-        None if event_category is None else [event_category], None if event_type is None else [event_type]
-    )
     async with source.snapshot() as snapshot:
+        known = await stored_categories(snapshot)
+        only, but = types_of(
+            None if event_category is None else [event_category], None if event_type is None else [event_type], known
+        )
         split = buckets.split(DAY, filled_until=await snapshot.filled_until(*VIEWS))
         await snapshot.require_parts(split)
         # The last row is that of all: the one without a bucket and a type.
@@ -92,7 +93,7 @@ async def query_aggregations(
     refuse_too_many(rows)
     return Aggregations(
         aggregations=[
-            Aggregation(buckets.labels[bucket - 1], category_of(name), name, Metrics(events, users))
+            Aggregation(buckets.labels[bucket - 1], category_of(name, known), name, Metrics(events, users))
             for bucket, name, events, users in rows
         ],
         total_events=total_events,

@@ -16,6 +16,7 @@ from asgi_analytics.reading.source import Source
 
 SQL = load(__package__, "errors.sql")
 GROUP = "a group of errors"
+ERROR = "application_error"
 
 
 class ErrorSummary(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ async def list_error_groups(
     """
     buckets = source.range(start, end, timezone).buckets(bucket)
     async with source.snapshot() as snapshot:
-        await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], GROUP)
+        await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], GROUP, [ERROR])
         return await snapshot.rows(
             lambda *row: _group(buckets, *row),
             SQL["groups"],
@@ -136,7 +137,7 @@ async def get_error_group(
     """
     buckets = source.range(start, end, timezone).buckets(bucket)
     async with source.snapshot() as snapshot:
-        await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], GROUP)
+        await snapshot.require_raw([(buckets.edges[0], buckets.edges[-1])], GROUP, [ERROR])
         found = await snapshot.records(SQL["groups"], buckets.edges, service, environment, fingerprint, 1)
         if not found:
             raise InvalidQuery("fingerprint", "no error of this range has it: use one that list_error_groups() returns")

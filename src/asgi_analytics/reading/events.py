@@ -14,7 +14,7 @@ from asgi_analytics.database.blocks import load
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.events.base import EnrichedEvent, named_data
-from asgi_analytics.reading.categories import CategoryName, types_of
+from asgi_analytics.reading.categories import CategoryName, stored_categories, types_of
 from asgi_analytics.reading.question import MOST_TEXTS, Text, Texts, User, question
 from asgi_analytics.reading.ranges import Moment
 from asgi_analytics.reading.source import MOST_ROWS, Source
@@ -69,12 +69,7 @@ async def query_events(
     if entity_type is not None and ENTITY.fullmatch(entity_type) is None:
         raise InvalidQuery("entity_type", "must be a name in snake_case, for instance task")
     asked = source.range(start, end, timezone)
-    wanted, unwanted = types_of(event_categories, event_types)
-    filters = (
-        asked.start,
-        asked.end,
-        wanted,
-        unwanted,
+    others = (
         None if user_id is None else user_uuid(user_id)[0],
         session_id,
         None if entity_type is None else f"{entity_type}_id",
@@ -87,6 +82,8 @@ async def query_events(
     )
     after = (None, None) if cursor is None else _position(cursor)
     async with source.snapshot() as snapshot:
+        known = None if event_categories is None else await stored_categories(snapshot)
+        filters = (asked.start, asked.end, *types_of(event_categories, event_types, known), *others)
         rows = await snapshot.records(SQL["page"], *filters, *after, limit + 1)
         [(total,)] = await snapshot.records(SQL["total"], *filters)
     events = [event_of(*row) for row in rows[:limit]]

@@ -296,7 +296,9 @@ def _rate(part: int, whole: int) -> float | None:
 
 
 async def _require_raw(snapshot: Snapshot, attempts: Attempts, asked: Range) -> None:
-    await snapshot.require_raw([(asked.start, asked.end + attempts.window)], "a funnel")
+    steps = [*attempts.steps, *attempts.exclusions]
+    types = None if attempts.order == "strict" else {step.event_type for step in steps}
+    await snapshot.require_raw([(asked.start, asked.end + attempts.window)], "a funnel", types)
 
 
 async def _funnel(snapshot: Snapshot, name: str) -> Funnel:

@@ -29,6 +29,20 @@ class PendingView(msgspec.Struct, frozen=True):
     since: datetime
 
 
+class Due(msgspec.Struct, frozen=True):
+    """Whole days of a category whose raw rows are still there although their time is over."""
+
+    category: str
+    keep_days: int
+    """How long they are kept."""
+    days: int
+    events: int
+    """Of these days, as the aggregates count them."""
+    due_since: datetime
+    """When the time of the first of these days was over. More than a day ago, something keeps them from being dropped:
+    nobody does the hourly upkeep, views are behind, or an export needs the rows."""
+
+
 class DatabaseState(msgspec.Struct, frozen=True):
     """What database it is, and what the events weigh in it."""
 
@@ -53,11 +67,13 @@ class PipelineHealth(msgspec.Struct, frozen=True):
     """The one that is furthest behind first."""
     database: DatabaseState
     oldest_event_at: datetime | None
+    due: list[Due]
+    """What is to be dropped; the longest overdue first."""
 
 
 @question("/pipeline")
 async def get_pipeline_health(source: Source, *, service: Text | None = None) -> PipelineHealth:
-    """Count the events of the last minute and the dead letters, and tell which views are behind the events."""
+    """Count the events of the last minute and the dead letters, and tell which views are behind and which rows due."""
     now = source.now()
     async with source.snapshot() as snapshot:
         [(newest, last_minute, oldest)] = await snapshot.records(SQL["health"], now - MINUTE, now, service)
@@ -70,4 +86,9 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
             pending=await snapshot.rows(PendingView, SQL["pending"]),
             database=await snapshot.row(DatabaseState, SQL[flavour]),
             oldest_event_at=oldest,
+            due=await snapshot.rows(_due, SQL["due"]),
         )
+
+
+def _due(category: str, keep: timedelta, days: int, events: int, due_since: datetime) -> Due:
+    return Due(category=category, keep_days=keep.days, days=days, events=events, due_since=due_since)

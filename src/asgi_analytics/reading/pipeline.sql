@@ -33,6 +33,10 @@ FROM analytics_pending() AS p
 GROUP BY p.view_name
 ORDER BY since, p.view_name;
 
+-- due --
+-- Say of which categories rows are still there although their time is over.
+SELECT d.category, d.keep, d.days, d.events, d.due_since FROM analytics_due() AS d;
+
 -- is_filled --
 -- Tell whether the aggregates are filled tables, as they are on plain PostgreSQL.
 SELECT to_regclass('analytics_fills') IS NOT NULL;

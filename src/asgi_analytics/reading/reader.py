@@ -152,7 +152,7 @@ class AnalyticsReader(Source):
         """Return if questions can be answered now. Raises `ReadError` that says what is in the way."""
         now = self.now()
         async with self.snapshot() as snapshot:
-            await snapshot.records(SQL["lost_rows"], now, now)
+            await snapshot.records(SQL["lost_rows"], now, now, None)
 
     async def __aenter__(self) -> Self:
         """Open the reader."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
@@ -231,13 +231,17 @@ class Snapshot:
         [(until,)] = await self._fetch(SQL["filled_until"], views)
         return cast("datetime", until)
 
-    async def require_raw(self, parts: Iterable[tuple[datetime, datetime]], why: str) -> None:
+    async def require_raw(
+        self, parts: Iterable[tuple[datetime, datetime]], why: str, event_types: Collection[str] | None = None
+    ) -> None:
         """Raise `InvalidQuery` unless the raw rows of each part of a range are still kept.
 
-        ``why``: what the question cannot be answered without.
+        ``why``: what the question cannot be answered without. ``event_types``: of which it needs the rows; None for
+        any, which are kept as long as those of the category that is kept for the shortest time.
         """
+        types = None if event_types is None else list(event_types)
         for start, end in (part for part in parts if part[0] < part[1]):
-            [(kept_from, is_lost)] = await self._fetch(SQL["lost_rows"], start, end)
+            [(kept_from, is_lost)] = await self._fetch(SQL["lost_rows"], start, end, types)
             if is_lost:
                 since = f"from {kept_from:%Y-%m-%dT%H:%MZ} on" if isinstance(kept_from, datetime) else "of no day"
                 raise InvalidQuery("start", f"{why} needs the raw rows, which are kept {since}")

@@ -174,7 +174,8 @@ async def _from_raw_rows(
     nothing of them.
     """
     start, end = buckets.edges[0], buckets.edges[-1]
-    await snapshot.require_raw([(start, end)], "a filter, a property, a breakdown or an environment")
+    why = "a filter, a property, a breakdown or an environment"
+    await snapshot.require_raw([(start, end)], why, [step.event_type])
     values = None if like is None else [value for value in like if value not in (None, OTHER)]
     parameters = Parameters(buckets.edges, asked.limit, values, asked.service, start, end, asked.environment)
     hits = _raw_rows(step, asked, parameters)

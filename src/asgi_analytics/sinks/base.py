@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
 
+CATEGORIES_HEADER = "Analytics-Event-Types"
+"""Says of which category types are whose class only the sender has: ``order_paid=transaction, cart_filled=content``."""
+
+
 class Rejected(msgspec.Struct, frozen=True):
     """One event of a batch that the sink refused because of its content."""
 
@@ -101,6 +105,37 @@ class KnowsVisitors(Protocol):
 
     async def note_visitors(self, visitors: Mapping[str, datetime]) -> None:
         """Note when visitors were seen: those of the last half hour of a day, and whose visit goes on after it."""
+        ...
+
+
+@runtime_checkable
+class NotesEventTypes(Protocol):
+    """A sink whose rows are kept by the category of their type, and that is told the categories by other processes."""
+
+    async def note_event_types(self, categories: Mapping[str, str]) -> None:
+        """Note the category of each type."""
+        ...
+
+
+class StoredSchema(msgspec.Struct, frozen=True):
+    """What the data of a type look like, as the registry says."""
+
+    event_type: str
+    definition: str
+    """JSON Schema."""
+    needs_user: bool
+
+
+@runtime_checkable
+class KnowsSchemas(Protocol):
+    """A sink with a registry of the schemas of events, which the ingestion service checks unknown types by."""
+
+    async def schemas_fingerprint(self) -> str:
+        """Return a text that differs from the one before if a schema has changed."""
+        ...
+
+    async def active_schemas(self) -> Sequence[StoredSchema]:
+        """Return the schemas that events are checked by, one per type."""
         ...
 
 

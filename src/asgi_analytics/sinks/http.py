@@ -15,7 +15,9 @@ import msgspec
 
 from asgi_analytics import values
 from asgi_analytics.errors import ConfigError, MissingExtra, OperatorError, SinkError, TransientError
-from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.events.base import categories_to_note, definitions
+from asgi_analytics.events.named import write_categories
+from asgi_analytics.sinks.base import CATEGORIES_HEADER, Receipt, Rejected
 
 try:
     import httpx2
@@ -32,6 +34,8 @@ ANSWER_TIMEOUT = 60.0
 """Seconds; the last is longer than the service waits for its database."""
 
 KEEP_ALIVE = 60.0
+MOST_HEADER = 3000
+"""Characters of the categories of types that go with one batch; servers and proxies limit headers."""
 _WORTH_PACKING = 1024
 _GZIP = 31
 
@@ -113,6 +117,8 @@ class HttpSink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._progress: _Progress | None = None
         self._too_large: float = float("inf")
+        self._definitions = 0
+        self._categories: list[str] = []
 
     @classmethod
     def from_url(cls, url: str, *, token: str | None = None) -> Self:
@@ -143,6 +149,7 @@ class HttpSink:
         response = await self._post(b"[" + b",".join(part) + b"]")
         status = response.status_code
         if status in (200, 422):
+            del self._categories[:1]
             result = _result(response, len(part))
             start, _ = progress.left.pop()
             progress.duplicates += result.duplicates
@@ -161,6 +168,11 @@ class HttpSink:
 
     async def _post(self, body: bytes) -> httpx2.Response:
         headers = self._headers
+        if self._definitions != (newest := definitions()):
+            self._definitions = newest
+            self._categories = write_categories(categories_to_note(), MOST_HEADER)
+        if self._categories:
+            headers = {**headers, CATEGORIES_HEADER: self._categories[0]}
         if len(body) >= _WORTH_PACKING:
             body = zlib.compress(body, level=1, wbits=_GZIP)
             headers = {**headers, "Content-Encoding": "gzip"}

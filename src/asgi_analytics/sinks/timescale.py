@@ -16,8 +16,9 @@ from asgi_analytics.database.pool import ConnectionKeeper
 from asgi_analytics.database.url import read_dsn
 from asgi_analytics.encoding.metric_record import is_metric
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
+from asgi_analytics.events.base import categories_to_note, definitions
 from asgi_analytics.log import log
-from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.sinks.base import Receipt, Rejected, StoredSchema
 from asgi_analytics.sinks.dead_letters import NOT_TEXT, Refusal, dead_letter, is_text
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class TimescaleSink:
         self._sql = {name: SQL[name].replace("{schema}", self._prefix) for name in SQL}
         self._careful_until = 0.0
         self._left_upkeep = False
+        self._noted: dict[str, str] = {}
+        self._definitions = 0
+        self._left_noting = False
 
     @classmethod
     def from_url(cls, url: str, *, token: str | None = None) -> Self:
@@ -89,6 +93,9 @@ class TimescaleSink:
 
         async def store(connection: Connection) -> Receipt:
             try:
+                if self._definitions != (newest := definitions()):
+                    await self._note_types(connection, categories_to_note())
+                    self._definitions = newest
                 return await self._store_or_isolate(connection, batch)
             except TimeoutError as error:  # of the write, not of the connection
                 raise TransientError("the database did not answer in time", fewer=True) from error
@@ -206,14 +213,19 @@ class TimescaleSink:
             raise TransientError("the database is read-only: a standby, perhaps")
 
     async def upkeep(self) -> None:
-        """Forget old keys of visitors, and do the hourly upkeep of plain PostgreSQL unless another process does it.
+        """Do the hourly upkeep unless another process does it: forget old keys of visitors, and drop what is over.
 
-        Without the right to do it, it is left to ``analytics-migrate refresh`` in cron, which is logged once.
+        On plain PostgreSQL it also fills the aggregates. What is over is dropped in small transactions. Without the
+        right to do it, it is left to ``analytics-migrate refresh`` in cron, which is logged once.
         """
+        self._definitions = 0
 
         async def call(connection: Connection) -> None:
-            if await connection.fetchval(self._sql["has_upkeep"], f"{self._prefix}analytics_upkeep()"):
+            if await connection.fetchval(self._sql["has_function"], f"{self._prefix}analytics_upkeep()"):
                 await connection.fetchval(self._sql["upkeep"], timeout=UPKEEP_TIMEOUT)
+            if await connection.fetchval(self._sql["has_function"], f"{self._prefix}analytics_drop_old()"):
+                while await connection.fetchval(self._sql["drop_old"], timeout=UPKEEP_TIMEOUT):
+                    pass
 
         try:
             await self._connections.run(call)
@@ -226,6 +238,45 @@ class TimescaleSink:
                 )
         except Exception as error:
             raise self._sink_error(error) from error
+
+    async def note_event_types(self, categories: Mapping[str, str]) -> None:
+        """Let the database know the categories of types, unless this sink has done so."""
+
+        async def note(connection: Connection) -> None:
+            await self._note_types(connection, categories)
+
+        try:
+            await self._connections.run(note)
+        except Exception as error:
+            raise self._sink_error(error) from error
+
+    async def _note_types(self, connection: Connection, categories: Mapping[str, str]) -> None:
+        """Note the categories before the first row of a type is stored, so that none is dropped too early."""
+        new = {name: category for name, category in categories.items() if self._noted.get(name) != category}
+        if not new:
+            return
+        try:
+            await connection.execute(
+                self._sql["note_event_types"], list(new), list(new.values()), timeout=WRITE_TIMEOUT
+            )
+        except (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError):
+            if not self._left_noting:
+                self._left_noting = True
+                log.warning(
+                    "rows of these types are kept as long as interactions, because the database does not take their "
+                    "category: run analytics-migrate all, and analytics-migrate roles again; types: %d", len(new)
+                )  # fmt: skip
+            return  # the next upkeep lets it be tried again
+        self._noted |= new
+
+    async def schemas_fingerprint(self) -> str:
+        """Return what changes with the schemas that events are checked by."""
+        [(fingerprint,)] = await self._ask("schemas_fingerprint")
+        return str(fingerprint)
+
+    async def active_schemas(self) -> Sequence[StoredSchema]:
+        """Return the schemas that events are checked by."""
+        return [StoredSchema(*row) for row in await self._ask("active_schemas")]
 
     async def visitor_key(self, day: date) -> bytes | None:
         """Return the key that all processes count the visitors of a day by; None for a day that is over for long."""

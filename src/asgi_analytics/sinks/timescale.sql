@@ -132,7 +132,7 @@ SELECT bool_or(relation IS NULL) AS missing,
        current_setting('transaction_read_only')::bool AS read_only
 FROM (SELECT to_regclass(name) AS relation FROM unnest($1::text[]) AS name) AS tables;
 
--- has_upkeep --
+-- has_function --
 -- Tell whether the function that $1 names exists: the user may have a schema of an earlier release.
 SELECT to_regprocedure($1) IS NOT NULL;
 
@@ -148,6 +148,22 @@ SELECT * FROM {schema}analytics_seen_visitors($1::text[], $2::timestamptz[]);
 -- Note that the visitors $1 were seen at the moments $2.
 SELECT {schema}analytics_note_visitors($1::text[], $2::timestamptz[]);
 
+-- note_event_types --
+-- Note that the types $1 are of the categories $2.
+SELECT {schema}analytics_note_event_types($1::text[], $2::text[]);
+
+-- schemas_fingerprint --
+-- Tell whether the schemas of events have changed: it differs from the one before then.
+SELECT {schema}analytics_schemas_fingerprint();
+
+-- active_schemas --
+-- Return the schemas that events are checked by.
+SELECT event_type, schema_definition::text, needs_user FROM {schema}analytics_active_schemas();
+
 -- upkeep --
 -- Do the hourly upkeep: of plain PostgreSQL, and of the keys of visitors.
 SELECT {schema}analytics_upkeep();
+
+-- drop_old --
+-- Do one step of dropping raw rows whose time is over; true if there may be more.
+SELECT {schema}analytics_drop_old();

@@ -56,7 +56,8 @@ def create_ingestion_app(
     ``max_body_bytes`` (uncompressed) and ``max_events`` limit a batch; ``body_timeout`` is how many seconds its body
     may take to arrive; ``max_waiting_bytes`` limits what all requests together hold in memory. ``retention`` is how
     old an event may be; set it if the database keeps raw rows for another time than 90 days. ``strict_types`` refuses
-    unknown event types. Raises `ConfigError` for a wrong setting, `MissingExtra` without Starlette.
+    event types that have neither a class nor a schema in the registry of the database. Raises `ConfigError` for a wrong
+    setting, `MissingExtra` without Starlette.
     """
     given = [one for one in (database_url, pool, sink) if one is not None]
     if len(given) != 1:

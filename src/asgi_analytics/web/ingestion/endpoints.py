@@ -9,15 +9,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from asgi_analytics._version import __version__
+from asgi_analytics.context import suppress
 from asgi_analytics.errors import TransientError
+from asgi_analytics.events.named import read_categories
 from asgi_analytics.log import failure, log_problem
-from asgi_analytics.sinks.base import HasReadiness, Receipt, Rejected
+from asgi_analytics.sinks.base import CATEGORIES_HEADER, HasReadiness, NotesEventTypes, Receipt, Rejected
 from asgi_analytics.sinks.upkeep import Upkeep
 from asgi_analytics.web.access import request_log
 from asgi_analytics.web.ingestion import openapi
 from asgi_analytics.web.ingestion.commit import GroupCommit
 from asgi_analytics.web.ingestion.elements import NotAnArray, TooManyElements, split
 from asgi_analytics.web.ingestion.metrics import IngestionMetrics
+from asgi_analytics.web.ingestion.registry import Registry
 from asgi_analytics.web.probes import Probes
 from asgi_analytics.web.problem import Problem
 
@@ -58,6 +61,8 @@ class IngestionService:
         self._metrics = IngestionMetrics()
         self._commit = GroupCommit(sink, writers=WRITERS, metrics=self._metrics)
         self._upkeep = Upkeep(sink)
+        self._registry = Registry(sink)
+        self._sink = sink
         self._problem = object()  # this service's own in the log
 
     def start(self) -> None:
@@ -93,7 +98,10 @@ class IngestionService:
             lines = self._split(body)
             del body
             counts["events"] = len(lines)
+            await self._follow_registry()
             good, places, rejected = self.validator.check(lines)
+            if good:
+                await self._note_types(request)
             receipt = await self._store(good) if good else Receipt()
         rejected += [Rejected(places[one.index], one.reason, one.field) for one in receipt.rejected]
         rejected.sort(key=lambda one: one.index)
@@ -121,16 +129,38 @@ class IngestionService:
         try:
             receipt = await self._commit.store(lines)
         except Exception as error:
-            is_transient = isinstance(error, TransientError)
-            reason = failure(error)
-            level = logging.WARNING if is_transient else logging.ERROR
-            log_problem((self._problem, reason), "batches are refused: %s", reason, level=level)
-            raise Problem(
-                500,
-                "the database write failed and nothing of the batch is stored: send it again",
-                {"Retry-After": "1" if is_transient else "10"},
-            ) from None
+            raise self._failed(error) from None
         return receipt
+
+    def _failed(self, error: Exception) -> Problem:
+        is_transient = isinstance(error, TransientError)
+        reason = failure(error)
+        level = logging.WARNING if is_transient else logging.ERROR
+        log_problem((self._problem, reason), "batches are refused: %s", reason, level=level)
+        return Problem(
+            500,
+            "the database write failed and nothing of the batch is stored: send it again",
+            {"Retry-After": "1" if is_transient else "10"},
+        )
+
+    async def _follow_registry(self) -> None:
+        """Let unknown types be checked by the schemas of the registry, if they are to be checked at all."""
+        if self.validator.strict_types:
+            try:
+                with suppress():
+                    self.validator.use(await self._registry.current())
+            except Exception as error:  # without the schemas good events would be refused for ever
+                raise self._failed(error) from None
+
+    async def _note_types(self, request: Request) -> None:
+        """Note the categories that a sender says of its types, before the first row of one is stored."""
+        said = request.headers.get(CATEGORIES_HEADER)
+        if said and isinstance(self._sink, NotesEventTypes):
+            try:
+                with suppress():
+                    await self._sink.note_event_types(read_categories(said))
+            except Exception as error:
+                raise self._failed(error) from None
 
     async def aclose(self) -> None:
         """Finish what was accepted, and close the connections."""

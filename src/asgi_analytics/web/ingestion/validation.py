@@ -18,9 +18,10 @@ from asgi_analytics.events.named import NAMED, dotted_tag
 from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.ingestion.elements import depth_exceeds
 from asgi_analytics.web.ingestion.refusal import Invalid, explained
+from asgi_analytics.web.ingestion.registry import RegisteredType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from asgi_analytics.events.base import Event
 
@@ -157,7 +158,10 @@ def _storable(annotation: Any) -> Any:
 
 
 class Validator:
-    """Check batches: known types by their fields; others are stored unchanged, or refused if ``strict_types``."""
+    """Check batches: known types by their fields; others are stored unchanged.
+
+    If ``strict_types``, others are checked by the schemas of a registry, see `use`, and refused if they have none.
+    """
 
     def __init__(
         self,
@@ -172,7 +176,14 @@ class Validator:
         self.max_ahead = max_ahead
         self._clock = clock or (lambda: datetime.now(UTC))
         self._types: dict[str, type[Event]] = {}
-        self._known: dict[str, _Known | _Unknown] = {}
+        self._known: dict[str, _Known | _Unknown | RegisteredType] = {}
+        self._registered: Mapping[str, RegisteredType] = {}
+
+    def use(self, registered: Mapping[str, RegisteredType]) -> None:
+        """Check types that have no class by these schemas from now on, if ``strict_types``."""
+        if registered is not self._registered:
+            self._registered = registered
+            self._known.clear()
 
     def check(self, lines: Sequence[bytes | None]) -> tuple[list[bytes], list[int], list[Rejected]]:
         """Return the lines to store, their places in the batch, and what is refused."""
@@ -242,11 +253,11 @@ class Validator:
             raise Invalid(f"more than {_span(self.max_ahead)} ahead", "timestamp")
         if event.timestamp < oldest:
             raise Invalid(f"older than {_span(self.retention)}", "timestamp")
-        types = self._known_type(event.event_type)
+        types = self._type(event.event_type)
         dotted = types is None and dotted_tag(event.event_type)
         if dotted:  # project.created is project_created
             event.event_type = dotted
-            types = self._known_type(dotted)
+            types = self._type(dotted)
         if types is None and self.strict_types and event.event_type not in NAMED:
             raise Invalid("unknown event type", "event_type")
         try:
@@ -255,7 +266,9 @@ class Validator:
             raise explained(error, "data") from None
         return self._changed(line, event, types, data, changed=bool(dotted))
 
-    def _changed(self, line: bytes, event: _Loose, types: _Known | None, data: Any, changed: bool) -> bytes:
+    def _changed(
+        self, line: bytes, event: _Loose, types: _Known | RegisteredType | None, data: Any, changed: bool
+    ) -> bytes:
         if types is not None and event.event_type != types.event_type:
             event.event_type, changed = types.event_type, True
         if types is not None and types.has_user and data.user_id is not msgspec.UNSET:
@@ -280,9 +293,11 @@ class Validator:
             event.user_id = str(user)
         return _encode(event) if changed else line
 
-    def _exact_type(self, name: str) -> _Known | _Unknown:
+    def _exact_type(self, name: str) -> _Known | _Unknown | RegisteredType:
         """Return how to check an event of this type that is stored unchanged; raises KeyError if it cannot be."""
-        types = self._known_type(name)
+        types = self._type(name)
+        if isinstance(types, RegisteredType):
+            self._known[name] = types
         if types is None and dotted_tag(name):
             raise KeyError(name)
         if types is None and name.strip() and (name in NAMED or not self.strict_types):
@@ -292,6 +307,10 @@ class Validator:
         if types is None or types.event_type != name:
             raise KeyError(name)
         return types
+
+    def _type(self, name: str) -> _Known | RegisteredType | None:
+        """Return how to check a type that has a class, or in strict mode a schema."""
+        return self._known_type(name) or (self._registered.get(name) if self.strict_types else None)
 
     def _known_type(self, name: str) -> _Known | None:
         types = self._known.get(name)

@@ -57,6 +57,15 @@ async def pipeline(page: Page) -> list[Panel]:
             columns=[Column("View"), Column("Since", view.zone_name)],
             rows=[[cell(one.view, is_code=True), time(page, one.since)] for one in found.pending],
         ),
+        Table(
+            title="Rows that are due",
+            says="Their time is over: the hourly upkeep drops them within a day. What is counted of them stays.",
+            empty="None: no row is kept for longer than its category says.",
+            columns=[Column("Category"), Column("Kept for days", is_number=True), Column("Days due", is_number=True),
+                     Column("Events", is_number=True), Column("Due since", view.zone_name)],
+            rows=[[cell(one.category), number(one.keep_days), number(one.days), number(one.events),
+                   time(page, one.due_since)] for one in found.due],
+        ),
     ]  # fmt: skip
 
 

@@ -1,0 +1,119 @@
+"""How long raw rows are kept, by category: ``analytics-migrate retention``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, get_args
+
+import asyncpg
+import msgspec
+
+from asgi_analytics.database.blocks import load
+from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.errors import ConfigError, MigrationError
+from asgi_analytics.events.base import Category
+from asgi_analytics.migrate.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Unpack
+
+    from asgi_analytics.migrate.session import Options
+
+SQL = load("asgi_analytics.admin", "retention.sql")
+SHORTEST, LONGEST = 1, 36_500
+"""Days for which rows can be kept."""
+FIRST_STEP = 210
+"""The migration that made the table."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the raw rows of one category are kept."""
+
+    category: str
+    days: int
+    previous_days: int | None
+    """Before this run, which changed it or with ``dry_run`` would; otherwise null."""
+    due: int
+    """Rows whose time is over with ``days``; they are dropped within a day."""
+    drops: int
+    """How many of these the change adds; 0 without a change, or if rows are kept longer."""
+
+
+class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How long raw rows are kept, and what a change of it drops."""
+
+    flavour: Flavour
+    database: str
+    schema: str
+    categories: tuple[Kept, ...]
+    """The one that is kept for the shortest time first."""
+    changed: bool
+    drops: int
+    """Rows that the change drops, of all categories."""
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def retention(
+    target: str | asyncpg.Connection,
+    *,
+    change: Mapping[str, int] | None = None,
+    dry_run: bool = False,
+    **options: Unpack[Options],
+) -> RetentionReport:
+    """Return for how many days raw rows are kept, by category, after changing it where ``change`` names a category.
+
+    Nothing is dropped here: the hourly upkeep drops rows within a day after their time is over. With ``dry_run``
+    nothing is changed, only what the change would drop is counted. The other arguments are those of `migrate`. Raises
+    `ConfigError` for an unknown category, or days that are not from 1 to 36,500; `MigrationError` if the schema is not
+    installed, or too old.
+    """
+    change = dict(change or {})
+    for category, days in change.items():
+        check(category, days)
+    names, keeps = list(change), [timedelta(days=days) for days in change.values()]
+    async with open_session(target, in_one_transaction=True, **options) as session:
+        await session.load()
+        session.require_aggregates()
+        if not any(row.version >= FIRST_STEP for row in session.rows):
+            raise MigrationError("the schema keeps all rows alike: run analytics-migrate all first")
+        found = await session.find(keep=False)
+        flavour, warnings, notes = session.decide_flavour(found)
+        await session.use(found.extension_schema)
+        rows = await session.connection.fetch(SQL["retention"], names, keeps)
+        if change and not dry_run:
+            async with session.connection.transaction():
+                await session.connection.execute(SQL["change"], names, keeps)
+                await session.connection.execute(SQL["change_schemas"], names, list(change.values()))
+        categories = tuple(_kept(*row) for row in rows)
+        return RetentionReport(
+            flavour=flavour,
+            database=found.text,
+            schema=session.schema,
+            categories=tuple(sorted(categories, key=lambda one: (one.days, one.category))),
+            changed=bool(change) and not dry_run,
+            drops=sum(one.drops for one in categories),
+            warnings=warnings,
+            notes=notes,
+        )
+
+
+def check(category: str, days: Any) -> None:
+    """Raise `ConfigError` unless rows of the category can be kept for so many days."""
+    if category not in get_args(Category):
+        raise ConfigError(f"{category!r} is not a category: use one of {', '.join(get_args(Category))}")
+    if isinstance(days, bool) or not isinstance(days, int) or not SHORTEST <= days <= LONGEST:
+        raise ConfigError(
+            f"{category} cannot be kept for {days!r} days: use a whole number from {SHORTEST} to {LONGEST}"
+        )
+
+
+def _kept(category: str, keep: timedelta, new_keep: timedelta | None, due: int, would_be_due: int) -> Kept:
+    return Kept(
+        category=category,
+        days=(keep if new_keep is None else new_keep).days,
+        previous_days=None if new_keep is None else keep.days,
+        due=would_be_due,
+        drops=max(0, would_be_due - due),
+    )

@@ -1,0 +1,45 @@
+-- How long rows of each category are kept, and what is over.
+
+-- retention --
+-- List the categories with how long their rows are kept, and how many rows are there whose time is over: as it is, and as
+-- it would be if the categories $1 were kept for $2.
+SELECT
+    r.category,
+    r.keep,
+    n.keep AS new_keep,
+    count(e.timestamp) FILTER (WHERE e.timestamp < now() - r.keep) AS due,
+    count(e.timestamp) FILTER (WHERE e.timestamp < now() - coalesce(n.keep, r.keep)) AS would_be_due
+FROM analytics_retention AS r
+LEFT JOIN unnest($1::text[], $2::interval[]) AS n (category, keep) USING (category)
+LEFT JOIN analytics_event_types AS t ON t.category = r.category
+LEFT JOIN analytics_events AS e ON e.event_type = t.event_type AND e.timestamp < now() - least(r.keep, n.keep)
+WHERE r.category <> 'interaction'
+GROUP BY r.category, r.keep, n.keep
+UNION ALL
+SELECT
+    r.category,
+    r.keep,
+    n.keep,
+    count(e.timestamp) FILTER (WHERE e.timestamp < now() - r.keep),
+    count(e.timestamp) FILTER (WHERE e.timestamp < now() - coalesce(n.keep, r.keep))
+FROM analytics_retention AS r
+LEFT JOIN unnest($1::text[], $2::interval[]) AS n (category, keep) USING (category)
+LEFT JOIN analytics_events AS e ON e.timestamp < now() - least(r.keep, n.keep)
+    AND e.event_type NOT IN (SELECT t.event_type FROM analytics_event_types AS t WHERE t.category <> 'interaction')
+WHERE r.category = 'interaction'
+GROUP BY r.category, r.keep, n.keep
+ORDER BY 2, 1;
+
+-- change --
+-- Keep rows of the categories $1 for $2 from now on.
+UPDATE analytics_retention AS r
+SET keep = n.keep
+FROM unnest($1::text[], $2::interval[]) AS n (category, keep)
+WHERE r.category = n.category;
+
+-- change_schemas --
+-- Say in the registry for how many days rows of the categories $1 are kept: $2.
+UPDATE analytics_event_schemas AS s
+SET retention_days = n.days
+FROM unnest($1::text[], $2::integer[]) AS n (category, days)
+WHERE s.event_category = n.category AND s.retention_days <> n.days;
