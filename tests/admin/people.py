@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from asgi_analytics.admin.subjects.work import Table, find_tables
+from asgi_analytics.admin.subjects.work import find_tables
 from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.sinks.spool_lines import pack
 from tests.kit.databases import Database
@@ -87,7 +87,10 @@ def told(random: Random) -> list[Event]:
                 random, midnight(2), "application_error", user, error_type="E", fingerprint="own",
                 error_message=f"!{uuid.hex} or {user} is wrong",
             ),
-            a_row(random, midnight(2), "order_placed", user, total=3, email="a@example.com", owner={"user_id": str(user)}),
+            a_row(
+                random, midnight(2), "order_placed", user,
+                total=3, email="a@example.com", owner={"user_id": str(user)},
+            ),
         ]  # fmt: skip
     return rows
 
@@ -141,7 +144,9 @@ async def everything(connection: asyncpg.Connection, without: UUID) -> dict[str,
             continue
         columns = [column for column in table.columns if column in ("user_id", "who", "payload")]
         hashed = UUID(md5(str(without).encode(), usedforsecurity=False).hexdigest())
-        condition = " AND ".join(f"coalesce({column}::text, '') NOT LIKE ALL ($1)" for column in columns) or "$1 IS NOT NULL"
+        condition = (
+            " AND ".join(f"coalesce({column}::text, '') NOT LIKE ALL ($1)" for column in columns) or "$1 IS NOT NULL"
+        )
         rows = await connection.fetch(
             f"SELECT t::text AS row FROM {table.relation} AS t WHERE {condition} ORDER BY 1",
             [f"%{without}%", f"%{hashed}%"],
@@ -168,16 +173,11 @@ async def rows_with(connection: asyncpg.Connection, needle: str) -> dict[str, in
 def dump(database: Database) -> str:
     """Return a dump of the whole database, in lower case."""
     parts = urlsplit(database.dsn)
+    command = [database.cluster.program("pg_dump"), "--statistics", "-h", str(parts.hostname), "-p", str(parts.port)]
     done = subprocess.run(
-        [
-            database.cluster.program("pg_dump"), "--statistics", "-h", str(parts.hostname), "-p", str(parts.port),
-            "-U", str(parts.username), database.name,
-        ],  # fmt: skip
-        env={"PGPASSWORD": unquote(parts.password or ""), "PATH": ""},
+        [*command, "-U", str(parts.username), database.name],
+        env={"PGPASSWORD": unquote(parts.password or "")},
         capture_output=True,
         check=True,
     )
     return done.stdout.decode().lower()
-
-
-__all__ = ["Table"]

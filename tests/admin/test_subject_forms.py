@@ -95,9 +95,7 @@ def test_what_is_personal_is_seen_by_its_name(name: str) -> None:
     assert is_personal(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["page", "tip", "ipsum", "description", "agent", "zipper", "emailed", "os"]
-)
+@pytest.mark.parametrize("name", ["page", "tip", "ipsum", "description", "agent", "zipper", "emailed", "os"])
 def test_other_names_are_not_personal(name: str) -> None:
     assert not is_personal(name)
 
