@@ -145,7 +145,7 @@ async def everything(connection: asyncpg.Connection, without: UUID) -> dict[str,
         columns = [column for column in table.columns if column in ("user_id", "who", "payload")]
         hashed = UUID(md5(str(without).encode(), usedforsecurity=False).hexdigest())
         condition = (
-            " AND ".join(f"coalesce({column}::text, '') NOT LIKE ALL ($1)" for column in columns) or "$1 IS NOT NULL"
+            " AND ".join(f"coalesce({column}::text, '') NOT LIKE ALL ($1::text[])" for column in columns) or "$1::text[] IS NOT NULL"
         )
         rows = await connection.fetch(
             f"SELECT t::text AS row FROM {table.relation} AS t WHERE {condition} ORDER BY 1",
