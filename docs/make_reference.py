@@ -38,6 +38,11 @@ PUBLIC = {
     "asgi_analytics.otel.AnalyticsMetricExporter": [],
     "asgi_analytics.admin.dashboard.set_dashboard_metric": [],
     "asgi_analytics.admin.dashboard.update_realtime_metric": [],
+    "asgi_analytics.admin.subjects.erase": [],
+    "asgi_analytics.admin.subjects.anonymise": [],
+    "asgi_analytics.admin.subjects.export": [],
+    "asgi_analytics.admin.subjects.stream": [],
+    "asgi_analytics.admin.subjects.status": [],
     "asgi_analytics.AnalyticsMiddleware": [],
     "asgi_analytics.PageViews": [],
     "asgi_analytics.set_user": [],
@@ -69,6 +74,7 @@ COMMANDS = {
     "analytics-migrate": "asgi_analytics.cli.migrate",
     "analytics-ingest": "asgi_analytics.cli.ingest",
     "analytics-api": "asgi_analytics.cli.api",
+    "analytics-subject": "asgi_analytics.cli.subject",
 }
 
 
