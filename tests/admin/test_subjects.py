@@ -279,7 +279,7 @@ async def test_an_event_that_has_the_id_in_its_context_alone_goes_too(database: 
     report = await subjects.anonymise(database.dsn, ANN)
     assert report.request.rows == {"analytics_events": 1}
     assert [(one.id, one.column) for one in report.mentions] == [(str(other.id), "context.user_key")]
-    assert (await stored(connection))[event.id][5] == {"environment": "production"}
+    assert (await stored(connection))[event.id][5] == {"trace_id": "t"}
     assert (await stored(connection))[other.id][5] == context
 
 

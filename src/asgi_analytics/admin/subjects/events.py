@@ -44,10 +44,10 @@ class Events:
         for day in await _days(work):
 
             async def change(day: datetime = day) -> None:
-                while found := await work.connection.fetch(
-                    SQL["find_events"], work.subject.uuid, day, day + DAY, BATCH
-                ):
+                since, until = day, day + DAY
+                while found := await work.connection.fetch(SQL["find_events"], work.subject.uuid, since, until, BATCH):
                     await _anonymise(work, found)
+                    since = found[-1]["timestamp"]
 
             await work.run(change)
 
