@@ -35,6 +35,7 @@ ALL: dict[str, list[str]] = {
     "dashboard": [],
     "api": [],
     "scale": [],
+    "subjects": [],
 }
 """Each benchmark with its arguments."""
 PACKAGES = (

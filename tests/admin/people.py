@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import md5
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid5
 
@@ -19,9 +19,11 @@ from asgi_analytics.admin.subjects.work import find_tables
 from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.sinks.spool_lines import pack
 from tests.kit.databases import Database
+from tests.kit.sessions import sessions
 from tests.kit.visits import random_visits
 from tests.reading.happened import Event, random_events
-from tests.schema.happenings import midnight, now
+from tests.schema.expected import assert_same, expected
+from tests.schema.happenings import all_rows, in_order, midnight, now
 
 ANN = "customer-4711 \"ä\\%_'"
 """Is erased: an id that trips over quotes, in SQL, JSON, LIKE and regular expressions."""
@@ -153,6 +155,14 @@ async def everything(connection: asyncpg.Connection, without: UUID) -> dict[str,
         )
         found[table.name] = [row["row"] for row in rows]
     return found
+
+
+async def assert_views(connection: asyncpg.Connection, events: list[Event]) -> None:
+    """Compare every view with an independent computation; that of sessions is of `tests.kit.sessions`."""
+    wanted: dict[str, Any] = expected(cast("Any", events))
+    found = await all_rows(connection)
+    assert_same(found, {view: rows for view, rows in wanted.items() if "session" not in view})
+    assert found["analytics_sessions"] == in_order([session.row() for session in sessions(events)])
 
 
 async def rows_with(connection: asyncpg.Connection, needle: str) -> dict[str, int]:

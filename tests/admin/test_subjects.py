@@ -24,6 +24,7 @@ from tests.admin.people import (
     QUOTED,
     a_row,
     add_dead_letters,
+    assert_views,
     dump,
     everything,
     left_spool,
@@ -37,8 +38,7 @@ from tests.admin.people import (
 )
 from tests.kit.databases import Database
 from tests.reading.happened import Event, insert
-from tests.schema.expected import assert_same, expected
-from tests.schema.happenings import all_rows, compress, lose, midnight
+from tests.schema.happenings import compress, lose, midnight
 
 MENTIONED = [
     ("analytics_dead_letters", "payload"),
@@ -72,7 +72,13 @@ async def test_nothing_of_a_person_is_left_anywhere_and_others_are_as_they_were(
     await insert(connection, events)
     eve = a_row(random, midnight(1), "order_placed", EVE, total=7)
     anns, bens = own[3], own[7]
-    letters = [line_of(anns), line_of(bens), line_of(eve), f'{{"user_id": "{uuid_of(ANN)}", torn', b'{"torn": ']
+    letters: list[bytes | str] = [
+        line_of(anns),
+        line_of(bens),
+        line_of(eve),
+        f'{{"user_id": "{uuid_of(ANN)}", torn',
+        b'{"torn": ',
+    ]
     quoting = json.dumps({"user_id": str(EVE), "data": {"note": f"{QUOTED} {uuid_of(ANN)}"}})
     await add_dead_letters(connection, [*letters, quoting])
     segment = left_spool(tmp_path, [line_of(anns), line_of(eve), line_of(bens)])
@@ -110,7 +116,7 @@ async def test_nothing_of_a_person_is_left_anywhere_and_others_are_as_they_were(
 
     left = [event for event in events if event.user_id != uuid_of(ANN)]
     await refresh(connection)
-    assert_same(await all_rows(connection), expected(left))
+    await assert_views(connection, left)
 
     # -- Ben is anonymised
 
@@ -127,7 +133,7 @@ async def test_nothing_of_a_person_is_left_anywhere_and_others_are_as_they_were(
     left = [without(event) if event.user_id == BEN else event for event in left]
     assert await stored(connection) == {event.id: kept(event) for event in left}
     await refresh(connection)
-    assert_same(await all_rows(connection), expected(left))
+    await assert_views(connection, left)
     [_, anonymous], damaged = unpack(segment.read_bytes())
     assert damaged == 4
     assert json.loads(anonymous)["data"] == {"total": 3, "owner": {}}
@@ -156,14 +162,18 @@ async def test_nothing_of_a_person_is_left_anywhere_and_others_are_as_they_were(
 
 
 def kept(event: Event) -> tuple[Any, ...]:
-    return (event.timestamp, event.event_type, event.user_id, event.session_id, event.data, event.context)
+    data = json.loads(json.dumps(event.data), parse_int=float)  # the server writes 1e200 with all of its zeros
+    return (event.timestamp, event.event_type, event.user_id, event.session_id, data, event.context)
 
 
 async def stored(connection: asyncpg.Connection) -> dict[UUID, tuple[Any, ...]]:
     found = await connection.fetch(
         "SELECT id, timestamp, event_type, user_id, session_id, data::text, context::text FROM analytics_events"
     )
-    return {row[0]: (*row[1:5], json.loads(row[5]), None if row[6] is None else json.loads(row[6])) for row in found}
+    return {
+        row[0]: (*row[1:5], json.loads(row[5], parse_int=float), None if row[6] is None else json.loads(row[6]))
+        for row in found
+    }
 
 
 async def assert_only_quoted(database: Database, connection: asyncpg.Connection, user: UUID | str) -> None:

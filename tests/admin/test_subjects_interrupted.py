@@ -15,12 +15,11 @@ import asyncpg
 from asgi_analytics.admin import subjects
 from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.sinks.timescale import TimescaleSink
-from tests.admin.people import ANN, EVE, a_row, line_of, months, rows_with, spellings, uuid_of
+from tests.admin.people import ANN, EVE, a_row, assert_views, line_of, months, rows_with, spellings, uuid_of
 from tests.kit.databases import Database
 from tests.kit.scripts import environment
 from tests.reading.happened import insert
-from tests.schema.expected import assert_same, expected
-from tests.schema.happenings import all_rows, compress, midnight
+from tests.schema.happenings import compress, midnight
 
 COMMAND = (sys.executable, "-m", "asgi_analytics.cli.subject")
 WAITS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
@@ -104,4 +103,4 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_writers_do_not_wait(dat
     for form in spellings(ANN):
         assert await rows_with(connection, form) == {}
     await refresh(connection)
-    assert_same(await all_rows(connection), expected([event for event in events if event.user_id != uuid_of(ANN)]))
+    await assert_views(connection, [event for event in events if event.user_id != uuid_of(ANN)])

@@ -94,13 +94,13 @@ class Mentions:
 
 async def refresh_statistics(work: Work) -> None:
     """Take the planner's statistics anew where they quote the id: they show the most common values."""
-    for row in await work.connection.fetch(SQL["quoting_statistics"], *work.subject.likes()):
+    for row in await work.connection.fetch(SQL["quoting_statistics"], *work.subject.needles()):
         await work.connection.execute(SQL["analyze"].replace("{relation}", row["relation"]))
 
 
 async def _lines(work: Work, sql: str, *bounds: datetime) -> AsyncIterator[str]:
     async with work.transaction():
-        async for row in work.connection.cursor(sql, *work.subject.likes(), *bounds, prefetch=PREFETCH):
+        async for row in work.connection.cursor(sql, *work.subject.needles(), *bounds, prefetch=PREFETCH):
             yield row["line"]
 
 

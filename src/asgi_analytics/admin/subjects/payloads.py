@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from asgi_analytics.admin.subjects.work import Table, Work
 
-SPELLED = "%\\\\u%"
-"""A pattern of LIKE: JSON that was written elsewhere may spell any character as ``\\uXXXX``."""
-
 
 class Payloads:
     """Rows with the JSON of an event. What nobody can read, and quotes the id, is taken for the person's."""
@@ -65,9 +62,8 @@ def _places(work: Work) -> list[tuple[Table, str]]:
 
 
 async def _own_rows(work: Work, table: Table, column: str) -> AsyncIterator[Any]:
-    lower, exact = work.subject.likes()
     sql = table.sql("payloads", column=column)
-    async for row in work.connection.cursor(sql, [*lower, SPELLED], exact, prefetch=PREFETCH):
+    async for row in work.connection.cursor(sql, *work.subject.needles(), prefetch=PREFETCH):
         if is_own(work, row["payload"]):
             yield row
 

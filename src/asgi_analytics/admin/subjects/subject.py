@@ -93,10 +93,11 @@ class Subject:
 
     # -- for the server
 
-    def likes(self) -> tuple[list[str], list[str]]:
-        """Return patterns of LIKE for the JSON text of rows that may quote the id: in lower case, and as it is spelled.
+    def needles(self) -> tuple[list[str], list[str]]:
+        """Return what the JSON text of rows that may quote the id has in it: four texts in any case, the first two of
+        the UUID, the others of its hash; and patterns of LIKE for the originals as they are spelled.
 
-        More rows are like them than quote the id: `quoted_in` decides.
+        More rows have it than quote the id: `quoted_in` decides.
         """
         any_case = [str(self.uuid), self.uuid.hex, str(self.hash), self.hash.hex]
         exact = []
@@ -105,7 +106,7 @@ class Subject:
             exact.append(escaped[1:-1] if len(key) >= SHORT else escaped)
             if len(key) < SHORT and _is_number(key):
                 exact += [f": {key}", f":{key}"]
-        return [_like(needle) for needle in any_case], [_like(needle) for needle in exact]
+        return any_case, [_like(needle) for needle in exact]
 
     def patterns(self) -> list[str]:
         """Return regular expressions of PostgreSQL for the id in a text."""

@@ -183,10 +183,14 @@ SELECT count(*) FROM analytics_sessions_filled AS s WHERE s.user_id = $1 OR s.ke
 DELETE FROM analytics_sessions_filled AS s WHERE s.user_id = $1 OR s.key = $2;
 
 -- payloads --
--- Find rows whose JSON may be the person's: it is like one of the patterns $1 in lower case, or $2 as it is.
+-- Find rows whose JSON may be the person's: it has one of the four texts $1 in lower case, or is like one of the patterns
+-- $2; or it was written elsewhere, where any character may be spelled \uXXXX.
 SELECT t.ctid::text AS place, t.{column}::text AS payload, to_json(t)::text AS row
 FROM {relation} AS t
-WHERE lower(t.{column}::text COLLATE "C") LIKE ANY ($1::text[]) OR t.{column}::text LIKE ANY ($2::text[])
+WHERE strpos(lower(t.{column}::text COLLATE "C"), ($1::text[])[1]) > 0
+    OR strpos(lower(t.{column}::text COLLATE "C"), ($1::text[])[2]) > 0
+    OR strpos(t.{column}::text, '\u') > 0
+    OR t.{column}::text LIKE ANY ($2::text[])
 FOR UPDATE;
 
 -- erase_payloads --
@@ -202,32 +206,46 @@ UPDATE {relation} AS t SET {column} = $2::text::{type} WHERE t.ctid = $1::text::
 SELECT e.timestamp FROM analytics_events AS e WHERE e.timestamp >= $1 ORDER BY e.timestamp LIMIT 1;
 
 -- quoting_events --
--- Return the events from $3 up to $4 that may quote the id: their JSON is like one of the patterns $1 in lower case, or
--- $2 as it is.
+-- Return the events from $3 up to $4 that may quote the id: their JSON has one of the four texts $1 in lower case, or is
+-- like one of the patterns $2. To look for a text takes a fraction of what a pattern does.
 SELECT r.line
 FROM (
-    SELECT to_json(e)::text COLLATE "C" AS line
-    FROM analytics_events AS e
-    WHERE e.timestamp >= $3 AND e.timestamp < $4
+    SELECT j.line, lower(j.line) AS lower
+    FROM (
+        SELECT to_json(e)::text COLLATE "C" AS line
+        FROM analytics_events AS e
+        WHERE e.timestamp >= $3 AND e.timestamp < $4
+        OFFSET 0
+    ) AS j
     OFFSET 0
 ) AS r
-WHERE lower(r.line) LIKE ANY ($1::text[]) OR r.line LIKE ANY ($2::text[]);
+WHERE strpos(r.lower, ($1::text[])[1]) > 0 OR strpos(r.lower, ($1::text[])[2]) > 0
+    OR strpos(r.lower, ($1::text[])[3]) > 0 OR strpos(r.lower, ($1::text[])[4]) > 0
+    OR r.line LIKE ANY ($2::text[]);
 
 -- quoting_rows --
 -- Return the rows of a table that may quote the id, as quoting_events does.
 SELECT r.line
-FROM (SELECT to_json(t)::text COLLATE "C" AS line FROM {relation} AS t OFFSET 0) AS r
-WHERE lower(r.line) LIKE ANY ($1::text[]) OR r.line LIKE ANY ($2::text[]);
+FROM (
+    SELECT j.line, lower(j.line) AS lower
+    FROM (SELECT to_json(t)::text COLLATE "C" AS line FROM {relation} AS t OFFSET 0) AS j
+    OFFSET 0
+) AS r
+WHERE strpos(r.lower, ($1::text[])[1]) > 0 OR strpos(r.lower, ($1::text[])[2]) > 0
+    OR strpos(r.lower, ($1::text[])[3]) > 0 OR strpos(r.lower, ($1::text[])[4]) > 0
+    OR r.line LIKE ANY ($2::text[]);
 
 -- quoting_statistics --
--- Find our tables, chunks and partitions whose statistics for the planner quote what is like $1 in lower case or $2.
+-- Find our tables, chunks and partitions whose statistics for the planner quote one of the texts $1 in lower
+-- case, or what is like $2.
 SELECT DISTINCT quote_ident(s.schemaname) || '.' || quote_ident(s.tablename) AS relation
 FROM pg_stats AS s
 WHERE (s.schemaname = current_schema() OR s.schemaname = '_timescaledb_internal')
     AND EXISTS (
         SELECT
         FROM unnest(ARRAY[s.most_common_vals::text, s.histogram_bounds::text, s.most_common_elems::text]) AS t (said)
-        WHERE lower(t.said COLLATE "C") LIKE ANY ($1::text[]) OR t.said LIKE ANY ($2::text[])
+        WHERE EXISTS (SELECT FROM unnest($1::text[]) AS n (needle) WHERE strpos(lower(t.said), n.needle) > 0)
+            OR t.said LIKE ANY ($2::text[])
     )
 ORDER BY 1;
 
