@@ -13,8 +13,9 @@ import pytest
 
 from asgi_analytics import errors, events
 from asgi_analytics.admin import subjects
-from asgi_analytics.admin.refresh import refresh
+from asgi_analytics.admin.refresh import refresh, refresh_views
 from asgi_analytics.encoding.encoder import EventEncoder
+from asgi_analytics.migrate.runner import migrate
 from asgi_analytics.sinks.spool_lines import unpack
 from asgi_analytics.sinks.timescale import TimescaleSink
 from tests.admin.people import (
@@ -377,3 +378,29 @@ async def test_the_spool_of_a_living_process_is_left_to_it(database: Database, t
     assert sorted(one.name for one in tmp_path.iterdir()) == [segment.parent.name, "notes.txt"]
     with pytest.raises(errors.ConfigError, match="not there"):
         await subjects.erase(database.dsn, BEN, spool=tmp_path / "other")
+
+
+async def test_an_owner_who_is_no_superuser_may_in_a_schema_of_its_own(empty_database: Database) -> None:
+    admin = await empty_database.connect()
+    role, schema = f"owner_of_{empty_database.name}", 'it\'s "ours"'
+    await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pass'")
+    try:
+        await admin.execute(f'GRANT CREATE, TEMPORARY ON DATABASE "{empty_database.name}" TO {role}')
+        if empty_database.flavour == "timescaledb":
+            await admin.execute("CREATE EXTENSION timescaledb")
+        dsn = empty_database.cluster.dsn(empty_database.name, role, "pass")
+        assert (await migrate(dsn, schema=schema)).flavour == empty_database.flavour
+        await admin.execute("SELECT set_config('search_path', $1, false)", '"it\'s ""ours""", public')
+        events = [*months(Random(24), 5), *told(Random(25))]
+        await insert(admin, events)
+        await refresh_views(dsn, schema=schema)
+        await compress(admin, empty_database)
+        await admin.execute("ANALYZE")
+        for user, forget in ((ANN, subjects.erase), (BEN, subjects.anonymise)):
+            report = await forget(dsn, user, schema=schema)
+            assert report.request.rows["analytics_events"] == sum(one.user_id == uuid_of(user) for one in events)
+            assert report.mentions == ()
+            for form in spellings(user):
+                assert await rows_with(admin, form) == {}
+    finally:
+        await admin.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
