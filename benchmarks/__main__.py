@@ -36,6 +36,7 @@ ALL: dict[str, list[str]] = {
     "api": [],
     "keeping": [],
     "scale": [],
+    "subjects": [],
 }
 """Each benchmark with its arguments."""
 PACKAGES = (

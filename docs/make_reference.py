@@ -40,6 +40,11 @@ PUBLIC = {
     "asgi_analytics.admin.schemas.sync_schemas": [],
     "asgi_analytics.admin.dashboard.set_dashboard_metric": [],
     "asgi_analytics.admin.dashboard.update_realtime_metric": [],
+    "asgi_analytics.admin.subjects.erase": [],
+    "asgi_analytics.admin.subjects.anonymise": [],
+    "asgi_analytics.admin.subjects.export": [],
+    "asgi_analytics.admin.subjects.stream": [],
+    "asgi_analytics.admin.subjects.status": [],
     "asgi_analytics.AnalyticsMiddleware": [],
     "asgi_analytics.PageViews": [],
     "asgi_analytics.set_user": [],
@@ -72,6 +77,7 @@ COMMANDS = {
     "analytics-ingest": "asgi_analytics.cli.ingest",
     "analytics-api": "asgi_analytics.cli.api",
     "analytics-schemas": "asgi_analytics.cli.schemas",
+    "analytics-subject": "asgi_analytics.cli.subject",
 }
 
 

@@ -39,6 +39,10 @@ class Output:
             self.tell(f"warning: {warning}")
         self._print(text if text.endswith("\n") else text + "\n")
 
+    def data(self, text: str) -> None:
+        """Write a piece of what a command gives out as it is."""
+        self._print(text)
+
     def sql(self, report: Any, sql: str) -> None:
         """Write the SQL of a dry run alone to stdout, and what it is for to stderr; or the report as JSON."""
         self.report(report, sql)

@@ -1,0 +1,165 @@
+"""One request at work: its connection and its person, and the log that is written with each transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import msgspec
+
+from asgi_analytics.admin.subjects.anonymous import Anonymous, personal_fields
+from asgi_analytics.admin.subjects.report import Exported, Kind, Request
+from asgi_analytics.database.blocks import load
+from asgi_analytics.errors import MigrationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from asgi_analytics.admin.subjects.subject import Subject
+    from asgi_analytics.migrate.session import Session
+
+SQL = load("asgi_analytics.admin.subjects", "subjects.sql")
+
+ATTEMPTS = 10
+"""How often a transaction is tried that meets another one: a policy that compresses the same chunk, or a writer."""
+
+PREFETCH = 200
+"""Rows of an export that are in memory at once, about."""
+
+
+class Table(msgspec.Struct, kw_only=True):
+    """One of our tables, or the view of what an aggregate holds, and what it says of persons."""
+
+    name: str
+    relation: str
+    """The name as it stands in SQL."""
+    says_none: bool
+    columns: dict[str, str]
+    """The type of each column, by its name as it stands in SQL."""
+    forms: dict[str, str]
+    """In which form a column holds a person, by its name as it stands in SQL."""
+    times: tuple[str, ...]
+    """The columns with a time or a day."""
+
+    def columns_of(self, *forms: str) -> list[str]:
+        """Return the columns that hold a person in one of these forms."""
+        return [column for column, form in self.forms.items() if form in forms]
+
+    def is_filled(self) -> bool:
+        """Tell whether a refresh fills it, and no writer does."""
+        return self.name.endswith("_filled")
+
+    def sql(self, block: str, **names: str) -> str:
+        """Return a block of SQL about this table."""
+        sql = SQL[block].replace("{relation}", self.relation)
+        for place, name in names.items():
+            sql = sql.replace(f"{{{place}}}", name)
+        return sql
+
+
+async def find_tables(connection: Any) -> list[Table]:
+    """Return every table of ours, with what it says of persons."""
+    tables: dict[str, Table] = {}
+    for row in await connection.fetch(SQL["declared"]):
+        table = tables.setdefault(
+            row["name"],
+            Table(
+                name=row["name"], relation=row["relation"], says_none=row["says_none"], columns={}, forms={}, times=()
+            ),
+        )
+        table.columns[row["quoted"]] = row["type"]
+        if row["form"] is not None:
+            table.forms[row["quoted"]] = row["form"]
+        if row["type"] in ("timestamp with time zone", "date"):
+            table.times = (*table.times, row["column"])
+    return list(tables.values())
+
+
+class Work:
+    """What the places of a person are given: the session, who it is, and where to count."""
+
+    def __init__(
+        self, session: Session, subject: Subject, request: Request, tables: list[Table], spool: Path | None
+    ) -> None:
+        self.connection = session.connection
+        self.subject = subject
+        self.request = request
+        self.tables = tables
+        self.spool = spool
+        self.anonymous = Anonymous(subject, personal_fields())
+        self.warnings: list[str] = []
+
+    async def run(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Call ``change`` in a transaction, again if another one was in its way."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                async with self.transaction():
+                    await change()
+                return
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InternalServerError) as error:
+                is_meeting = not isinstance(error, asyncpg.InternalServerError) or "concurrently" in str(error)
+                if not left or not is_meeting:
+                    raise
+            await asyncio.sleep(0.2)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Begin a transaction that may take columns apart."""
+        async with self.connection.transaction():
+            await self.connection.fetch(SQL["settings"])
+            yield
+
+    async def count(self, table: str, number: int) -> None:
+        """Log so many rows of a table, in the transaction that is open."""
+        if number:
+            await self.connection.execute(SQL["count_rows"], self.request.id, table, number)
+
+    async def execute(self, table: str, sql: str, *arguments: Any) -> int:
+        """Execute a statement that changes rows; count and return them."""
+        status: str = await self.connection.execute(sql, *arguments)
+        number = int(status.rpartition(" ")[2])
+        await self.count(table, number)
+        return number
+
+    async def rows(self, table: str, sql: str, *arguments: Any) -> AsyncIterator[Exported]:
+        """Yield the rows of a table; the columns ``at`` and ``id`` say when and which, ``row`` is the JSON."""
+        number = 0
+        async with self.transaction():
+            async for row in self.connection.cursor(sql, *arguments, prefetch=PREFETCH):
+                number += 1
+                yield Exported(
+                    table=table, timestamp=row.get("at"), id=row.get("id"), row=msgspec.Raw(row["row"].encode())
+                )
+            await self.count(table, number)
+
+
+async def open_request(connection: Any, subject: Subject, kind: Kind) -> Request:
+    """Return the open request of this kind for a person; a new one unless one was interrupted."""
+    hashed = await keyed_hash(connection, subject)
+    while True:
+        await connection.execute(SQL["open_request"], hashed, kind)
+        row = await connection.fetchrow(SQL["opened_request"], hashed, kind)
+        if row is not None:  # else another run has just completed it
+            return request_of(row)
+
+
+async def keyed_hash(connection: Any, subject: Subject) -> str:
+    """Return what the log has of a person."""
+    await connection.execute(SQL["make_key"])
+    return subject.keyed_hash(await connection.fetchval(SQL["key"]))
+
+
+async def complete_request(connection: Any, request: Request) -> Request:
+    """Return a request, completed."""
+    row = await connection.fetchrow(SQL["complete_request"], request.id)
+    if row is None:
+        raise MigrationError(f"the request {request.id} has gone from analytics_subject_requests: run this again")
+    return request_of(row)
+
+
+def request_of(row: Any) -> Request:
+    """Return a row of the log."""
+    return msgspec.convert({**row, "rows": msgspec.json.decode(row["rows"])}, Request)
