@@ -69,6 +69,7 @@ COMMANDS = {
     "analytics-migrate": "asgi_analytics.cli.migrate",
     "analytics-ingest": "asgi_analytics.cli.ingest",
     "analytics-api": "asgi_analytics.cli.api",
+    "analytics-export": "asgi_analytics.cli.export",
 }
 
 
