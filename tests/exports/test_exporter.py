@@ -142,6 +142,9 @@ async def test_no_row_of_twenty_writers_is_lost_or_there_twice(
     random = Random(writers + transactions)
     await make(database, tmp_path)
     connection = await database.connect()
+    # A transaction that makes a chunk keeps others from making one, until it ends.
+    await store(connection, [an_event(random, datetime.now(UTC) - timedelta(days=day)) for day in range(22)])
+    await connection.execute("DELETE FROM analytics_events")
     slow = await database.connect()
     kept: list[str] = []
     begun = slow.transaction()  # open all the time, and committed last
