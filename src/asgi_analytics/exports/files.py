@@ -101,7 +101,10 @@ class Bucket:
         if self._opened is None:
             from pyarrow import fs
 
-            self._opened = fs.FileSystem.from_uri(self._uri)
+            try:
+                self._opened = fs.FileSystem.from_uri(self._uri)
+            except ValueError as error:
+                raise OperatorError(f"the URL of the bucket cannot be used: {str(error)[:300]}") from None
         return self._opened
 
     def prepare(self) -> None:
