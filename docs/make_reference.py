@@ -78,6 +78,7 @@ COMMANDS = {
     "analytics-api": "asgi_analytics.cli.api",
     "analytics-schemas": "asgi_analytics.cli.schemas",
     "analytics-subject": "asgi_analytics.cli.subject",
+    "analytics-export": "asgi_analytics.cli.export",
 }
 
 

@@ -35,7 +35,10 @@ timescaledb = pytest.mark.parametrize("database", ["timescaledb"], indirect=True
 
 COLUMNS = {
     "analytics_events": "id uuid, timestamp timestamp with time zone, event_type text, service text,"
-    " user_id uuid null, session_id text null, data jsonb, context jsonb null",
+    " user_id uuid null, session_id text null, data jsonb, context jsonb null, export_xid bigint null",
+    "analytics_warehouse_sync_status": "sync_batch_id text, warehouse_type text, last_synced_event_id uuid null,"
+    " last_synced_timestamp timestamp with time zone null, events_synced bigint, sync_duration_ms bigint null,"
+    " sync_status text, error_details text null, created_at timestamp with time zone",
     "analytics_dead_letters": "id uuid, received_at timestamp with time zone, event_type text null,"
     " service text null, reason text, sqlstate text null, payload text",
     "analytics_user_traits": "user_id uuid, traits jsonb, role text null, registered_at timestamp with time zone null,"

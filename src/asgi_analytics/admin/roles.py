@@ -1,4 +1,4 @@
-"""Two roles to grant to login roles: a writer that can insert and nothing else, and a reader."""
+"""Roles to grant to login roles: a writer that can insert and nothing else, a reader, and one that runs exports."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ if TYPE_CHECKING:
 
     from asgi_analytics.migrate.session import Options, Session
 
+Purpose = Literal["writer", "reader", "exporter"]
+
 WRITER, READER = "analytics_writer", "analytics_reader"
 
 SQL = load("asgi_analytics.admin", "roles.sql")
 CHANGING = ("UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
-FORBIDDEN = {"writer": ("SELECT", *CHANGING), "reader": ("INSERT", *CHANGING)}
+FORBIDDEN = {"writer": ("SELECT", *CHANGING), "reader": ("INSERT", *CHANGING), "exporter": ("INSERT", *CHANGING)}
 ATTEMPTS = 10
 """How often the grants are tried while other sessions change the same tables."""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two roles."""
+    """One of the roles."""
 
     name: str
-    purpose: Literal["writer", "reader"]
+    purpose: Purpose
     is_new: bool
     """Made by this run; otherwise it existed, and has the rights now."""
 
@@ -57,22 +59,27 @@ async def make_roles(
     *,
     writer: str = WRITER,
     reader: str = READER,
+    exporter: str | None = None,
     dry_run: bool = False,
     **options: Unpack[Options],
 ) -> RolesReport:
     """Make the roles that are missing, NOLOGIN, and give each the rights it needs and no others.
 
     All or nothing, and safe to repeat: run it again after an upgrade, which may bring tables and views. Roles belong to
-    the server, their rights to this schema: another schema, or database, needs a run of its own. The other arguments
-    are those of `migrate`. Raises `ConfigError` for a name that is not valid for a role, or is that of the owner or a
-    superuser, whose rights cannot be limited, and `MigrationError` if the schema is not installed or rights are
-    missing.
+    the server, their rights to this schema: another schema, or database, needs a run of its own. ``exporter`` names a
+    third role, for what runs ``analytics-export``. The other arguments are those of `migrate`. Raises `ConfigError` for
+    a name that is not valid for a role, or is that of the owner or a superuser, whose rights cannot be limited, and
+    `MigrationError` if the schema is not installed or rights are missing.
     """
-    for name in (writer, reader):
+    names: dict[Purpose, str] = {"writer": writer, "reader": reader}
+    if exporter is not None:
+        names["exporter"] = exporter
+    for name in names.values():
         _check(name)
     if writer == reader:
         raise ConfigError(f"the writer and the reader are both {quoted(writer)}: give two names")
-    names = {"writer": writer, "reader": reader}
+    if exporter in (writer, reader):
+        raise ConfigError(f"the exporter and another role are both {quoted(exporter)}: give different names")
     async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
         session.require_aggregates()
@@ -91,10 +98,7 @@ async def make_roles(
             flavour=flavour,
             database=found.text,
             schema=session.schema,
-            roles=(
-                Role(name=writer, purpose="writer", is_new=writer in missing),
-                Role(name=reader, purpose="reader", is_new=reader in missing),
-            ),
+            roles=tuple(Role(name=name, purpose=purpose, is_new=name in missing) for purpose, name in names.items()),
             warnings=warnings,
             notes=notes,
             sql=sql,
@@ -108,7 +112,7 @@ def _check(name: str) -> None:
         raise ConfigError(f"PostgreSQL keeps the name {name!r} for itself: use another one for the role")
 
 
-async def _missing(session: Session, names: dict[str, str]) -> list[str]:
+async def _missing(session: Session, names: dict[Purpose, str]) -> list[str]:
     """Return the roles to be made. Raises if they cannot be made, or cannot be granted anything."""
     facts = await session.connection.fetchrow(SQL["owner"])
     if not facts["acts_for_it"]:
@@ -133,7 +137,7 @@ async def _missing(session: Session, names: dict[str, str]) -> list[str]:
     return missing
 
 
-async def _apply(session: Session, names: dict[str, str]) -> list[str]:
+async def _apply(session: Session, names: dict[Purpose, str]) -> list[str]:
     """Make and grant all, or nothing; return the roles that were made."""
     for left in reversed(range(ATTEMPTS)):
         missing = await _missing(session, names)
@@ -162,7 +166,7 @@ async def _apply(session: Session, names: dict[str, str]) -> list[str]:
     raise AssertionError  # the last attempt has returned, or raised
 
 
-async def _demand_usage(session: Session, names: dict[str, str]) -> None:
+async def _demand_usage(session: Session, names: dict[Purpose, str]) -> None:
     """Raise unless the roles got USAGE on the schema: PostgreSQL only warns if another role owns it."""
     for name in names.values():
         if not await session.connection.fetchval(SQL["has_usage"], name, session.schema):
@@ -172,7 +176,7 @@ async def _demand_usage(session: Session, names: dict[str, str]) -> None:
             )
 
 
-async def _too_much(session: Session, names: dict[str, str]) -> tuple[str, ...]:
+async def _too_much(session: Session, names: dict[Purpose, str]) -> tuple[str, ...]:
     """Return a warning for each table that a role can do more with than it should."""
     return tuple(
         [
@@ -193,14 +197,15 @@ def _create(name: str) -> str:
     return SQL["create_role"].format(role=quoted(name))
 
 
-def _grants(session: Session, names: dict[str, str], views: str) -> str:
+def _grants(session: Session, names: dict[Purpose, str], views: str) -> str:
     """Return the statements that give the rights."""
-    roles = {purpose: quoted(name) for purpose, name in names.items()}
-    return SQL["rights"].format(schema=quoted(session.schema), views=views, **roles) + ";\n"
+    roles: dict[str, str] = {purpose: quoted(name) for purpose, name in names.items()}
+    texts = [SQL["rights"], *([SQL["exporter_rights"]] if "exporter" in roles else [])]
+    return ";\n".join(text.format(schema=quoted(session.schema), views=views, **roles) for text in texts) + ";\n"
 
 
 def _script(
-    session: Session, extension_schema: str | None, names: dict[str, str], missing: list[str], views: str
+    session: Session, extension_schema: str | None, names: dict[Purpose, str], missing: list[str], views: str
 ) -> str:
     """Return what `_apply` would do, for psql."""
     lines = ["BEGIN;", f"SET LOCAL search_path TO {session.search_path(extension_schema)};"]

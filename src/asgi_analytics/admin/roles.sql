@@ -1,4 +1,4 @@
--- The two roles, and what they may do. Names in braces are quoted identifiers.
+-- The roles, and what they may do. Names in braces are quoted identifiers.
 
 -- owner --
 -- Find who is connected, who owns the tables, and what the former may do.
@@ -43,7 +43,9 @@ CREATE ROLE {role} NOLOGIN;
 REVOKE ALL ON
     analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
     analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels, analytics_metrics,
-    analytics_metrics_realtime, analytics_retention, analytics_event_types, analytics_event_schemas
+    analytics_metrics_realtime, analytics_retention, analytics_event_types, analytics_event_schemas, analytics_exports,
+    analytics_export_lanes, analytics_export_refusals, analytics_export_erasures, analytics_export_origin,
+    analytics_warehouse_sync_status
 FROM {writer}, {reader};
 GRANT USAGE ON SCHEMA {schema} TO {writer}, {reader};
 
@@ -80,3 +82,23 @@ GRANT SELECT ON analytics_retention, analytics_event_types, analytics_event_sche
 -- Which days of raw rows are gone, so that it does not take what is left of one for all of it.
 GRANT SELECT ON analytics_gone_days, analytics_metric_state TO {reader};
 GRANT EXECUTE ON FUNCTION analytics_latency_quantile(float8, timestamptz, timestamptz, text, text, text) TO {reader};
+-- How far behind the exports are, and what became of their batches.
+GRANT SELECT ON analytics_warehouse_sync_status TO {reader};
+GRANT EXECUTE ON FUNCTION analytics_export_behind(text) TO {reader};
+
+-- exporter_rights --
+-- Give the role that runs exports its rights: it reads what is copied, and keeps where it is.
+REVOKE ALL ON
+    analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
+    analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels, analytics_metrics,
+    analytics_metrics_realtime, analytics_exports, analytics_export_lanes, analytics_export_refusals,
+    analytics_export_erasures, analytics_export_origin, analytics_warehouse_sync_status
+FROM {exporter};
+GRANT USAGE ON SCHEMA {schema} TO {exporter};
+GRANT SELECT ON analytics_events, analytics_user_traits, analytics_export_origin, analytics_export_lag TO {exporter};
+GRANT SELECT, UPDATE ON analytics_exports TO {exporter};
+GRANT SELECT, INSERT, UPDATE ON analytics_export_lanes TO {exporter};
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+    analytics_export_refusals, analytics_export_erasures, analytics_warehouse_sync_status
+TO {exporter};
+GRANT EXECUTE ON FUNCTION analytics_export_behind(text), analytics_erase_from_exports(uuid[]) TO {exporter};

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml  # type: ignore[import-untyped]  # comes with schemathesis
 
-from asgi_analytics.cli import api, ingest, migrate
+from asgi_analytics.cli import api, export, ingest, migrate
 from asgi_analytics.database.url import read_dsn
 from asgi_analytics.web import server
 from tests.kit.databases import Database
@@ -58,7 +58,7 @@ def project() -> Any:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-OURS = {"migrate": migrate, "ingestion": ingest, "api": api}
+OURS = {"migrate": migrate, "ingestion": ingest, "api": api, "export-init": export, "export": export}
 
 
 def test_compose_starts_commands_that_there_are(compose: Any) -> None:
@@ -94,6 +94,8 @@ def test_compose_waits_for_what_can_come_about(compose: Any) -> None:
         "migrate": {"db": "service_healthy"},
         "ingestion": {"migrate": "service_completed_successfully"},
         "api": {"migrate": "service_completed_successfully"},
+        "export-init": {"migrate": "service_completed_successfully"},
+        "export": {"export-init": "service_completed_successfully"},
         "grafana": {"migrate": "service_completed_successfully"},
     }
     assert "healthcheck" in services["db"]

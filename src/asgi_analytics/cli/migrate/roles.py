@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from asgi_analytics.cli.options import Parser
     from asgi_analytics.cli.output import Output
 
-HELP = "create two roles to grant to login roles: a writer that can only insert, and a reader"
+HELP = "create roles to grant to login roles: a writer that can only insert, and a reader"
 
-DESCRIPTIONS = {"writer": "inserts, and nothing else", "reader": "reads, and nothing else"}
+DESCRIPTIONS = {"writer": "inserts, and nothing else", "reader": "reads, and nothing else", "exporter": "runs exports"}
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the names, and the dry run."""
     parser.add_argument("--writer", metavar="ROLE", default=WRITER, help="name of the writer (default: %(default)s)")
     parser.add_argument("--reader", metavar="ROLE", default=READER, help="name of the reader (default: %(default)s)")
+    parser.add_argument(
+        "--exporter", metavar="ROLE", help="also create this role, for what runs analytics-export (default: none)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the SQL, for psql; change nothing")
 
 
@@ -35,6 +38,7 @@ async def run(options: argparse.Namespace, output: Output) -> RolesReport:
         database_url(options),
         writer=options.writer,
         reader=options.reader,
+        exporter=options.exporter,
         dry_run=options.dry_run,
         **session_options(options, output),
     )

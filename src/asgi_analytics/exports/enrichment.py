@@ -1,0 +1,28 @@
+"""What an event's type says of it: its category, and the field that names what it is about."""
+
+from __future__ import annotations
+
+import msgspec
+
+from asgi_analytics.events.base import Event, event_types, known_categories
+
+OTHERWISE = "interaction"
+"""The category of a type whose class is not known here."""
+
+
+def categories() -> dict[str, str]:
+    """Return the category of each known type."""
+    return dict(known_categories())
+
+
+def entity_fields() -> dict[str, str | None]:
+    """Return, for each known type, its first field that ends with ``_id``; None if it has none.
+
+    Not ``user_id``, which is a column of its own.
+    """
+    return {tag: _entity_field(cls) for tag, cls in event_types().items()}
+
+
+def _entity_field(cls: type[Event]) -> str | None:
+    names = [field.encode_name for field in msgspec.structs.fields(cls)]
+    return next((name for name in names if name.endswith("_id") and name not in ("user_id", "_id")), None)

@@ -1,0 +1,373 @@
+"""The loop: what was committed is copied once, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from asgi_analytics.errors import OperatorError, TransientError
+from asgi_analytics.events import ProposalSubmitted, TaskCreated
+from asgi_analytics.exports.pages import ALWAYS, LAST_ID, STATEMENTS, Key
+from asgi_analytics.exports.setup import rebase, want_backfill
+from asgi_analytics.exports.status import export_status
+from tests.exports.stored import USERS, Fake, all_ids, an_event, ids, make, read, run, store
+from tests.kit.databases import Database
+
+REGISTERED = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
+CATEGORIES = {
+    "task_created": "system", "proposal_submitted": "transaction", "user_logged_in": "activity",
+    "api_request": "system",
+}  # fmt: skip
+FIRST_FIELDS = {"task_created": "task_id", "proposal_submitted": "proposal_id"}
+
+
+def expected(row: tuple[Any, ...], traits: dict[UUID, tuple[str | None, datetime | None]]) -> dict[str, Any]:
+    """Return what the warehouse should have of an event, in plain Python."""
+    id, at, kind, service, user, session, data_text, context_text = row
+    data, context = json.loads(data_text), json.loads(context_text or "null")
+    role, registered_at = traits.get(user, (None, None))
+    field = FIRST_FIELDS.get(kind)
+    if kind in ("order_placed", "cart_filled"):  # of no class
+        # As jsonb has them: the shortest key first, then by bytes.
+        field = next(iter(sorted((key for key in data if key.endswith("_id")), key=lambda key: (len(key), key))), None)
+    value = None if field is None else data.get(field)
+    return {
+        "event_id": str(id), "event_type": kind, "event_category": CATEGORIES.get(kind, "interaction"),
+        "user_id": None if user is None else str(user), "user_role": role,
+        "user_tenure_days": None if registered_at is None else (at.date() - registered_at.date()).days,
+        "entity_type": None if value is None else str(field).removesuffix("_id"),
+        "entity_id": None if value is None else str(value),
+        "event_data": data,
+        "metadata": context and {key: value for key, value in context.items() if key not in ("geo", "device")},
+        "source": service, "timestamp": at, "session_id": session,
+        "geo_location": (context or {}).get("geo"), "device_info": (context or {}).get("device"),
+    }  # fmt: skip
+
+
+async def test_every_column_is_what_plain_python_says(database: Database, tmp_path: Path) -> None:
+    assert (TaskCreated.__struct_fields__[0], ProposalSubmitted.__struct_fields__[0]) == ("task_id", "proposal_id")
+    random = Random(1)
+    connection = await database.connect()
+    traits = {"role": "admin", "registered_at": REGISTERED.isoformat()}
+    await connection.execute(
+        "INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data)"
+        " VALUES (gen_random_uuid(), now(), 'user_identified', 's', $1, $2)",
+        USERS[0], json.dumps(traits),
+    )  # fmt: skip
+    await connection.execute("DELETE FROM analytics_events")
+    before = await store(connection, [an_event(random) for _ in range(300)])
+    await connection.execute("UPDATE analytics_events SET export_xid = NULL WHERE id = $1", before[0][0])
+    await make(database, tmp_path)
+    since = await store(connection, [an_event(random) for _ in range(300)])
+    assert (await run(database)).events == 300
+    assert ids(read(tmp_path)) == ids(since)
+    await want_backfill(database.dsn, "lake")
+    assert (await run(database)).events == 300
+    assert (await run(database)).events == 0
+    found = read(tmp_path)
+    wanted = {str(row[0]): expected(row, {USERS[0]: ("admin", REGISTERED)}) for row in [*before, *since]}
+    assert ids(found) == sorted(wanted)
+    for row in found:
+        ingested_at = row.pop("ingested_at")
+        assert timedelta(0) <= datetime.now(UTC) - ingested_at < timedelta(minutes=5)
+        for name in ("event_data", "metadata", "geo_location", "device_info"):
+            row[name] = None if row[name] is None else json.loads(row[name])
+        assert row == wanted[row["event_id"]]
+    batches = await connection.fetch("SELECT * FROM analytics_warehouse_sync_status ORDER BY created_at")
+    assert [(one["sync_status"], one["events_synced"], one["warehouse_type"]) for one in batches] == [
+        ("completed", 300, "file")
+    ] * 2
+    last = max(before, key=lambda row: (row[1], row[0]))
+    assert (batches[1]["last_synced_event_id"], batches[1]["last_synced_timestamp"]) == (last[0], last[1])
+    lag = await connection.fetchrow("SELECT * FROM analytics_export_lag")
+    assert dict(lag) == {"name": "lake", "events_behind": 0, "seconds_behind": 0.0}
+    await store(connection, [an_event(random)])
+    lag = await connection.fetchrow("SELECT * FROM analytics_export_lag")
+    assert lag["events_behind"] == 1
+    assert 0 < lag["seconds_behind"] < 300
+    assert await all_ids(connection)
+
+
+async def writer(database: Database, random: Random, transactions: int, kept: list[str]) -> None:
+    """Store events as applications do: late, out of order, in part, in vain."""
+    connection = await database.connect()
+    for _ in range(transactions):
+        transaction = connection.transaction()
+        await transaction.start()
+        rows = await store(connection, [an_event(random) for _ in range(random.randrange(1, 6))])
+        if random.random() < 0.3:
+            savepoint = connection.transaction()
+            await savepoint.start()
+            inner = await store(connection, [an_event(random)])
+            if random.random() < 0.5:
+                await savepoint.rollback()
+            else:
+                await savepoint.commit()
+                rows += inner
+        await asyncio.sleep(random.choice([0, 0, 0.002, 0.02, 0.1]))
+        if random.random() < 0.1:
+            await transaction.rollback()
+        else:
+            await transaction.commit()
+            kept += ids(rows)
+    await connection.close()
+
+
+async def compress(database: Database, ended: asyncio.Event) -> None:
+    """Turn chunks into columns meanwhile, one in a transaction."""
+    connection = await database.connect()
+    # It waits for who has a chunk open, and all others behind it.
+    await connection.execute("SET lock_timeout = '20ms'")
+    while not ended.is_set():
+        for row in await connection.fetch("SELECT c::text AS chunk FROM show_chunks('analytics_events') AS c"):
+            with contextlib.suppress(asyncpg.PostgresError):
+                await connection.execute(f"SELECT compress_chunk('{row['chunk']}')")
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("writers", "transactions"), [(20, 12), pytest.param(20, 300, marks=pytest.mark.long)])
+async def test_no_row_of_twenty_writers_is_lost_or_there_twice(
+    database: Database, tmp_path: Path, writers: int, transactions: int
+) -> None:
+    random = Random(writers + transactions)
+    await make(database, tmp_path)
+    connection = await database.connect()
+    # A transaction that makes a chunk keeps others from making one, until it ends.
+    await store(connection, [an_event(random, datetime.now(UTC) - timedelta(days=day)) for day in range(22)])
+    await connection.execute("DELETE FROM analytics_events")
+    slow = await database.connect()
+    kept: list[str] = []
+    begun = slow.transaction()  # open all the time, and committed last
+    await begun.start()
+    kept += ids(await store(slow, [an_event(random) for _ in range(3)]))
+    fake = Fake()
+    fake.lose_answer = lambda: random.random() < 0.1
+    fake.tells_places = True
+    ended = asyncio.Event()
+    work = [asyncio.create_task(writer(database, Random(one), transactions, kept)) for one in range(writers)]
+    if database.flavour == "timescaledb":
+        work.append(asyncio.create_task(compress(database, ended)))
+    while not all(task.done() for task in work[:writers]):
+        with contextlib.suppress(TransientError):
+            await run(database, warehouse=fake, patience=0)
+        behind = await connection.fetchval("SELECT analytics_export_behind('lake')")
+        assert behind >= 0
+    ended.set()
+    await asyncio.gather(*work)
+    fake.lose_answer = None
+    await run(database, warehouse=fake)
+    assert ids(fake.rows) == await all_ids(connection) == sorted(kept[3:])
+    await begun.commit()
+    await run(database, warehouse=fake)
+    assert ids(fake.rows) == await all_ids(connection) == sorted(kept)
+    assert await connection.fetchval("SELECT events_behind FROM analytics_export_lag") == 0
+
+
+@pytest.mark.parametrize("tells_places", [True, False])
+async def test_a_refused_row_is_isolated_and_kept_and_can_be_tried_again(
+    database: Database, tmp_path: Path, tells_places: bool
+) -> None:
+    random = Random(3)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    rows = await store(connection, [an_event(random) for _ in range(150)])
+    fake = Fake()
+    fake.tells_places = tells_places
+    bad = {str(row[0]): row for row in random.sample(rows, 5)}
+    fake.refused = set(bad)
+    ran = await run(database, warehouse=fake)
+    assert (ran.events, ran.dead_letters) == (145, 5)
+    assert ids(fake.rows) == ids([row for row in rows if str(row[0]) not in bad])
+    letters = await connection.fetch("SELECT * FROM analytics_export_dead_letters")
+    assert {(letter["name"], str(letter["id"]), letter["timestamp"], letter["reason"]) for letter in letters} == {
+        ("lake", id, row[1], "a row is not valid") for id, row in bad.items()
+    }
+    assert all(letter["token"].startswith("lake-") for letter in letters)
+    for status, number in (("completed", 145), ("failed", 0)):
+        sql = "SELECT sum(events_synced) FROM analytics_warehouse_sync_status WHERE sync_status = $1"
+        assert await connection.fetchval(sql, status) == number
+    assert (await run(database, warehouse=fake)).events == 0
+    still = fake.refused.pop()
+    fake.refused = {still}
+    ran = await run(database, warehouse=fake, retry=True)
+    assert (ran.events, ran.dead_letters) == (4, 1)
+    [letter] = await connection.fetch("SELECT id FROM analytics_export_dead_letters")
+    assert str(letter["id"]) == still
+    fake.refused = set()
+    assert (await run(database, warehouse=fake, retry=True)).events == 1
+    assert ids(fake.rows) == ids(rows)
+    assert not await connection.fetch("TABLE analytics_export_dead_letters")
+
+
+async def test_a_warehouse_that_is_away_is_waited_for_and_one_that_refuses_all_is_told_of(
+    database: Database, tmp_path: Path
+) -> None:
+    random = Random(4)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    await store(connection, [an_event(random) for _ in range(100)])
+    fake = Fake()
+    fake.failures = [TransientError("429 Too Many Requests", retry_after=0.01), TransientError("503")]
+    assert (await run(database, warehouse=fake)).events == 100
+    await store(connection, [an_event(random) for _ in range(100)])
+    fake.failures = [OperatorError("the table is another one")]
+    with pytest.raises(OperatorError, match="another one"):
+        await run(database, warehouse=fake)
+    status = (await export_status(database.dsn)).exports[0]
+    assert (status.attempts, status.last_error, status.events, status.events_behind) == (
+        1, "the table is another one", 100, 100
+    )  # fmt: skip
+    pending = await connection.fetchrow("SELECT * FROM analytics_warehouse_sync_status WHERE sync_status = 'pending'")
+    assert pending["error_details"] == "the table is another one"
+    fake.failures = [ValueError("hunter2")]
+    with pytest.raises(OperatorError, match=r"ValueError \(stored.py"):
+        await run(database, warehouse=fake)
+    fake.failures = [TransientError("away")] * 99
+    with pytest.raises(TransientError, match="away"):
+        await run(database, warehouse=fake, patience=0.1)
+    fake.failures = []
+    assert (await run(database, warehouse=fake)).events == 100
+    assert ids(fake.rows) == await all_ids(connection)
+    assert (await export_status(database.dsn)).exports[0].attempts == 0
+
+
+async def test_a_backfill_is_copied_once_whatever_its_ranges(database: Database, tmp_path: Path) -> None:
+    random = Random(5)
+    connection = await database.connect()
+    now = datetime.now(UTC)
+    old = await store(connection, [an_event(random, now - timedelta(hours=hour)) for hour in range(400)])
+    await connection.execute("UPDATE analytics_events SET export_xid = NULL WHERE timestamp < $1", old[200][1])
+    await make(database, tmp_path)
+    fake = Fake()
+    new = await store(connection, [an_event(random, now - timedelta(hours=hour, minutes=1)) for hour in range(100)])
+    for since, until in ((300, 200), (350, 250), (250, 150)):
+        await want_backfill(
+            database.dsn, "lake", since=now - timedelta(hours=since), until=now - timedelta(hours=until)
+        )
+        fake.failures = [TransientError("away")]
+        await run(database, warehouse=fake)
+    assert ids(fake.rows) == ids([*new, *old[151:351]])
+    await want_backfill(database.dsn, "lake")
+    waiting = (await export_status(database.dsn, "lake")).exports[0]
+    assert waiting.backfill_from is not None
+    await run(database, warehouse=fake)
+    assert ids(fake.rows) == ids([*new, *old])
+    assert (await export_status(database.dsn, "lake")).exports[0].backfill_from is None
+
+
+async def test_what_is_not_copied_is_not_dropped(database: Database, tmp_path: Path) -> None:
+    random = Random(6)
+    connection = await database.connect()
+    floor = "SELECT analytics_retention_floor()"
+    assert await connection.fetchval(floor) is None
+    now = datetime.now(UTC)
+    old = await store(connection, [an_event(random, now - timedelta(days=day)) for day in (80, 60)])
+    await make(database, tmp_path)
+    assert await connection.fetchval(floor) is None
+    slow = await database.connect()
+    begun = slow.transaction()
+    await begun.start()
+    [late] = await store(slow, [an_event(random, now - timedelta(days=70))])
+    fake = Fake()
+    await run(database, warehouse=fake)
+    assert await connection.fetchval(floor) is None
+    await begun.commit()
+    await store(connection, [an_event(random, now)])
+    assert await connection.fetchval(floor) == late[1]
+    fake.failures = [OperatorError("full")]
+    with pytest.raises(OperatorError):
+        await run(database, warehouse=fake)
+    assert await connection.fetchval(floor) == late[1]
+    await run(database, warehouse=fake)
+    assert await connection.fetchval(floor) is None
+    await want_backfill(database.dsn, "lake", since=now - timedelta(days=65))
+    assert await connection.fetchval(floor) == now - timedelta(days=65)
+    await want_backfill(database.dsn, "lake", since=now - timedelta(days=85))
+    await run(database, warehouse=fake)
+    assert await connection.fetchval(floor) is None
+    assert ids(fake.rows) == await all_ids(connection)
+    assert str(old[0][0]) in ids(fake.rows)
+
+
+async def test_who_is_erased_is_erased_there_too_also_when_it_was_away(database: Database, tmp_path: Path) -> None:
+    random = Random(7)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    await store(connection, [an_event(random) for _ in range(200)])
+    fake = Fake()
+    await run(database, warehouse=fake)
+    await store(connection, [an_event(random) for _ in range(200)])
+    fake.failures = [TransientError("away")]  # the page is fixed, and is sent again without the person
+    with pytest.raises(TransientError):
+        await run(database, warehouse=fake, patience=0)
+    gone = USERS[:2]
+    async with connection.transaction():
+        await connection.execute("DELETE FROM analytics_events WHERE user_id = ANY ($1)", gone)
+        assert await connection.fetchval("SELECT analytics_erase_from_exports($1)", gone) == 2
+    assert (await export_status(database.dsn)).exports[0].erasures == 2
+    ran = await run(database, warehouse=fake)
+    assert ran.erased > 0
+    assert ids(fake.rows) == await all_ids(connection)
+    assert not {row[3] for row in fake.rows} & {str(user) for user in gone}
+    assert not await connection.fetch("TABLE analytics_export_erasures")
+
+
+async def test_a_window_that_is_empty_reads_no_batch_of_columns(database: Database, tmp_path: Path) -> None:
+    if database.flavour != "timescaledb":
+        pytest.skip("plain PostgreSQL has no columnstore; its index is tested below")
+    random = Random(8)
+    connection = await database.connect()
+    await store(connection, [an_event(random) for _ in range(2000)])
+    await make(database, tmp_path)
+    await connection.execute("SELECT compress_chunk(c) FROM show_chunks('analytics_events') AS c")
+    await connection.execute("SET plan_cache_mode = force_custom_plan")
+    newest = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    first, last = Key(newest - 1, ALWAYS, LAST_ID), Key(newest + 10, ALWAYS, LAST_ID)
+    plan = await connection.fetch(
+        f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {STATEMENTS['window']}",
+        *first, *last, newest, newest + 10, None, [], 100, "{}",
+    )  # fmt: skip
+    text = "\n".join(line for (line,) in plan)
+    assert "export_xid" in text
+    for scan in re.findall(
+        r"Seq Scan on compress_\S+.*\(actual rows=([\d.]+)|Scan using compress\S+.*rows=([\d.]+)", text
+    ):
+        assert float(next(filter(None, scan))) == 0, text
+    assert "compress" in text
+
+
+async def test_another_cluster_is_refused_until_it_is_told_to_go_on(database: Database, tmp_path: Path) -> None:
+    """As after a dump was restored: the numbers of the rows are far above those of this cluster."""
+    random = Random(9)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    fake = Fake()
+    await store(connection, [an_event(random) for _ in range(50)])
+    await run(database, warehouse=fake)
+    left = await store(connection, [an_event(random) for _ in range(10)])
+    await connection.execute("UPDATE analytics_events SET export_xid = export_xid + 1000000")
+    await connection.execute(
+        "UPDATE analytics_exports SET exported = (pg_snapshot_xmax(exported)::text::bigint + 1000000 || ':'"
+        " || pg_snapshot_xmax(exported)::text::bigint + 1000000 || ':')::pg_snapshot"
+    )
+    await connection.execute("UPDATE analytics_export_origin SET system_identifier = 1")
+    with pytest.raises(OperatorError, match="analytics-export rebase"):
+        await run(database, warehouse=fake)
+    assert (await rebase(database.dsn)).is_done
+    assert not (await rebase(database.dsn)).is_done
+    new = await store(connection, [an_event(random) for _ in range(10)])
+    ran = await run(database, warehouse=fake)
+    assert ran.events == len(left) + len(new)
+    assert ids(fake.rows) == await all_ids(connection)
+    assert (await run(database, warehouse=fake)).events == 0
+    assert await connection.fetchval("SELECT events_behind FROM analytics_export_lag") == 0

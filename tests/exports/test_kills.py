@@ -1,0 +1,90 @@
+"""An exporter that is killed at any moment, and goes on elsewhere: every row is there once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from asgi_analytics.exports.setup import want_backfill
+from tests.exports.stored import all_ids, an_event, ids, make, read, run, store
+from tests.kit.databases import Database
+
+EXPORTER = """
+import asyncio, sys
+from random import Random
+from asgi_analytics.errors import TransientError
+from asgi_analytics.exports import files
+from asgi_analytics.exports.exporter import Exporter
+
+random = Random(int(sys.argv[2]))
+class Losing(files.ParquetFiles):
+    max_rows = 60
+    def load(self, batch, token):
+        super().load(batch, token)
+        if random.random() < 0.1:
+            raise TransientError("the answer was lost")
+
+warehouse = Losing.from_url(sys.argv[3])
+exporter = Exporter(sys.argv[1], "lake", warehouse=warehouse)
+print("runs", flush=True)
+asyncio.run(exporter.run_every(0.01))
+"""
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
+async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
+    database: Database, tmp_path: Path, kills: int
+) -> None:
+    pytest.importorskip("pyarrow")
+    random = Random(kills)
+    connection = await database.connect()
+    await store(connection, [an_event(random, datetime.now(UTC) - timedelta(days=day)) for day in range(22)])
+    await store(connection, [an_event(random) for _ in range(60 * kills)])
+    await connection.execute("UPDATE analytics_events SET export_xid = NULL WHERE id < $1", random_id(random))
+    await make(database, tmp_path)
+    await want_backfill(database.dsn, "lake")
+    ended = asyncio.Event()
+
+    async def write(seed: int) -> None:
+        mine = Random(seed)
+        writer = await database.connect()
+        while not ended.is_set():
+            transaction = writer.transaction()
+            await transaction.start()
+            await store(writer, [an_event(mine) for _ in range(mine.randrange(1, 20))])
+            await asyncio.sleep(mine.choice([0, 0.01, 0.2]))
+            await (transaction.rollback() if mine.random() < 0.1 else transaction.commit())
+        await writer.close()
+
+    writers = [asyncio.create_task(write(seed)) for seed in range(4)]
+    for number in range(kills):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", EXPORTER, database.dsn, str(number), tmp_path.as_uri(),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"runs\n"
+        await asyncio.sleep(random.uniform(0.05, 0.6))
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    ended.set()
+    await asyncio.gather(*writers)
+    # A first run may only finish what a dead process has begun.
+    await run(database)
+    await run(database)
+    found = read(tmp_path)
+    assert ids(found) == await all_ids(connection)
+    assert len(found) > 60 * kills
+
+
+def random_id(random: Random) -> str:
+    """Return an id that about half of the random ones are below."""
+    return f"{random.randrange(2**31, 2**32 - 2**31 + 2**30):08x}-0000-4000-8000-000000000000"
