@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "pipeline.sql")
+SQL = Statements("pipeline")
 MINUTE = timedelta(minutes=1)
 
 
@@ -33,8 +33,9 @@ class DatabaseState(msgspec.Struct, frozen=True):
     """What database it is, and what the events weigh in it."""
 
     flavour: str
-    """timescaledb or postgresql."""
+    """timescaledb, postgresql or sqlite."""
     postgresql_version: str
+    """On SQLite, that of SQLite."""
     timescaledb_version: str | None
     size_bytes: int | None
     """Of the raw rows with their indexes."""
@@ -61,8 +62,11 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
     now = source.now()
     async with source.snapshot() as snapshot:
         [(newest, last_minute, oldest)] = await snapshot.records(SQL["health"], now - MINUTE, now, service)
-        [(is_plain,)] = await snapshot.records(SQL["is_filled"])
-        flavour = "database_plain" if is_plain else "database_timescaledb"
+        if snapshot.dialect == "sqlite":
+            flavour = "database"
+        else:
+            [(is_plain,)] = await snapshot.records(SQL["is_filled"])
+            flavour = "database_plain" if is_plain else "database_timescaledb"
         return PipelineHealth(
             newest_event_at=newest,
             events_last_minute=last_minute,

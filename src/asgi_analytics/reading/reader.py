@@ -38,6 +38,7 @@ from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
 from asgi_analytics.reading.source import LATE, SQL, Noted, Source, Write, noted
+from asgi_analytics.reading.sqlite_pool import SqlitePool, read_path
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -135,17 +136,21 @@ class AnalyticsReader(Source):
 
         Connections are made when they are needed, so opening works while the database is away. Raises `ConfigError`.
         """
-        pool = UrlPool(url, connections, statement_timeout + LATE)
+        pool: UrlPool | SqlitePool
+        if url.strip().startswith("sqlite:"):
+            pool = SqlitePool(read_path(url), connections)
+        else:
+            pool = UrlPool(url, connections, statement_timeout + LATE)
         return cls(pool, timezone=timezone, statement_timeout=statement_timeout, schema=schema, clock=clock)
 
     async def open(self) -> None:
         """Open the pool of a reader that was made from a URL; without effect on any other."""
-        if isinstance(self._pool, UrlPool):
+        if isinstance(self._pool, UrlPool | SqlitePool):
             await self._pool.open()
 
     async def aclose(self) -> None:
         """Close the pool of a reader that was made from a URL; questions that run are waited for."""
-        if isinstance(self._pool, UrlPool):
+        if isinstance(self._pool, UrlPool | SqlitePool):
             await self._pool.aclose()
 
     async def ready(self) -> None:
