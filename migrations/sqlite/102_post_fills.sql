@@ -34,13 +34,12 @@ CREATE TABLE analytics_retention (
 INSERT INTO analytics_retention (category, keep)
 VALUES ('system', 90), ('interaction', 365), ('activity', 730), ('transaction', 2555), ('content', 2555);
 
--- One row: who does the upkeep, and since when.
+-- One row while the upkeep is done: by whom, and when they last did a step of it.
 CREATE TABLE analytics_upkeep (
     id INTEGER PRIMARY KEY CHECK (id = 1),
-    begun_at TEXT,
-    ended_at TEXT
+    owner TEXT NOT NULL,
+    renewed_at TEXT NOT NULL
 );
-INSERT INTO analytics_upkeep (id) VALUES (1);
 
 -- The powers of 1.04, the bounds of the bins of histograms: of 1.04 ^ i. A bin i holds the values in
 -- (1.04 ^ (i - 1), 1.04 ^ i]; 2 / 2.04 * 1.04 ^ i stands for it, as far, relatively, from one end as from the other:

@@ -4,12 +4,15 @@
 -- the views are exact at any moment. A histogram is JSON, {"bin": number of values}, as in metrics.
 
 -- `gone_before`: rows of earlier hours are gone, and what arrives of them late is added to the aggregate. `keep`: for how
--- many days rows are kept; null is for ever.
+-- many days rows are kept; null is for ever. `hours_since` and `days_since`: analytics_metric_aggregates shows nothing
+-- earlier; they are empty, but within the transaction in which the upkeep fills metric_aggregates.
 CREATE TABLE analytics_metric_state (
-    gone_before TEXT NOT NULL,
-    keep INTEGER
+    gone_before TEXT NOT NULL DEFAULT '',
+    keep INTEGER DEFAULT 31 CHECK (keep >= 1),
+    hours_since TEXT NOT NULL DEFAULT '',
+    days_since TEXT NOT NULL DEFAULT ''
 );
-INSERT INTO analytics_metric_state (gone_before, keep) VALUES ('', 31);
+INSERT INTO analytics_metric_state DEFAULT VALUES;
 
 CREATE TABLE analytics_metric_hours_filled (
     hour TEXT NOT NULL,
@@ -171,17 +174,21 @@ WITH periods AS (
     SELECT h.hour AS period_start, 'hourly' AS period_type, h.name, h.metric_type, h.unit, h.tags, h.count, h.sum,
         h.min, h.max, h.histogram
     FROM analytics_metric_hours AS h
+    WHERE h.hour >= (SELECT s.hours_since FROM analytics_metric_state AS s)
     UNION ALL
     SELECT d.day, 'daily', d.name, d.metric_type, d.unit, d.tags, d.count, d.sum, d.min, d.max, d.histogram
     FROM analytics_metric_days AS d
+    WHERE d.day >= (SELECT s.days_since FROM analytics_metric_state AS s)
     UNION ALL
     SELECT strftime('%Y-%m-%dT00:00:00.000000Z', d.day, '-6 days', 'weekday 1'), 'weekly', d.name, d.metric_type,
         d.unit, d.tags, d.count, d.sum, d.min, d.max, d.histogram
     FROM analytics_metric_days AS d
+    WHERE d.day >= (SELECT s.days_since FROM analytics_metric_state AS s)
     UNION ALL
     SELECT substr(d.day, 1, 7) || '-01T00:00:00.000000Z', 'monthly', d.name, d.metric_type, d.unit, d.tags, d.count,
         d.sum, d.min, d.max, d.histogram
     FROM analytics_metric_days AS d
+    WHERE d.day >= (SELECT s.days_since FROM analytics_metric_state AS s)
 ),
 bins AS (
     SELECT
@@ -208,11 +215,23 @@ ends AS (
     SELECT
         r.period_start, r.period_type, r.name, r.metric_type, r.unit, r.tags, r.rank,
         min(CASE WHEN r.below > CAST(0.5 * r.rank AS INTEGER) THEN r.bin END) AS low50,
-        min(CASE WHEN r.below > 0.5 * r.rank THEN r.bin END) AS high50,
+        min(
+            CASE
+                WHEN r.below > CAST(0.5 * r.rank AS INTEGER) + (0.5 * r.rank > CAST(0.5 * r.rank AS INTEGER)) THEN r.bin
+            END
+        ) AS high50,
         min(CASE WHEN r.below > CAST(0.9 * r.rank AS INTEGER) THEN r.bin END) AS low90,
-        min(CASE WHEN r.below > 0.9 * r.rank THEN r.bin END) AS high90,
+        min(
+            CASE
+                WHEN r.below > CAST(0.9 * r.rank AS INTEGER) + (0.9 * r.rank > CAST(0.9 * r.rank AS INTEGER)) THEN r.bin
+            END
+        ) AS high90,
         min(CASE WHEN r.below > CAST(0.99 * r.rank AS INTEGER) THEN r.bin END) AS low99,
-        min(CASE WHEN r.below > 0.99 * r.rank THEN r.bin END) AS high99
+        min(
+            CASE
+                WHEN r.below > CAST(0.99 * r.rank AS INTEGER) + (0.99 * r.rank > CAST(0.99 * r.rank AS INTEGER)) THEN r.bin
+            END
+        ) AS high99
     FROM ranked AS r
     GROUP BY r.period_start, r.period_type, r.name, r.metric_type, r.unit, r.tags
 )
