@@ -5,76 +5,69 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from asgi_analytics.database.sqlite.connection import open_connection
+from asgi_analytics.database.sqlite.times import from_text, to_text
+from asgi_analytics.database.sqlite.upkeep import SqliteUpkeep
+from asgi_analytics.database.sqlite.url import read_sqlite_url
 from asgi_analytics.reading.sqlite_values import bound
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations" / "sqlite"
+DAY = timedelta(days=1)
 
 
 class SqliteConnection:
     """A connection whose statements take ``$1``, ``$2``, … as those of asyncpg do."""
 
-    def __init__(self, path: Path) -> None:
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        self.connection.execute("PRAGMA journal_mode = WAL")
+    def __init__(self, dsn: str) -> None:
+        self._url = read_sqlite_url(dsn)
+        self.connection = open_connection(self._url, "rwc")
         self.connection.execute("PRAGMA synchronous = OFF")
 
     async def execute(self, sql: str, *parameters: Any) -> None:
-        self.fetch_now(sql, *parameters)
+        await self.fetch(sql, *parameters)
 
     async def fetch(self, sql: str, *parameters: Any) -> list[Any]:
-        return self.fetch_now(sql, *parameters)
-
-    async def fetchval(self, sql: str, *parameters: Any) -> Any:
-        return self.fetch_now(sql, *parameters)[0][0]
-
-    async def fetchrow(self, sql: str, *parameters: Any) -> Any:
-        return self.fetch_now(sql, *parameters)[0]
-
-    def fetch_now(self, sql: str, *parameters: Any) -> list[Any]:
         values = {str(number): bound(value) for number, value in enumerate(parameters, 1)}
         return self.connection.execute(re.sub(r"::\w+", "", sql), values).fetchall()
 
-    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Insert rows as the sink does."""
-        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    async def fetchval(self, sql: str, *parameters: Any) -> Any:
+        [(value, *_), *_] = await self.fetch(sql, *parameters)
+        return value
+
+    def insert_events(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Insert rows of events, and note their hours, as the sink does."""
+        events = [[bound(value) for value in row] for row in rows]
         with self.connection:
             self.connection.execute("BEGIN IMMEDIATE")
-            self.connection.executemany(sql, [[bound(value) for value in row] for row in rows])
+            self.connection.executemany(
+                "INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, session_id, data, context)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                events,
+            )
+            hours = {(f"{event[1][:13]}:00:00.000000Z",) for event in events}
+            self.connection.executemany("INSERT OR IGNORE INTO analytics_changes (hour) VALUES (?)", hours)
 
     def fill(self) -> None:
-        """Fill all aggregates up to the last whole hour or day."""
-        now = datetime.now(UTC)
+        """Do what the upkeep does, but drop nothing."""
+        upkeep = SqliteUpkeep(self._url)
+        assert list(upkeep.steps(aggregates_only=True))
+        upkeep.close()
+
+    def lose(self, older_than: datetime) -> None:
+        """Drop raw events as the upkeep does when their time is over."""
         with self.connection:
             self.connection.execute("BEGIN IMMEDIATE")
-            views = self.connection.execute("SELECT view_name, bucket_column, step FROM analytics_fills ORDER BY rowid")
-            for name, bucket, step in views.fetchall():
-                until = now.strftime("%Y-%m-%dT%H:00:00.000000Z" if step == "hour" else "%Y-%m-%dT00:00:00.000000Z")
-                columns = [row[1] for row in self.connection.execute(f"PRAGMA table_info({name}_filled)")]
-                listed = ", ".join(columns)
-                self.connection.execute(
-                    "UPDATE analytics_fills SET live_since = '', live_until = ? WHERE view_name = ?", (until, name)
-                )
-                self.connection.execute(f"DELETE FROM {name}_filled WHERE {bucket} < ?", (until,))
-                self.connection.execute(f"INSERT INTO {name}_filled ({listed}) SELECT {listed} FROM {name}_live")
-                if name == "analytics_session_parts":
-                    self.connection.execute("DELETE FROM analytics_sessions_filled")
-                    columns = [
-                        row[1] for row in self.connection.execute("PRAGMA table_info(analytics_sessions_filled)")
-                    ]
-                    listed = ", ".join(columns)
-                    self.connection.execute(
-                        f"INSERT INTO analytics_sessions_filled ({listed}) SELECT {listed} FROM analytics_session_joins"
-                        " WHERE NOT replaced"
-                    )
-                self.connection.execute(
-                    "UPDATE analytics_fills SET live_since = ?, live_until = '9999', filled_until = ?"
-                    " WHERE view_name = ?",
-                    (until, until, name),
-                )
+            [(first,)] = self.connection.execute("SELECT min(timestamp) FROM analytics_events")
+            day = from_text(f"{first[:10]}T00:00:00.000000Z")
+            while day < older_than:
+                self.connection.execute("INSERT OR IGNORE INTO analytics_gone_days VALUES (?)", [to_text(day)])
+                day += DAY
+            self.connection.execute("DELETE FROM analytics_events WHERE timestamp < ?", [to_text(older_than)])
+            self.connection.execute("DELETE FROM analytics_changes WHERE hour < ?", [to_text(older_than)])
 
     def close(self) -> None:
         self.connection.close()
@@ -84,22 +77,24 @@ class SqliteDatabase:
     """A database of one test."""
 
     flavour = "sqlite"
+    version = f"SQLite {sqlite3.sqlite_version}"
 
     def __init__(self, folder: Path, *, migrated: bool = True) -> None:
-        self.path = folder / "analytics.db"
-        self.dsn = f"sqlite:///{self.path}"
+        self.dsn = f"sqlite:///{folder / 'analytics.db'}"
         self._connections: list[SqliteConnection] = []
         if migrated:
-            connection = SqliteConnection(self.path)
+            connection = SqliteConnection(self.dsn)
             for file in sorted(MIGRATIONS.glob("*.sql")):
-                connection.connection.executescript(file.read_text())
+                connection.connection.executescript(file.read_text("utf-8"))
             connection.close()
 
     async def connect(self) -> SqliteConnection:
-        connection = SqliteConnection(self.path)
+        """Return a connection, closed at the end of the test."""
+        connection = SqliteConnection(self.dsn)
         self._connections.append(connection)
         return connection
 
     async def close(self) -> None:
+        """Close the connections."""
         for connection in self._connections:
             connection.close()

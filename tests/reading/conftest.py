@@ -1,19 +1,51 @@
-"""A reader that has the rights of the reader role and no others."""
+"""Databases of every kind, and a reader that has the rights of the reader role and no others."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asgi_analytics.admin.roles import make_roles
 from asgi_analytics.reading import AnalyticsReader
+from tests.conftest import SERVERS
 from tests.kit.databases import Database
+from tests.kit.servers import Servers
+from tests.kit.sqlite import SqliteDatabase
+
+ON_SERVERS = "on_servers"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect on SQLite what is marked as ``on_servers``, with the reason why."""
+    left_out = [item for item in items if "[sqlite" in item.nodeid and item.get_closest_marker(ON_SERVERS)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(params=[*SERVERS.available, "sqlite"])
+async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Any]:
+    """Give a migrated database of this test's own, once for each kind there is."""
+    if request.param == "sqlite":
+        file = SqliteDatabase(tmp_path)
+        yield file
+        await file.close()
+        return
+    server = servers.shared(request.param)
+    database = Database(server, server.create(template=server.template()))
+    yield database
+    await database.close()
+    server.drop(database.name)
 
 
 @pytest.fixture
-async def reader_dsn(database: Database) -> AsyncIterator[str]:
-    """Give the URL of a login role that is a member of the reader role and of nothing else."""
+async def reader_dsn(database: Any) -> AsyncIterator[str]:
+    """Give the URL of a login role that is a member of the reader role and of nothing else; of SQLite that of the file."""
+    if isinstance(database, SqliteDatabase):
+        yield database.dsn
+        return
     admin = await database.connect()
     names = {kind: f"{kind}_{database.name}" for kind in ("reader", "writer", "login")}
     await make_roles(database.dsn, reader=names["reader"], writer=names["writer"])

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import uuid4
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.reading import AnalyticsReader
 from tests.kit.databases import Database
+from tests.kit.states import refresh
 from tests.reading.happened import an_event, insert
 
 

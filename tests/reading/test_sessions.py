@@ -10,17 +10,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 from tests.kit.databases import Database
 from tests.kit.sessions import Session, sessions
+from tests.kit.states import keep_fresh, lose, refresh
 from tests.kit.visits import random_visits
 from tests.reading.expected import Asked
 from tests.reading.expected_sessions import get_session, newest_first
 from tests.reading.happened import Event, insert
 from tests.reading.test_questions import RAW, ZONES, assert_same, compare, plain, ranges
-from tests.schema.happenings import keep_fresh, lose, midnight
+from tests.schema.happenings import midnight
 
 DAY = timedelta(days=1)
 ASKED: list[tuple[str, list[dict[str, Any]]]] = [

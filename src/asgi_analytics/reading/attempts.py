@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.sqlite_attempts import EXCLUDED, Plan
 from asgi_analytics.reading.sqlite_functions import microseconds
-from asgi_analytics.reading.sqlite_values import MICROSECOND, time_text
+from asgi_analytics.reading.sqlite_values import MICROSECOND
 from asgi_analytics.reading.statements import Dialect, Statements
 from asgi_analytics.reading.steps import Parameters, Step, filters, parameters_of, text_of
 
@@ -143,7 +144,7 @@ class Attempts(msgspec.Struct, frozen=True):
         )
         if parameters.dialect == "sqlite":
             plan = Plan(
-                until=microseconds(time_text(end)) or 0,
+                until=microseconds(to_text(end)) or 0,
                 window=self.window // MICROSECOND,
                 pauses=[] if self.order == "unordered" else _pauses(self.steps),
                 needs=[(need.step, need.matcher, need.needed) for need in needs],

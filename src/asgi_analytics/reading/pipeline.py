@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from asgi_analytics.reading.question import Text, question
+from asgi_analytics.reading.ranges import DAY, HOUR, floor
 from asgi_analytics.reading.source import Source
 from asgi_analytics.reading.statements import Statements
 
@@ -62,8 +63,9 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
     now = source.now()
     async with source.snapshot() as snapshot:
         [(newest, last_minute, oldest)] = await snapshot.records(SQL["health"], now - MINUTE, now, service)
+        complete: tuple[datetime, ...] = ()
         if snapshot.dialect == "sqlite":
-            flavour = "database"
+            flavour, complete = "database", (floor(now - HOUR, HOUR), floor(now - HOUR, DAY))
         else:
             [(is_plain,)] = await snapshot.records(SQL["is_filled"])
             flavour = "database_plain" if is_plain else "database_timescaledb"
@@ -71,7 +73,7 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
             newest_event_at=newest,
             events_last_minute=last_minute,
             dead_letters=await snapshot.rows(DeadLetters, SQL["dead_letters"], service),
-            pending=await snapshot.rows(PendingView, SQL["pending"]),
+            pending=await snapshot.rows(PendingView, SQL["pending"], *complete),
             database=await snapshot.row(DatabaseState, SQL[flavour]),
             oldest_event_at=oldest,
         )

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
+from asgi_analytics.database.sqlite.url import is_sqlite, read_sqlite_url
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import (
     activity,
@@ -38,7 +39,7 @@ from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
 from asgi_analytics.reading.source import LATE, SQL, Noted, Source, Write, noted
-from asgi_analytics.reading.sqlite_pool import SqlitePool, read_path
+from asgi_analytics.reading.sqlite_pool import SqlitePool
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -137,8 +138,8 @@ class AnalyticsReader(Source):
         Connections are made when they are needed, so opening works while the database is away. Raises `ConfigError`.
         """
         pool: UrlPool | SqlitePool
-        if url.strip().startswith("sqlite:"):
-            pool = SqlitePool(read_path(url), connections)
+        if is_sqlite(url):
+            pool = SqlitePool(read_sqlite_url(url), connections)
         else:
             pool = UrlPool(url, connections, statement_timeout + LATE)
         return cls(pool, timezone=timezone, statement_timeout=statement_timeout, schema=schema, clock=clock)

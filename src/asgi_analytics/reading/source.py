@@ -71,7 +71,7 @@ class Source:
             raise ConfigError("pool must be an asyncpg pool: to read from a URL use AnalyticsReader.from_url(url)")
         self._pool = pool
         self.dialect: Dialect = getattr(pool, "dialect", "postgresql")
-        self._place = str(pool.url) if isinstance(pool, UrlPool) else str(getattr(pool, "path", "the database"))
+        self._place = str(pool.url) if isinstance(pool, UrlPool | SqlitePool) else "the database"
         try:
             self.zone = read_zone(timezone)
         except InvalidQuery as exc:

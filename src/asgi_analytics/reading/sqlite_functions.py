@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.reading.ranges import EPOCH, MICROSECOND
-from asgi_analytics.reading.sqlite_values import time_text
 
 ZERO = -1000
 """The bin of a duration of zero."""
@@ -34,11 +34,19 @@ def register(connection: sqlite3.Connection) -> None:
         ("analytics_time", 1, time_of),
         ("analytics_session_id", 2, session_id),
         ("analytics_latency_bin", 1, latency_bin),
+        ("analytics_has_tags", 2, has_tags),
+        ("analytics_only_tags", 2, only_tags),
     ):
         connection.create_function(name, arguments, function, deterministic=True)
+    connection.create_function("analytics_uuid", 0, lambda: str(uuid4()))
     connection.create_aggregate("analytics_quantile", 2, Quantile)  # type: ignore[arg-type]
     connection.create_aggregate("analytics_quantiles", 2, Quantiles)  # type: ignore[arg-type]
     connection.create_aggregate("analytics_quantiles_of_bins", 3, QuantilesOfBins)  # type: ignore[arg-type]
+    connection.create_aggregate(
+        "analytics_quantiles_of_histograms",
+        4,
+        QuantilesOfHistograms,  # type: ignore[arg-type]
+    )
 
 
 def json_text(document: str | None, *path: str) -> str | None:
@@ -118,7 +126,7 @@ def microseconds(time: str | None) -> int | None:
 
 def time_of(number: int | None) -> str | None:
     """Return the time that is so many microseconds after the beginning of 2000."""
-    return None if number is None else time_text(EPOCH + timedelta(microseconds=number))
+    return None if number is None else to_text(EPOCH + timedelta(microseconds=number))
 
 
 def session_id(key: str, started_at: str) -> str:
@@ -198,13 +206,62 @@ class QuantilesOfBins:
             self.asked = asked
 
     def finalize(self) -> str | None:
-        """Return the quantiles: as percentile_cont does, between the durations at two ranks."""
+        """Return the quantiles."""
+        return json.dumps(_of_bins(self.counts, latency_of_bin, self.asked)) if self.counts else None
+
+
+def _of_bins(counts: dict[int, int], value_of: Callable[[int], float], asked: str) -> list[float]:
+    """Return quantiles: as percentile_cont does, between the values at two ranks."""
+    bins = sorted(counts)
+    below = list(itertools.accumulate(counts[one] for one in bins))
+
+    def at(rank: int) -> float:
+        return value_of(bins[bisect_right(below, rank)])
+
+    return [_between(at, q * (below[-1] - 1)) for q in json.loads(asked)]
+
+
+def metric_of_bin(number: int) -> float:
+    """Return the value that stands for a bin of the histogram of a metric, within 1.96 %."""
+    if number == 0:
+        return 0.0
+    return math.copysign(2 * 1.04 ** min(max(abs(number) - 20_000, -17_600), 17_700) / 2.04, number)
+
+
+class QuantilesOfHistograms:
+    """An aggregate: several quantiles of the values of metrics, within 2 %, as a JSON array; null for counters.
+
+    It takes histograms, ``{"bin": number of values}``, each with the least and the greatest of its values.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.least, self.greatest = math.inf, -math.inf
+        self.asked = "[]"
+
+    def step(self, histogram: str | None, least: float, greatest: float, asked: str) -> None:
+        """Take a histogram."""
+        self.least, self.greatest, self.asked = min(self.least, least), max(self.greatest, greatest), asked
+        if histogram is not None:
+            for number, count in json.loads(histogram).items():
+                self.counts[int(number)] = self.counts.get(int(number), 0) + count
+
+    def finalize(self) -> str | None:
+        """Return the quantiles."""
         if not self.counts:
             return None
-        bins = sorted(self.counts)
-        below = list(itertools.accumulate(self.counts[one] for one in bins))
+        found = _of_bins(self.counts, metric_of_bin, self.asked)
+        return json.dumps([max(self.least, min(self.greatest, one)) for one in found])
 
-        def at(rank: int) -> float:
-            return latency_of_bin(bins[bisect_right(below, rank)])
 
-        return json.dumps([_between(at, q * (below[-1] - 1)) for q in json.loads(self.asked)])
+def has_tags(tags: str, wanted: str) -> bool:
+    """Return whether a JSON object has what another one has."""
+    found = _read(tags)
+    return all(name in found and _is_same(found[name], value) for name, value in _read(wanted).items())
+
+
+def only_tags(tags: str, names: str) -> str:
+    """Return a JSON object with some of its names only."""
+    found = json.loads(tags)
+    kept = {name: found[name] for name in sorted(json.loads(names)) if name in found}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))

@@ -10,23 +10,24 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
-from asgi_analytics.errors import ConfigError, NoConnection
+from asgi_analytics.database.sqlite.connection import open_connection
+from asgi_analytics.database.sqlite.times import to_text
+from asgi_analytics.database.sqlite.url import SqliteUrl
+from asgi_analytics.errors import NoConnection
 from asgi_analytics.reading.sqlite_attempts import BestAttempt
 from asgi_analytics.reading.sqlite_functions import register
-from asgi_analytics.reading.sqlite_values import bound, reader_of, time_text
+from asgi_analytics.reading.sqlite_values import bound, reader_of
 from asgi_analytics.reading.statements import Dialect
 
 T = TypeVar("T")
 
 STEPS = 20_000
 """Steps of SQLite's machine, a few hundred microseconds, after which it is looked whether a statement has to end."""
-BUSY_TIMEOUT = 10.0
+BUSY_SECONDS = 10.0
 """Seconds until a lock of another process must be free: a reader needs one only to open what was not closed well."""
-PRAGMAS = ("cache_size = -32768", "mmap_size = 1073741824", "foreign_keys = ON")
+PRAGMAS = ("cache_size = -32768", "mmap_size = 1073741824")
 
 
 class SqliteConnection:
@@ -35,8 +36,8 @@ class SqliteConnection:
     A statement that takes longer than it may, or whose task is cancelled, is interrupted.
     """
 
-    def __init__(self, path: Path, executor: ThreadPoolExecutor, *, writes: bool) -> None:
-        self._path = path
+    def __init__(self, url: SqliteUrl, executor: ThreadPoolExecutor, *, writes: bool) -> None:
+        self._url = url
         self._executor = executor
         self._writes = writes
         self._connection: sqlite3.Connection | None = None
@@ -72,16 +73,9 @@ class SqliteConnection:
             connection.close()
 
     def _open(self) -> None:
-        mode = "rw" if self._writes else "ro"
-        connection = sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,  # one thread at a time
-        )
+        connection = open_connection(self._url, "rw" if self._writes else "ro", busy_seconds=BUSY_SECONDS)
         try:
-            for pragma in (*PRAGMAS, *(() if self._writes else ("query_only = ON",))):
+            for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             register(connection)
             connection.create_aggregate("analytics_attempt", 5, BestAttempt)  # type: ignore[arg-type]
@@ -101,7 +95,7 @@ class SqliteConnection:
 
     def _execute(self, sql: str, parameters: Sequence[Any]) -> tuple[sqlite3.Cursor, Callable[[Any], Sequence[Any]]]:
         assert self._connection is not None
-        self._edges = {n: [time_text(at) for at in value] for n, value in enumerate(parameters, 1) if _is_times(value)}
+        self._edges = {n: [to_text(at) for at in value] for n, value in enumerate(parameters, 1) if _is_times(value)}
         named = {str(number): bound(value) for number, value in enumerate(parameters, 1)}
         cursor = self._connection.execute(sql, named)
         return cursor, reader_of([column[0] for column in cursor.description or ()])
@@ -129,15 +123,6 @@ class SqliteConnection:
             self._is_stopped = False
 
 
-def read_path(url: str) -> Path:
-    """Return the file of a URL: ``sqlite:///analytics.db``, or ``sqlite:////srv/analytics.db``. Raises `ConfigError`."""
-    parts = urlsplit(url.strip())
-    path = unquote(parts.path.removeprefix("/"))
-    if parts.scheme != "sqlite" or parts.netloc or not path or parts.query or parts.fragment:
-        raise ConfigError("the database URL cannot be read: expected sqlite:///analytics.db, or sqlite:////srv/app.db")
-    return Path(path)
-
-
 def _is_times(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(one, datetime) for one in value)
 
@@ -145,13 +130,13 @@ def _is_times(value: Any) -> bool:
 class SqlitePool:
     """Up to ``connections`` connections that read a file, and one that writes, each opened when it is needed.
 
-    ``path`` is the file; it is not made where there is none.
+    The file is not made where there is none.
     """
 
     dialect: Dialect = "sqlite"
 
-    def __init__(self, path: Path, connections: int) -> None:
-        self.path = path
+    def __init__(self, url: SqliteUrl, connections: int) -> None:
+        self.url = url
         self._connections = connections
         self._executor: ThreadPoolExecutor | None = None
         self._readers: asyncio.Queue[SqliteConnection] = asyncio.Queue()
@@ -164,8 +149,8 @@ class SqlitePool:
         self._executor = ThreadPoolExecutor(self._connections + 1, thread_name_prefix="asgi-analytics-reader")
         self._readers, self._writers = asyncio.Queue(), asyncio.Queue()
         for _ in range(self._connections):
-            self._readers.put_nowait(SqliteConnection(self.path, self._executor, writes=False))
-        self._writers.put_nowait(SqliteConnection(self.path, self._executor, writes=True))
+            self._readers.put_nowait(SqliteConnection(self.url, self._executor, writes=False))
+        self._writers.put_nowait(SqliteConnection(self.url, self._executor, writes=True))
 
     async def aclose(self) -> None:
         """Close the connections, after the questions that run on them."""

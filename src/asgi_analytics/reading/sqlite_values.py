@@ -13,6 +13,8 @@ from uuid import UUID
 
 import msgspec
 
+from asgi_analytics.database.sqlite.times import to_text
+
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -21,17 +23,12 @@ def bound(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return msgspec.json.encode([bound(one) for one in value]).decode()
     if isinstance(value, datetime):
-        return time_text(value)
+        return to_text(value)
     if isinstance(value, timedelta):
         return value // MICROSECOND
     if isinstance(value, UUID):
         return str(value)
     return value
-
-
-def time_text(at: datetime) -> str:
-    """Return a time as the tables have it."""
-    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def read_time(text: str) -> datetime:

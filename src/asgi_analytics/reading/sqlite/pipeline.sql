@@ -27,9 +27,20 @@ ORDER BY count DESC, d.reason
 LIMIT 10001;
 
 -- pending --
--- Say which views are behind the events, and since when.
-SELECT p.view_name, min(p.window_start) AS "since::timestamptz"
-FROM analytics_pending AS p
+-- Say which views are behind the events, and since when: buckets that were complete an hour ago. $1 is when the hour
+-- began that was so, $2 the day.
+SELECT p.view_name, min(p.bucket) AS "since::timestamptz"
+FROM (
+    SELECT s.view_name, s.bucket, f.step
+    FROM analytics_stale AS s
+    JOIN analytics_fills AS f ON f.view_name = s.view_name
+    UNION
+    SELECT f.view_name, CASE f.step WHEN 'hour' THEN c.hour ELSE substr(c.hour, 1, 10) || 'T00:00:00.000000Z' END, f.step
+    FROM analytics_changes AS c
+    CROSS JOIN analytics_fills AS f
+) AS p
+WHERE p.bucket < CASE p.step WHEN 'hour' THEN $1 ELSE $2 END
+    AND substr(p.bucket, 1, 10) || 'T00:00:00.000000Z' NOT IN (SELECT g.day FROM analytics_gone_days AS g)
 GROUP BY p.view_name
 ORDER BY 2, p.view_name;
 
