@@ -13,7 +13,7 @@ from asgi_analytics.reading import AnalyticsReader
 from tests.conftest import SERVERS
 from tests.kit.databases import Database
 from tests.kit.servers import Servers
-from tests.kit.sqlite import SqliteDatabase
+from tests.kit.sqlite_files import SqliteDatabase
 
 ON_SERVERS = "on_servers"
 

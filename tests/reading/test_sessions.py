@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -158,10 +158,10 @@ async def test_a_late_event_of_a_user_is_told_before_its_day_is_computed_again(
     user = UUID(int=7)
     insert_one = (
         "INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data, context)"
-        " VALUES (gen_random_uuid(), $1, 'plan_viewed', 'shop', $2, '{}', '{}')"
+        " VALUES ($3, $1, 'plan_viewed', 'shop', $2, '{}', '{}')"
     )
-    await connection.execute(insert_one, day + timedelta(hours=1), UUID(int=8))
+    await connection.execute(insert_one, day + timedelta(hours=1), UUID(int=8), uuid4())
     await refresh(connection)
-    await connection.execute(insert_one, day + timedelta(hours=2), user)
+    await connection.execute(insert_one, day + timedelta(hours=2), user, uuid4())
     [told] = await reader.get_user_activity(user)
     assert (told.date, told.event_count) == (day, 1)
