@@ -1,7 +1,9 @@
 -- Make the table of events, and show what is in them by name
 
 -- Times are texts of 27 characters in UTC, 2026-11-30T09:15:00.000000Z, so that they sort as they follow each other. The
--- four last columns read the JSON when they are asked for; they take no room.
+-- columns after `context` read the JSON when they are asked for; they take no room.
+--
+-- `number` is what SQLite knows a row by: those that are stored later have a greater one, also after a VACUUM.
 CREATE TABLE analytics_events (
     id TEXT NOT NULL,
     timestamp TEXT NOT NULL,
@@ -17,6 +19,7 @@ CREATE TABLE analytics_events (
         coalesce(json_extract(data, '$.page_url'), json_extract(data, '$.url'), json_extract(data, '$.page'))
     ) VIRTUAL,
     referrer TEXT GENERATED ALWAYS AS (json_extract(data, '$.referrer')) VIRTUAL,
+    number INTEGER PRIMARY KEY,
     -- Identity is the pair, as on PostgreSQL.
     UNIQUE (timestamp, id),
     CONSTRAINT analytics_events_timestamp_range
@@ -40,4 +43,19 @@ END;
 CREATE TRIGGER analytics_note_deletes AFTER DELETE ON analytics_events
 BEGIN
     INSERT OR IGNORE INTO analytics_changes (hour) VALUES (substr(old.timestamp, 1, 13) || ':00:00.000000Z');
+END;
+
+-- Up to which number events were copied to another database. A number is given again only if the last rows were deleted:
+-- then it goes back.
+CREATE TABLE analytics_copies (
+    target TEXT PRIMARY KEY,
+    copied_until INTEGER NOT NULL
+);
+
+CREATE TRIGGER analytics_note_copies AFTER DELETE ON analytics_events
+WHEN EXISTS (SELECT 1 FROM analytics_copies)
+    AND old.number > coalesce((SELECT max(e.number) FROM analytics_events AS e), 0)
+BEGIN
+    UPDATE analytics_copies
+    SET copied_until = min(copied_until, coalesce((SELECT max(e.number) FROM analytics_events AS e), 0));
 END;

@@ -304,8 +304,8 @@ INSERT INTO analytics_gone_days (day) VALUES (:since) ON CONFLICT DO NOTHING;
 
 -- forget_events --
 -- Delete the next thousand events of a type and a day.
-DELETE FROM analytics_events WHERE rowid IN (
-    SELECT e.rowid FROM analytics_events AS e
+DELETE FROM analytics_events WHERE number IN (
+    SELECT e.number FROM analytics_events AS e
     WHERE e.event_type = :event_type AND e.timestamp >= :since AND e.timestamp < :until
     LIMIT 1000
 );
