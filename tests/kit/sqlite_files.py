@@ -13,9 +13,10 @@ from asgi_analytics.database.sqlite.connection import open_connection
 from asgi_analytics.database.sqlite.times import from_text, to_text
 from asgi_analytics.database.sqlite.upkeep import SqliteUpkeep
 from asgi_analytics.database.sqlite.url import read_sqlite_url
+from asgi_analytics.migrate.runner import migrate
 from asgi_analytics.reading.sqlite_values import bound
+from tests.kit.databases import run
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations" / "sqlite"
 DAY = timedelta(days=1)
 
 
@@ -83,10 +84,7 @@ class SqliteDatabase:
         self.dsn = f"sqlite:///{folder / 'analytics.db'}"
         self._connections: list[SqliteConnection] = []
         if migrated:
-            connection = SqliteConnection(self.dsn)
-            for file in sorted(MIGRATIONS.glob("*.sql")):
-                connection.connection.executescript(file.read_text("utf-8"))
-            connection.close()
+            run(migrate(self.dsn))
 
     async def connect(self) -> SqliteConnection:
         """Return a connection, closed at the end of the test."""

@@ -15,15 +15,6 @@ from tests.kit.databases import Database
 from tests.kit.servers import Servers
 from tests.kit.sqlite_files import SqliteDatabase
 
-ON_SERVERS = "on_servers"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect on SQLite what is marked as ``on_servers``, with the reason why."""
-    left_out = [item for item in items if "[sqlite" in item.nodeid and item.get_closest_marker(ON_SERVERS)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-
 
 @pytest.fixture(params=[*SERVERS.available, "sqlite"])
 async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from asgi_analytics.database.sqlite.url import is_sqlite, read_sqlite_url
-from asgi_analytics.errors import InvalidQuery
+from asgi_analytics.errors import ConfigError, InvalidQuery
 from asgi_analytics.reading import (
     activity,
     aggregations,
@@ -139,6 +139,8 @@ class AnalyticsReader(Source):
         """
         pool: UrlPool | SqlitePool
         if is_sqlite(url):
+            if schema is not None:
+                raise ConfigError("SQLite has no schemas: leave the schema out")
             pool = SqlitePool(read_sqlite_url(url), connections)
         else:
             pool = UrlPool(url, connections, statement_timeout + LATE)
