@@ -88,13 +88,13 @@ class Attempts(msgspec.Struct, frozen=True):
         parameters, blocks = parameters_of(dialect), SQL.blocks(dialect)
         value = parameters.null("text") if breakdown is None else text_of("breakdown", breakdown, parameters)
         found = self._found(parameters, start, end, value, attribution)
-        most_values = parameters.add(MOST_VALUES, "bigint")
-        touched = TOUCHED[attribution] if self.order != "unordered" else TOUCHED_IN_ANY_ORDER[attribution]
         if dialect == "sqlite":
-            found.append(blocks["labelled"].format(most_values=most_values))
+            found.append(blocks["labelled"].format(most_values=parameters.add(MOST_VALUES, "bigint")))
         elif breakdown is None:
             found += [blocks["taken"], blocks["without_values"]]
         else:
+            touched = TOUCHED[attribution] if self.order != "unordered" else TOUCHED_IN_ANY_ORDER[attribution]
+            most_values = parameters.add(MOST_VALUES, "bigint")
             found += [blocks["taken"], blocks["with_values"].format(touched=touched, most_values=most_values)]
         summary = blocks["summary"].format(
             count=parameters.add(len(self.steps), "integer"),
