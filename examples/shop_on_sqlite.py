@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,7 +28,8 @@ class SqlitePool:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         self._client = client
-        self._lock = asyncio.Lock()
+        self._buying = asyncio.Lock()
+        self._at_once = threading.Lock()
 
     async def __aenter__(self) -> SqlitePool:
         return self
@@ -38,9 +40,12 @@ class SqlitePool:
     async def fetch(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         kind, table = sql.split()[0].upper(), re.search(r"shop_\w+", sql)
 
+        def run() -> list[sqlite3.Row]:
+            with self._at_once:
+                return self._connection.execute(re.sub(r"\$(\d)", r"?\1", sql), values).fetchall()
+
         async def query() -> list[sqlite3.Row]:
-            run = self._connection.execute
-            return (await asyncio.to_thread(run, re.sub(r"\$(\d)", r"?\1", sql), values)).fetchall()
+            return await asyncio.to_thread(run)
 
         query.__qualname__ = " ".join(sql.split())
         return [dict(row) for row in await capture_query(self._client, kind, table and table[0])(query)()]
@@ -58,7 +63,7 @@ class SqlitePool:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[SqlitePool]:
-        async with self._lock:
+        async with self._buying:
             yield self
 
     @asynccontextmanager
