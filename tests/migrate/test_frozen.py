@@ -13,7 +13,9 @@ FOLDERS = [Path(__file__).parent.parent.parent / "migrations" / name for name in
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_frozen_step_is_what_it_was(folder: Path) -> None:
-    lines = [line.split() for line in (folder / "frozen.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
+    lines = [
+        line.split() for line in (folder / "frozen.txt").read_text("utf-8").splitlines() if not line.startswith("#")
+    ]
     frozen = {name: checksum for checksum, name in lines}
     found = {file.name: file.checksum for file in find_migrations(folder) if file.name in frozen}
     assert found == frozen, "write the change as a new step: databases have applied these files as they were"
@@ -23,7 +25,9 @@ def test_a_frozen_step_is_what_it_was(folder: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_steps_are_frozen_in_their_order(folder: Path) -> None:
     """The steps of a release are added below those of the releases before; one in between would be out of order."""
-    lines = [line.split() for line in (folder / "frozen.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
+    lines = [
+        line.split() for line in (folder / "frozen.txt").read_text("utf-8").splitlines() if not line.startswith("#")
+    ]
     for phase in ("pre", "post"):
         names = [name for _, name in lines if f"_{phase}_" in name]
         assert names

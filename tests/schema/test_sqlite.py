@@ -23,11 +23,12 @@ OF_THE_CONTRACT = """
 analytics_events: id event_type event_name timestamp session_id user_id properties context page_url referrer
 metrics: id name metric_type value timestamp tags unit
 metric_aggregates: id name period_start period_type count sum min max avg p50 p90 p99 tags
-user_activity: id user_id date session_count event_count total_duration_ms first_seen_at last_seen_at events_breakdown
+user_activity: id user_id date session_count event_count total_duration_ms first_seen_at last_seen_at \
+events_breakdown
 feature_usage: id feature_name date usage_count unique_users avg_duration_ms success_rate
 dashboard_metrics: id widget_id metric_key value previous_value change_percent updated_at
-analytics_sessions: id user_id started_at ended_at duration_ms event_count device_type browser os country city referrer \
-landing_page exit_page
+analytics_sessions: id user_id started_at ended_at duration_ms event_count device_type browser os country city \
+referrer landing_page exit_page
 funnels: id name description steps created_at
 funnel_conversions: id funnel_id user_id session_id started_at completed_at current_step completed step_timestamps
 """
@@ -150,12 +151,19 @@ async def test_sessions_equal_an_independent_computation(file: SqliteDatabase, s
     await file.insert(late)
     events += late
     for event in random.sample(events, 60):
-        file.execute("DELETE FROM analytics_events WHERE id = ? AND timestamp LIKE ?", str(event.id), f"{event.timestamp:%Y-%m-%dT%H:%M:%S.%f}%")
+        file.execute(
+            "DELETE FROM analytics_events WHERE id = ? AND timestamp LIKE ?",
+            str(event.id),
+            f"{event.timestamp:%Y-%m-%dT%H:%M:%S.%f}%",
+        )
         events.remove(event)
     await file.refresh()
     await assert_sessions(file, events)
     filled = in_order(file.rows("analytics_sessions_filled"))
-    file.execute("INSERT OR IGNORE INTO analytics_changes SELECT substr(timestamp, 1, 13) || ':00:00.000000Z' FROM analytics_events")
+    file.execute(
+        "INSERT OR IGNORE INTO analytics_changes"
+        " SELECT substr(timestamp, 1, 13) || ':00:00.000000Z' FROM analytics_events"
+    )
     assert await file.refresh()
     assert in_order(file.rows("analytics_sessions_filled")) == filled, "a part was in no row, or in two"
 
@@ -216,7 +224,13 @@ async def test_events_are_kept_as_long_as_their_category_and_aggregates_stay(fil
     fresh = some_events(random, 50, now() - 10 * DAY, now())
     await file.insert(old + fresh)
     await file.refresh()
-    left = {row[0]: row[1] for row in file.execute("SELECT event_type, count(*) FROM analytics_events WHERE timestamp < ? GROUP BY 1", f"{midnight(100):%Y-%m-%d}")}
+    left = {
+        row[0]: row[1]
+        for row in file.execute(
+            "SELECT event_type, count(*) FROM analytics_events WHERE timestamp < ? GROUP BY 1",
+            f"{midnight(100):%Y-%m-%d}",
+        )
+    }
     assert left == {"project_created": 5, "page_viewed": 5}
     days = {row["day"]: row for row in file.rows("analytics_daily_active_users")}
     assert days[midnight(120)]["total_events"] == 1210
@@ -232,7 +246,13 @@ async def test_a_time_in_any_form_is_one_text(file: SqliteDatabase) -> None:
     from tests.sinks.test_poison import with_timestamp
 
     sink = SqliteSink(file.url)
-    forms = ("2026-03-01T12:00:00Z", "2026-03-01T13:30:00+01:30", "2026-03-01T12:00:00.000000Z", "2026-03-01 12:00:00+00:00", "2026-02-29")
+    forms = (
+        "2026-03-01T12:00:00Z",
+        "2026-03-01T13:30:00+01:30",
+        "2026-03-01T12:00:00.000000Z",
+        "2026-03-01 12:00:00+00:00",
+        "2026-02-29",
+    )
     receipt = await sink.write([with_timestamp(form) for form in forms])
     await sink.aclose()
     assert [one.index for one in receipt.rejected] == [4]

@@ -1,4 +1,4 @@
-"""SqliteSink: the sink contract, poison, visitors, and what happens to a file: locked, full, read-only, corrupt, gone."""
+"""SqliteSink: the sink contract, poison, visitors, and a file that is locked, full, read-only, corrupt or gone."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ async def test_a_corrupt_file_and_one_of_something_else_are_for_the_operator(
     content = bytearray(file.path.read_bytes())
     content[4096 * 2 :] = b"\xa5" * (len(content) - 4096 * 2)
     file.path.write_bytes(content)
-    with pytest.raises(OperatorError, match="corrupt|not an SQLite database"):
+    with pytest.raises(OperatorError, match=r"corrupt|not an SQLite database"):
         await SqliteSink(file.url).write([line()])
 
 
@@ -244,6 +244,13 @@ async def test_a_read_only_connection_is_explained(file: SqliteDatabase, sink: S
         await sink.write([line()])
 
 
+async def write_all(sink: SqliteSink, batch: list[bytes]) -> None:
+    """Write until the room in the log's last pages is used up, too; the last batch is ``batch``."""
+    for _ in range(20):
+        await sink.write([line("x" * 1000) for _ in range(20)])
+    await sink.write(batch)
+
+
 async def test_a_full_disk_is_waited_for_and_costs_nothing(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system: the disk cannot be filled")
@@ -256,10 +263,8 @@ async def test_a_full_disk_is_waited_for_and_costs_nothing(tmp_path: Path) -> No
         await sink.write(known)
         disk.fill()
         batch = [line("x" * 1000) for _ in range(500)]
-        with pytest.raises(TransientError, match="disk .* is full|could not be"):
-            for _ in range(20):
-                await sink.write(batch)
-                batch = [line("x" * 1000) for _ in range(500)]
+        with pytest.raises(TransientError, match=r"disk .* is full|could not be"):
+            await write_all(sink, batch)
         before = len(stored(file))
         disk.make_room()
         assert (await sink.write(batch)).duplicates == 0

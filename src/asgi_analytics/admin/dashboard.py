@@ -39,9 +39,10 @@ async def set_dashboard_metric(
 ) -> None:
     """Set a number of a widget; the one before becomes its ``previous_value`` in ``analytics_dashboard_metrics``.
 
-    ``pool_or_url`` is an asyncpg pool, or a URL, ``postgresql://…`` or ``sqlite:///…``; the writer of ``analytics-migrate roles`` may do
-    it. Raises `ConfigError` for a key that is no text of 1 to 255 characters, and a value that is no number from -1e300
-    to 1e300; `TransientError` if the database is away, `OperatorError` if it refuses.
+    ``pool_or_url`` is an asyncpg pool, or a URL, ``postgresql://…`` or ``sqlite:///…``; on PostgreSQL the writer of
+    ``analytics-migrate roles`` may do it. Raises `ConfigError` for a key that is no text of 1 to 255 characters, and a
+    value that is no number from -1e300 to 1e300; `TransientError` if the database is away, `OperatorError` if it
+    refuses.
     """
     if isinstance(value, str | bytes) or not _is_number(value):
         raise ConfigError("value is no number from -1e300 to 1e300")

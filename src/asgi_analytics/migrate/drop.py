@@ -144,7 +144,9 @@ def _drop_sqlite(url: SqliteUrl, yes: bool) -> DropReport:
         database=f"SQLite {sqlite3.sqlite_version}, {url.path}",
         schema=SCHEMA,
         dropped=tuple(dropped),
-        notes=("The file held nothing else, and is deleted" if is_empty else "The file stays, for it holds other tables",),
+        notes=(
+            "The file held nothing else, and is deleted" if is_empty else "The file stays, for it holds other tables",
+        ),
     )
 
 
