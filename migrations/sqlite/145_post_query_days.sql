@@ -62,7 +62,7 @@ SELECT
     b.environment,
     b.fingerprint,
     sum(b.calls) AS calls,
-    sum(b.calls) FILTER (WHERE b.bin IS NOT NULL) AS measured,
+    coalesce(sum(b.calls) FILTER (WHERE b.bin IS NOT NULL), 0) AS measured,
     sum(b.duration_ms) AS duration_ms,
     sum(b.errors) AS errors,
     max(b.newest_at) AS newest_at,

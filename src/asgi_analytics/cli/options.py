@@ -61,7 +61,9 @@ def option(read: Callable[[str], T]) -> Callable[[str], T]:
 
 def add_database_url(parser: Parser) -> None:
     """Add ``--database-url``, which `database_url` reads."""
-    parser.add_argument("--database-url", metavar="URL", help="postgresql://user:password@host:5432/database, or sqlite:///analytics.db")
+    parser.add_argument(
+        "--database-url", metavar="URL", help="postgresql://user:password@host:5432/database, or sqlite:///analytics.db"
+    )
 
 
 def add_session_options(parser: Parser) -> None:

@@ -208,4 +208,3 @@ def _remedy(exc: BaseException, file: MigrationFile) -> str:
     if failure.cure and (failure.kind == "transient" or isinstance(_cause(exc), asyncpg.InsufficientPrivilegeError)):
         return f"{failure.cure}, then {repeat}"
     return f"remove the cause, then {repeat}"
-

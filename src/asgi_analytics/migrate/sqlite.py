@@ -157,9 +157,7 @@ def _dry_run(target: str, phase: Wanted, options: Options) -> Report:
             quoted = ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values)
             record = SQL["record"].partition("VALUES")[0]
             script += [f"-- {file.name}", "BEGIN IMMEDIATE;", *texts, f"{record}VALUES ({quoted});", "COMMIT;"]
-    return _report(
-        read_sqlite_url(target), pending=report.pending, sql="\n".join(script) + "\n" if script else None
-    )
+    return _report(read_sqlite_url(target), pending=report.pending, sql="\n".join(script) + "\n" if script else None)
 
 
 @contextlib.contextmanager

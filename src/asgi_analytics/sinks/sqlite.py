@@ -15,10 +15,11 @@ from asgi_analytics.database.sqlite.failures import explain
 from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.database.sqlite.upkeep import SqliteUpkeep, forget_visitors
 from asgi_analytics.database.sqlite.url import read_sqlite_url
+from asgi_analytics.encoding.metric_record import is_metric
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
 from asgi_analytics.sinks.base import Receipt, Rejected
 from asgi_analytics.sinks.dead_letters import Refusal, dead_letter
-from asgi_analytics.sinks.sqlite_rows import Unfit, hours_of, read_event, read_events, read_metric, split_metrics
+from asgi_analytics.sinks.sqlite_rows import Unfit, hours_of, read_event, read_events, read_metric
 from asgi_analytics.sinks.sqlite_traits import IDENTIFIED, note_traits
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class SqliteSink:
         """
         work = self._upkeep.steps()
         while await self._run_alone(partial(next, work, None)) is not None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a write that waits gets its turn
 
     async def visitor_key(self, day: date) -> bytes | None:
         """Return the key that all processes count the visitors of a day by; None for a day that is over for long."""
@@ -157,7 +158,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 def _store(connection: sqlite3.Connection, batch: Sequence[bytes]) -> Receipt:
     """Store a batch: the quick way where all of it are events that are as they should be and were never sent before."""
-    event_at, metric_at = split_metrics(batch)
+    metric_at = [place for place, line in enumerate(batch) if is_metric(line)]
     if not metric_at and (rows := read_events(batch)) is not None:
         before = connection.total_changes
         try:

@@ -1,4 +1,4 @@
-"""Lines as rows of SQLite: what PostgreSQL's input functions check and normalise is done here, with the same refusals."""
+"""Lines as rows of SQLite: what PostgreSQL checks and normalises is checked and normalised here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 
 from asgi_analytics.database.sqlite.times import to_text
-from asgi_analytics.encoding.metric_record import is_metric
 from asgi_analytics.sinks.dead_letters import NOT_TEXT, Refusal, is_text
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ MOST_DEPTH = 200
 """Levels of JSON. SQLite's functions refuse more than 1,000, and one row that they refuse would fail every view."""
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_TIME = (
-    r"20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z"  # others are looked at
-)
+_DATE = r"20\d\d-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+"""The 29th of February is looked at by itself."""
+_TIME = rf"{_DATE}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{{6}}Z"
 _are_normal = re.compile(rf"(?:{_UUID} {_TIME} (?:{_UUID})?\n)*").fullmatch
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89a-fA-F]")
@@ -180,14 +179,6 @@ def read_metric(line: bytes) -> tuple[Any, ...]:
 def hours_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[str]]:
     """Return the hours that rows lie in, each once, as rows of the tables of changes."""
     return [(f"{hour}:00:00.000000Z",) for hour in sorted({row[1][:13] for row in rows})]
-
-
-def split_metrics(batch: Sequence[bytes]) -> tuple[list[int], list[int]]:
-    """Return the places of the events and those of the metrics."""
-    metric_at = [place for place, line in enumerate(batch) if is_metric(line)]
-    if not metric_at:
-        return list(range(len(batch))), metric_at
-    return sorted(set(range(len(batch))).difference(metric_at)), metric_at
 
 
 def _read(line: bytes) -> _Loose:

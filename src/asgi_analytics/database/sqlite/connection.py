@@ -1,4 +1,4 @@
-"""Connections to an SQLite database: how they are set up, transactions that cannot deadlock, and what a fork inherits."""
+"""Connections to an SQLite database: how they are set up, transactions that do not deadlock, and forks."""
 
 from __future__ import annotations
 

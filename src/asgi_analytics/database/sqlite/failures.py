@@ -1,6 +1,6 @@
 """What an error of SQLite means, as `asgi_analytics.database.failures` tells it of PostgreSQL.
 
-Codes are those of https://www.sqlite.org/rescode.html; a row for an extended code stands before that of its primary one.
+Codes are the primary ones of https://www.sqlite.org/rescode.html.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _BY_NAME: dict[str, _Row] = {
     "SQLITE_PERM": _Row("operator", "{where} may not be used", "give the process the right to write the file"),
     "SQLITE_AUTH": _Row("operator", "{where} may not be used", "give the process the right to write the file"),
     "SQLITE_CANTOPEN": _Row(
-        "operator", "{where} cannot be opened", f"{MIGRATE}, which makes it; check the path, and the rights on its folder"
+        "operator",
+        "{where} cannot be opened",
+        f"{MIGRATE}, which makes it; check the path, and the rights on its folder",
     ),
     "SQLITE_CORRUPT": _Row("operator", "{where} is corrupt ({code})", "restore it from a backup, or sqlite3 .recover"),
     "SQLITE_NOTADB": _Row("operator", "{where} is not an SQLite database", "check the path"),
@@ -63,7 +65,9 @@ def explain(error: BaseException, url: SqliteUrl | None) -> Failure:
     if isinstance(error, OSError):
         return Failure(kind="transient", about="connection", cause=f"{where}: {error.strerror or said}")
     kind: Kind = "operator" if isinstance(error, sqlite3.Error) else "transient"
-    return Failure(kind=kind, about="statement", cause=f"{where}: {said or type(error).__name__}", sqlstate=code or None)
+    return Failure(
+        kind=kind, about="statement", cause=f"{where}: {said or type(error).__name__}", sqlstate=code or None
+    )
 
 
 def is_missing_schema(error: BaseException) -> bool:

@@ -169,25 +169,18 @@ def _bounds() -> dict[str, Any]:
 def _pending(
     connection: sqlite3.Connection, since: datetime | None, until: datetime | None
 ) -> list[tuple[str, str, str]]:
-    """Return the ranges to fill, the oldest first: runs of buckets within a day."""
+    """Return the ranges to fill, the oldest first: one per view and day, from its first such bucket to its last."""
     values = _bounds() | {
         "since": None if since is None else to_text(_floor(since.astimezone(UTC), _HOUR)),
         "since_day": None if since is None else to_text(_floor(since.astimezone(UTC), _DAY)),
         "until": None if until is None else to_text(until),
     }
-    ranges: dict[str, tuple[str, str]] = {}
-    found = []
+    ranges: dict[tuple[str, str], tuple[str, str]] = {}
     for view, bucket, step in connection.execute(SQL["pending"], values):
-        end = to_text(from_text(bucket) + _STEPS[step])
-        start, last = ranges.get(view, ("", ""))
-        if last == bucket and start[:10] == bucket[:10]:
-            ranges[view] = (start, end)
-            continue
-        if start:
-            found.append((view, start, last))
-        ranges[view] = (bucket, end)
-    found += [(view, *one) for view, one in ranges.items()]
-    return sorted(found, key=lambda one: (one[1], one[0]))
+        key = (bucket[:10], view)
+        start, _ = ranges.get(key, (bucket, ""))
+        ranges[key] = (start, to_text(from_text(bucket) + _STEPS[step]))
+    return [(view, *ranges[day, view]) for day, view in sorted(ranges)]
 
 
 def _fill_range(connection: sqlite3.Connection, view: str, since: str, until: str) -> None:
