@@ -33,7 +33,7 @@ async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: P
 
 @pytest.fixture
 async def reader_dsn(database: Any) -> AsyncIterator[str]:
-    """Give the URL of a login role that is a member of the reader role and of nothing else; of SQLite that of the file."""
+    """Give the URL of a login role that is a member of the reader role and of nothing else, or that of a file."""
     if isinstance(database, SqliteDatabase):
         yield database.dsn
         return

@@ -213,7 +213,8 @@ async def test_no_error_of_the_server_is_quoted(database: Database, reader: Anal
 
 async def test_an_answer_is_never_cut(database: Database, reader: AnalyticsReader) -> None:
     async with reader.snapshot() as snapshot:
-        rows = "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {}) SELECT CAST(n AS text) FROM g"
+        numbers = "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {})"
+        rows = f"{numbers} SELECT CAST(n AS text) FROM g"
         assert len(await snapshot.rows(Slept, rows.format(10_000))) == 10_000
         with pytest.raises(InvalidQuery, match="more than 10,000 rows: narrow the range, or page"):
             await snapshot.rows(Slept, rows.format(10_001))

@@ -19,7 +19,9 @@ Part = tuple[datetime, datetime]
 
 
 def of_presence(subject: str, name: str) -> Statement:
-    """Return the statement of a subject that reads the relation ``presence``: ``user_id``, ``at``, and ``event_type``, null for any.
+    """Return the statement of a subject that reads the relation ``presence``.
+
+    Its columns are ``user_id``, ``at``, and ``event_type``, null for any.
 
     `presence_parameters` are its first fifteen, and its own follow.
     """

@@ -237,7 +237,7 @@ class Snapshot:
         while found := await self._fetch(f"FETCH {BATCH} FROM answer"):
             yield found
 
-    async def row(self, make: Callable[..., Answer], sql: Statement, *parameters: Any) -> Answer:
+    async def row(self, make: Callable[..., Answer], sql: Statement | str, *parameters: Any) -> Answer:
         """Return what ``make`` makes of the columns of the one row."""
         [found] = await self.records(sql, *parameters)
         return make(*found)

@@ -51,7 +51,7 @@ class Attempt(msgspec.Struct):
 
 
 _decode_plan = msgspec.json.Decoder(Plan).decode
-_decode_steps = msgspec.json.Decoder(list[int | None | list[int | None]]).decode
+_decode_steps = msgspec.json.Decoder(list[int | list[int | None] | None]).decode
 
 
 class BestAttempt:

@@ -41,6 +41,7 @@ class SqliteConnection:
         self._executor = executor
         self._writes = writes
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
         self._deadline = 0.0
         self._is_stopped = False
         self._edges: dict[int, list[str]] = {}
@@ -62,15 +63,29 @@ class SqliteConnection:
             yield found
 
     async def open(self) -> None:
-        """Open the file unless it is open. Raises `sqlite3.Error`."""
-        if self._connection is None:
-            await self._run(self._open)
+        """Open the file unless it is open, and again if it is another one now. Raises `sqlite3.Error`."""
+        await self._run(self._reopen)
 
     def terminate(self) -> None:
         """Close the connection; no statement runs on it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def _reopen(self) -> None:
+        if self._connection is not None and self._file() != self._opened:
+            self.terminate()  # it would read on in a file that was deleted or replaced
+        if self._connection is None:
+            self._open()
+            self._opened = self._file()
+
+    def _file(self) -> tuple[int, int] | None:
+        """Return what tells the file from any other one of that name."""
+        try:
+            found = self._url.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _open(self) -> None:
         connection = open_connection(self._url, "rw" if self._writes else "ro", busy_seconds=BUSY_SECONDS)
@@ -87,7 +102,7 @@ class SqliteConnection:
         self._connection = connection
 
     def _bucket(self, at: str | None, number: int) -> int | None:
-        """Return the number of the bucket that a time falls into, of those whose edges are a parameter, by its number."""
+        """Return the number of the bucket that a time falls into; the edges are the parameter of a number."""
         return None if at is None else bisect_right(self._edges[number], at)
 
     def _has_to_end(self) -> bool:
