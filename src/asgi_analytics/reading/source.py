@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
@@ -227,11 +227,12 @@ class Snapshot:
             found = await self.records(sql, *parameters)
             refuse_too_many(found)
             return made(found)
-        async for found in self._batches(self._text(sql), *parameters):
-            await self._write(made(found))
+        async with contextlib.aclosing(self._batches(self._text(sql), *parameters)) as batches:
+            async for found in batches:
+                await self._write(made(found))
         return []
 
-    async def _batches(self, sql: str, *parameters: Any) -> AsyncIterator[list[Any]]:
+    async def _batches(self, sql: str, *parameters: Any) -> AsyncGenerator[list[Any]]:
         # Not by the cursors of the driver, which prepare statements that a pooler may not keep.
         await self._fetch(f"DECLARE answer NO SCROLL CURSOR FOR {sql}", *parameters)
         while found := await self._fetch(f"FETCH {BATCH} FROM answer"):
@@ -299,6 +300,7 @@ class SqliteSnapshot(Snapshot):
         """Return how many rows a statement is to return; where the answer is written as it comes, more than any has."""
         return rows if self._write is None else NO_LIMIT
 
-    async def _batches(self, sql: str, *parameters: Any) -> AsyncIterator[list[Any]]:
-        async for found in self._connection.stream(sql, BATCH, *parameters):
-            yield found
+    async def _batches(self, sql: str, *parameters: Any) -> AsyncGenerator[list[Any]]:
+        async with contextlib.aclosing(self._connection.stream(sql, BATCH, *parameters)) as batches:
+            async for found in batches:
+                yield found

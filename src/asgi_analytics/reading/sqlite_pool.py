@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, TypeVar
@@ -56,11 +56,14 @@ class SqliteConnection:
         """Run a statement without rows."""
         await self._run(lambda: self._fetch(sql, ()))
 
-    async def stream(self, sql: str, size: int, *parameters: Any) -> AsyncIterator[list[Sequence[Any]]]:
-        """Yield the rows of a statement, so many at a time."""
+    async def stream(self, sql: str, size: int, *parameters: Any) -> AsyncGenerator[list[Sequence[Any]]]:
+        """Yield the rows of a statement, so many at a time. An open cursor keeps the log of the file from being cut."""
         cursor, read = await self._run(lambda: self._execute(sql, parameters))
-        while found := await self._run(lambda: [read(row) for row in cursor.fetchmany(size)]):
-            yield found
+        try:
+            while found := await self._run(lambda: [read(row) for row in cursor.fetchmany(size)]):
+                yield found
+        finally:
+            cursor.close()
 
     async def open(self) -> None:
         """Open the file unless it is open, and again if it is another one now. Raises `sqlite3.Error`."""
@@ -191,8 +194,11 @@ class SqlitePool:
     ) -> AsyncIterator[SqliteConnection]:
         if self._executor is None:
             raise NoConnection("the reader is not open: use async with AnalyticsReader.from_url(url) as reader")
-        async with asyncio.timeout(timeout):
-            connection = await idle.get()
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await idle.get()
+        except TimeoutError:
+            raise NoConnection(f"all connections to {self.url} are in use: ask again") from None
         try:
             await connection.open()
             yield connection
