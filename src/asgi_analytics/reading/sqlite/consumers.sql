@@ -7,7 +7,7 @@ WITH raw AS MATERIALIZED (
     SELECT e.user_id, e.timestamp, e.status_code, e.duration_ms
     FROM analytics_event_facts AS e
     WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $3 AND e.timestamp < $4)
-        AND e.timestamp >= $1 AND e.timestamp < $4 AND e.event_type = 'api_request' AND e.user_id IS NOT NULL
+        AND e.event_type = 'api_request' AND e.user_id IS NOT NULL
         AND ($5 IS NULL OR e.service = $5)
 ),
 consumers AS MATERIALIZED (

@@ -21,7 +21,7 @@ FROM (
         min(e.error_message)
     FROM analytics_event_facts AS e
     WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $3 AND e.timestamp < $4)
-        AND e.timestamp >= $1 AND e.timestamp < $4 AND e.event_type = 'application_error'
+        AND e.event_type = 'application_error'
         AND ($6 IS NULL OR e.service = $6)
     GROUP BY 1, 2, 3, 4
 ) AS s

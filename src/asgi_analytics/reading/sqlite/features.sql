@@ -11,7 +11,6 @@ WITH raw AS MATERIALIZED (
     SELECT r.timestamp, r.event_type, r.user_id, r.duration_ms, r.success
     FROM analytics_event_facts AS r
     WHERE (r.timestamp >= $1 AND r.timestamp < $2 OR r.timestamp >= $3 AND r.timestamp < $4)
-        AND r.timestamp >= $1 AND r.timestamp < $4
         AND ($6 IS NULL OR r.service = $6) AND ($8 IS NULL OR r.event_type IN (SELECT j.value FROM json_each($8) AS j))
         AND r.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_view', 'page_engaged')
 ),

@@ -28,7 +28,7 @@ FROM (
             count(*) FILTER (WHERE e.status_code BETWEEN 500 AND 599) AS error_5xx_count
         FROM analytics_event_facts AS e
         WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $3 AND e.timestamp < $4)
-            AND e.timestamp >= $1 AND e.timestamp < $4 AND e.event_type = 'api_request'
+            AND e.event_type = 'api_request'
             AND ($6 IS NULL OR e.service = $6)
         GROUP BY 1, 2, 3, 4
     ) AS r
@@ -50,7 +50,7 @@ raw AS MATERIALIZED (
     SELECT analytics_bucket(e.timestamp, 7) AS bucket, e.service, e.endpoint, e.method, e.duration_ms, e.status_code
     FROM analytics_event_facts AS e
     WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $5 AND e.timestamp < $6)
-        AND e.timestamp >= $1 AND e.timestamp < $6 AND e.event_type = 'api_request'
+        AND e.event_type = 'api_request'
         AND ($8 IS NULL OR e.service = $8)
 ),
 parts AS (
@@ -153,7 +153,7 @@ rated AS (
         END
     FROM analytics_event_facts AS e
     WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $5 AND e.timestamp < $6)
-        AND e.timestamp >= $1 AND e.timestamp < $6 AND e.event_type = 'api_request'
+        AND e.event_type = 'api_request'
         AND ($7 IS NULL OR e.service = $7) AND e.duration_ms IS NOT NULL
 )
 SELECT r.endpoint, r.method, sum(r.points) / nullif(sum(r.requests), 0) AS apdex

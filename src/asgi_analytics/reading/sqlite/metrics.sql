@@ -41,7 +41,6 @@ FROM (
     SELECT m.name, m.tags, m.service, m.count, m.sum, m.min, m.max
     FROM metrics AS m
     WHERE (m.timestamp >= $1 AND m.timestamp < $2 OR m.timestamp >= $5 AND m.timestamp < $6)
-        AND m.timestamp >= $1 AND m.timestamp < $6
 ) AS p
 WHERE ($7 IS NULL OR p.name = $7) AND ($8 IS NULL OR substr(p.name, 1, length($8)) = $8)
     AND ($9 IS NULL OR analytics_has_tags(p.tags, $9)) AND ($10 IS NULL OR p.service = $10);
@@ -90,7 +89,6 @@ FROM (
         SELECT m.timestamp, m.name, m.metric_type, m.unit, m.tags, m.service, m.count, m.sum, m.min, m.max, m.histogram
         FROM metrics AS m
         WHERE (m.timestamp >= $1 AND m.timestamp < $2 OR m.timestamp >= $5 AND m.timestamp < $6)
-            AND m.timestamp >= $1 AND m.timestamp < $6
     ) AS p
     WHERE ($7 IS NULL OR p.name = $7) AND ($8 IS NULL OR substr(p.name, 1, length($8)) = $8)
         AND ($9 IS NULL OR analytics_has_tags(p.tags, $9)) AND ($10 IS NULL OR p.service = $10)

@@ -16,7 +16,7 @@ WITH hits AS MATERIALIZED (
         CASE WHEN e.event_type = 'page_engaged' THEN e.visible_ms END
     FROM analytics_event_facts AS e
     WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $3 AND e.timestamp < $4)
-        AND e.timestamp >= $1 AND e.timestamp < $4 AND e.event_type IN ('page_view', 'page_engaged')
+        AND e.event_type IN ('page_view', 'page_engaged')
         AND ($5 IS NULL OR e.service = $5) AND e.page IS NOT NULL
 ),
 pages AS (

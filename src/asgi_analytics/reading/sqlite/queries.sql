@@ -15,7 +15,7 @@ WITH parts AS MATERIALIZED (
         e.timestamp
     FROM analytics_event_facts AS e
     WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $3 AND e.timestamp < $4)
-        AND e.timestamp >= $1 AND e.timestamp < $4 AND e.event_type = 'database_query'
+        AND e.event_type = 'database_query'
         AND ($5 IS NULL OR e.service = $5)
         AND ($6 IS NULL OR e.environment = $6)
         AND ($7 IS NULL OR e.endpoint = $7)

@@ -202,7 +202,6 @@ raw AS MATERIALIZED (
         r.event_type = 'page_view' AS page_views
     FROM analytics_event_facts AS r
     WHERE (r.timestamp >= $1 AND r.timestamp < $2 OR r.timestamp >= $3 AND r.timestamp < $4)
-        AND r.timestamp >= $1 AND r.timestamp < $4
         AND r.event_type NOT IN ('api_request', 'database_query', 'application_error', 'page_engaged')
 ),
 visits AS (

@@ -109,7 +109,6 @@ WITH counted AS MATERIALIZED (
         SELECT e.timestamp, e.event_type, 1
         FROM analytics_events AS e
         WHERE (e.timestamp >= $4 AND e.timestamp < $5 OR e.timestamp >= $8 AND e.timestamp < $9)
-            AND e.timestamp >= $4 AND e.timestamp < $9
             AND e.event_type IN (SELECT j.value FROM json_each($3) AS j) AND ($2 IS NULL OR e.service = $2)
     ) AS a
     GROUP BY 1, 2
@@ -131,7 +130,6 @@ WITH hits AS MATERIALIZED (
     SELECT e.event_type, analytics_bucket(e.timestamp, 1), e.user_id, 1
     FROM analytics_events AS e
     WHERE (e.timestamp >= $5 AND e.timestamp < $6 OR e.timestamp >= $7 AND e.timestamp < $8)
-        AND e.timestamp >= $5 AND e.timestamp < $8
         AND e.event_type IN (SELECT j.value FROM json_each($4) AS j) AND ($3 IS NULL OR e.service = $3)
 )
 SELECT t.event_type, NULL AS label, analytics_bucket(t.day, 1) AS bucket, 0 AS events, t.unique_users AS number
