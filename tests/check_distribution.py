@@ -58,7 +58,8 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 def check_wheel(wheel: Path) -> None:
     """Check that a wheel has everything it needs, and nothing else."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {f"asgi_analytics/migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
+    migrations = ROOT / "migrations"
+    expected = {f"asgi_analytics/migrations/{path.relative_to(migrations)}" for path in migrations.rglob("*.sql")}
     endings = ("*.py", "*.sql", "*.js", "*.css", "*.html", "*.svg", "*-LICENSE")
     expected |= {str(path.relative_to(SOURCE)) for ending in endings for path in SOURCE.rglob(ending)}
     missing = (expected | {"asgi_analytics/py.typed"}) - names
@@ -72,7 +73,7 @@ def check_sdist(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"tox.ini", "README.md", "CHANGELOG.md", "LICENSE", "tests/check_distribution.py"}
-    wanted |= {"examples/demo.py"} | {f"migrations/{path.name}" for path in (ROOT / "migrations").glob("*.sql")}
+    wanted |= {"examples/demo.py"} | {f"{path.relative_to(ROOT)}" for path in (ROOT / "migrations").rglob("*.sql")}
     assert not wanted - packed, f"the sdist lacks {sorted(wanted - packed)}"
 
 

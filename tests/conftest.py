@@ -154,7 +154,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what is not asked for: see the options, and `ON_ANY_SERVER`."""
-    left_out = set()
+    left_out = {item for item in items if "[sqlite" in item.nodeid and item.get_closest_marker("on_servers")}
     if config.getoption("--quick"):
         left_out |= {item for item in items if _needs_more_than_this_process(item)}
     if not config.getoption("--each-server"):

@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from tests.kit.moments import moments
+from tests.kit.sqlite_files import SqliteConnection
 from tests.schema.happenings import TYPES, some_data
 
 EVERY_TYPE = (*TYPES, "api_request", "database_query", "database_query", "database_query", "order_placed")
@@ -125,7 +126,13 @@ def order_events(random: Random, number: int, since: datetime, until: datetime) 
     return events
 
 
-async def insert(connection: asyncpg.Connection, events: Iterable[Event]) -> None:
+async def insert(connection: asyncpg.Connection | SqliteConnection, events: Iterable[Event]) -> None:
+    if isinstance(connection, SqliteConnection):
+        connection.insert_events(
+            (*event[:6], json.dumps(event.data), None if event.context is None else json.dumps(event.context))
+            for event in events
+        )
+        return
     columns = [list(column) for column in zip(*events, strict=True)]
     columns[6] = [json.dumps(data) for data in columns[6]]
     columns[7] = [None if context is None else json.dumps(context) for context in columns[7]]

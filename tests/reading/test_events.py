@@ -113,14 +113,11 @@ async def test_events_of_one_instant_are_paged_by_their_ids(database: Database, 
 
 async def test_a_total_beyond_ten_thousand_is_not_counted(database: Database, reader: AnalyticsReader) -> None:
     connection = await database.connect()
-    fill = (
-        "INSERT INTO analytics_events (id, timestamp, event_type, service, data)"
-        " SELECT gen_random_uuid(), now() - n * INTERVAL '1 second', 'page_viewed', 'shop', '{}'"
-        " FROM generate_series($1::int, $2::int) AS n"
-    )
-    await connection.execute(fill, 1, 10_000)
+    one, now = an_event(Random(1), datetime.now(UTC), "page_viewed")._replace(user_id=None), datetime.now(UTC)
+    many = [one._replace(id=uuid4(), timestamp=now - timedelta(seconds=n)) for n in range(10_001)]
+    await insert(connection, many[:10_000])
     assert (await reader.query_events(limit=1)).total == 10_000
-    await connection.execute(fill, 10_001, 10_001)
+    await insert(connection, many[10_000:])
     assert (await reader.query_events(limit=1)).total is None
     assert (await reader.query_events(limit=1, event_types=["page_viewed"], user_id="nobody")).total == 0
 

@@ -15,7 +15,7 @@ import pytest
 from asgi_analytics.errors import InvalidQuery, NoConnection
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.reading.attempts import Attempts, Attribution, By, Order
-from asgi_analytics.reading.funnels import FunnelStep
+from asgi_analytics.reading.funnels import FunnelConversion, FunnelStep
 from asgi_analytics.reading.steps import Filter, Step
 from tests.kit.databases import Database
 from tests.kit.proxy import Proxy
@@ -108,18 +108,20 @@ async def compare_rows(reader: AnalyticsReader, search: Search, by: By, wanted: 
     """Compare the attempt of each actor."""
     order: Any = search.order
     attempts = Attempts(list(search.steps), list(search.exclusions), search.window, order, by, None, None)
-    sql, parameters = attempts.conversions(search.start, search.end, 1, len(search.steps), None)
     async with reader.snapshot() as snapshot:
-        rows = await snapshot.records(sql, *parameters)
-    found = {row["user_id" if by == "user" else "session_id"]: row for row in rows}
+        sql, parameters = attempts.conversions(
+            reader.dialect, search.start, search.end, 1, len(search.steps), snapshot.limit()
+        )
+        rows = await snapshot.rows(FunnelConversion, sql, *parameters)
+    found = {row.user_id if by == "user" else row.session_id: row for row in rows}
     for actor, attempt in wanted.items():
-        assert found[actor]["step_timestamps"] == list(attempt.times), (search, actor)
+        assert found[actor].step_timestamps == list(attempt.times), (search, actor)
     assert len(rows) == len(found) == len(wanted), search
     for actor, row in found.items():
         times = wanted[actor].times
         is_complete = len(times) == len(search.steps)
-        assert (row["started_at"], row["current_step"], row["completed"]) == (times[0], len(times), is_complete)
-        assert row["completed_at"] == (times[-1] if is_complete else None)
+        assert (row.started_at, row.current_step, row.completed) == (times[0], len(times), is_complete)
+        assert row.completed_at == (times[-1] if is_complete else None)
 
 
 async def compare_counts(reader: AnalyticsReader, search: Search, by: By, attempts: Sequence[Attempt]) -> None:
@@ -430,6 +432,7 @@ async def test_funnels_are_kept_by_name(database: Database, reader: AnalyticsRea
             await gone("A funnel")
 
 
+@pytest.mark.on_servers("a file does not lose its answer")
 async def test_a_funnel_whose_commit_is_not_answered_is_not_told_as_kept(
     database: Database, reader_dsn: str, make_proxy: Callable[..., Proxy]
 ) -> None:

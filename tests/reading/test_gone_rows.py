@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 from tests.kit.databases import Database
+from tests.kit.states import lose, refresh
 from tests.reading.expected import Asked, get_overview_stats, get_task_stats_daily, get_task_stats_overview
 from tests.reading.happened import Event, insert, random_events
 from tests.reading.test_questions import assert_same, compare, plain
-from tests.schema.happenings import lose, midnight
+from tests.schema.happenings import midnight
 
 DAY = timedelta(days=1)
 LOST = 20

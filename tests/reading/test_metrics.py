@@ -18,6 +18,7 @@ from asgi_analytics.admin.roles import make_roles
 from asgi_analytics.errors import ConfigError, InvalidQuery, OperatorError
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.reading.metrics import MetricAggregate, MetricStats, PeriodType
+from asgi_analytics.sinks.sqlite import SqliteSink
 from tests.kit.databases import Database
 from tests.kit.measurements import Measured, is_close, measured
 from tests.schema.test_metric_aggregates import period_of
@@ -27,7 +28,7 @@ async def test_stats_aggregates_and_rows(database: Database, reader: AnalyticsRe
     random, now = Random(12), datetime.now(UTC)
     known = [measured(random, now - timedelta(days=60) * random.random()) for _ in range(800)]
     known += [measured(random, now - timedelta(hours=3) * random.random()) for _ in range(50)]
-    sink = TimescaleSink(database.dsn)
+    sink = (SqliteSink if database.flavour == "sqlite" else TimescaleSink)(database.dsn)
     await sink.write([one.line() for one in known])
 
     def chosen(start: datetime, end: datetime, **wanted: Any) -> list[Measured]:
@@ -127,6 +128,7 @@ async def check_aggregates(reader: AnalyticsReader, known: list[Measured], start
                     assert is_close(found_one, values, q)
 
 
+@pytest.mark.on_servers("test_sqlite.py reads what stands in a file")
 async def test_numbers_of_dashboards_and_of_the_moment(database: Database, reader: AnalyticsReader) -> None:
     connection = await database.connect()
     writer, other = f"writer_{database.name}", f"login_{database.name}_w"

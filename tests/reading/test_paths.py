@@ -11,16 +11,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.reading.paths import Paths
 from tests.kit.databases import Database
+from tests.kit.states import keep_fresh, lose, refresh
 from tests.kit.visits import random_visits
 from tests.reading.expected import Asked
 from tests.reading.happened import Event, insert
 from tests.reading.test_questions import compare, ranges
-from tests.schema.happenings import keep_fresh, lose, midnight
+from tests.schema.happenings import midnight
 
 DAY, MINUTE, MICROSECOND = timedelta(days=1), timedelta(minutes=1), timedelta(microseconds=1)
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu")

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import uuid4
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.reading import AnalyticsReader
 from tests.kit.databases import Database
+from tests.kit.states import refresh
 from tests.reading.happened import an_event, insert
 
 
@@ -17,7 +17,8 @@ async def test_an_empty_pipeline_is_told_as_one(database: Database, reader: Anal
     assert (health.newest_event_at, health.oldest_event_at, health.events_last_minute) == (None, None, 0)
     assert (health.dead_letters, health.pending) == ([], [])
     assert health.database.flavour == database.flavour
-    assert database.version.endswith(f"PostgreSQL {health.database.postgresql_version}")
+    kind = "SQLite" if database.flavour == "sqlite" else "PostgreSQL"
+    assert database.version.endswith(f"{kind} {health.database.postgresql_version}")
     timescaledb = health.database.timescaledb_version
     assert (timescaledb is not None and database.version.startswith(f"TimescaleDB {timescaledb}")) is (
         database.flavour == "timescaledb"

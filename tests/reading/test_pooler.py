@@ -76,6 +76,7 @@ def wait_for(port: int) -> None:
     raise TimeoutError("pgbouncer does not listen")
 
 
+@pytest.mark.on_servers("a file needs no pooler")
 async def test_questions_share_two_connections(database: Database, pooler_dsn: str) -> None:
     now = datetime.now(UTC)
     await insert(await database.connect(), random_events(Random(1), 300, now - timedelta(days=9), now))

@@ -13,14 +13,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.events import EnrichedEvent
 from asgi_analytics.reading import QUESTIONS, AnalyticsReader
 from tests.kit.databases import Database
+from tests.kit.states import keep_fresh, refresh
 from tests.reading import expected
 from tests.reading.expected import Asked
 from tests.reading.happened import ABOUT_WHAT_IS_KEPT, Event, insert, random_events
-from tests.schema.happenings import keep_fresh
 
 DAY = timedelta(days=1)
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe")

@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 from tests.kit.databases import Database
 from tests.kit.lives import random_lives
+from tests.kit.states import keep_fresh, lose, refresh
 from tests.reading.expected import Asked
 from tests.reading.happened import Event, insert, random_events
 from tests.reading.test_questions import compare, ranges
-from tests.schema.happenings import keep_fresh, lose, midnight
+from tests.schema.happenings import midnight
 
 DAY = timedelta(days=1)
 ZONES = ("UTC", "UTC", "Europe/Berlin", "Asia/Kathmandu", "America/New_York")

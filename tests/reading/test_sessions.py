@@ -5,22 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 from tests.kit.databases import Database
 from tests.kit.sessions import Session, sessions
+from tests.kit.states import keep_fresh, lose, refresh
 from tests.kit.visits import random_visits
 from tests.reading.expected import Asked
 from tests.reading.expected_sessions import get_session, newest_first
 from tests.reading.happened import Event, insert
 from tests.reading.test_questions import RAW, ZONES, assert_same, compare, plain, ranges
-from tests.schema.happenings import keep_fresh, lose, midnight
+from tests.schema.happenings import midnight
 
 DAY = timedelta(days=1)
 ASKED: list[tuple[str, list[dict[str, Any]]]] = [
@@ -158,10 +158,10 @@ async def test_a_late_event_of_a_user_is_told_before_its_day_is_computed_again(
     user = UUID(int=7)
     insert_one = (
         "INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, data, context)"
-        " VALUES (gen_random_uuid(), $1, 'plan_viewed', 'shop', $2, '{}', '{}')"
+        " VALUES ($3, $1, 'plan_viewed', 'shop', $2, '{}', '{}')"
     )
-    await connection.execute(insert_one, day + timedelta(hours=1), UUID(int=8))
+    await connection.execute(insert_one, day + timedelta(hours=1), UUID(int=8), uuid4())
     await refresh(connection)
-    await connection.execute(insert_one, day + timedelta(hours=2), user)
+    await connection.execute(insert_one, day + timedelta(hours=2), user, uuid4())
     [told] = await reader.get_user_activity(user)
     assert (told.date, told.event_count) == (day, 1)

@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.reading.steps import Filter, Step
 from tests.kit.databases import Database
+from tests.kit.states import keep_fresh, lose, refresh
 from tests.reading.expected import Asked
 from tests.reading.happened import Event, insert, order_events, random_events
 from tests.reading.test_questions import compare, plain
-from tests.schema.happenings import keep_fresh, lose, midnight
+from tests.schema.happenings import midnight
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 TYPES = ["order_placed", "page_view"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from datetime import timedelta
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 import asyncpg
@@ -13,6 +16,10 @@ from asgi_analytics.database.blocks import load
 from asgi_analytics.database.failures import WRITER_RIGHTS, explain
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.database.pool import ConnectionKeeper
+from asgi_analytics.database.sqlite import failures as sqlite_failures
+from asgi_analytics.database.sqlite.connection import open_connection, transaction
+from asgi_analytics.database.sqlite.times import now_text, to_text
+from asgi_analytics.database.sqlite.url import SqliteUrl, is_sqlite, read_sqlite_url
 from asgi_analytics.database.url import read_dsn
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.errors import ConfigError, OperatorError, TransientError
@@ -32,9 +39,10 @@ async def set_dashboard_metric(
 ) -> None:
     """Set a number of a widget; the one before becomes its ``previous_value`` in ``analytics_dashboard_metrics``.
 
-    ``pool_or_url`` is an asyncpg pool, or a URL, ``postgresql://…``; the writer of ``analytics-migrate roles`` may do
-    it. Raises `ConfigError` for a key that is no text of 1 to 255 characters, and a value that is no number from -1e300
-    to 1e300; `TransientError` if the database is away, `OperatorError` if it refuses.
+    ``pool_or_url`` is an asyncpg pool, or a URL, ``postgresql://…`` or ``sqlite:///…``; on PostgreSQL the writer of
+    ``analytics-migrate roles`` may do it. Raises `ConfigError` for a key that is no text of 1 to 255 characters, and a
+    value that is no number from -1e300 to 1e300; `TransientError` if the database is away, `OperatorError` if it
+    refuses.
     """
     if isinstance(value, str | bytes) or not _is_number(value):
         raise ConfigError("value is no number from -1e300 to 1e300")
@@ -80,6 +88,9 @@ def _is_number(value: Any) -> bool:
 
 
 async def _run(pool_or_url: asyncpg.Pool[Any] | str, statement: str, *arguments: Any) -> None:
+    if isinstance(pool_or_url, str) and is_sqlite(pool_or_url):
+        await asyncio.to_thread(_run_on_sqlite, read_sqlite_url(pool_or_url), f"{statement}_on_sqlite", arguments)
+        return
     if not isinstance(pool_or_url, str) and not hasattr(pool_or_url, "acquire"):
         raise ConfigError(
             f"pool_or_url is a {type(pool_or_url).__name__}: use an asyncpg pool, or a URL, postgresql://…"
@@ -99,3 +110,14 @@ async def _run(pool_or_url: asyncpg.Pool[Any] | str, statement: str, *arguments:
         raise (OperatorError if failure.kind == "operator" else TransientError)(failure.text) from error
     finally:
         await connections.aclose()
+
+
+def _run_on_sqlite(url: SqliteUrl, statement: str, arguments: tuple[Any, ...]) -> None:
+    *values, last = arguments
+    values += [last, now_text()] if not isinstance(last, timedelta) else [now_text(), to_text(datetime.now(UTC) + last)]
+    try:
+        with closing(open_connection(url, busy_seconds=TIMEOUT)) as connection, transaction(connection):
+            connection.execute(SQL[statement], values)
+    except sqlite3.Error as error:
+        failure = sqlite_failures.explain(error, url)
+        raise (OperatorError if failure.kind == "operator" else TransientError)(failure.text) from error

@@ -9,10 +9,12 @@ import asyncpg
 import msgspec
 
 from asgi_analytics.database.blocks import load
-from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import ConfigError
+from asgi_analytics.migrate import sqlite
 from asgi_analytics.migrate.aggregates import Refreshed as Refreshed
 from asgi_analytics.migrate.aggregates import refresh_pending
+from asgi_analytics.migrate.report import Store
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ SQL = load("asgi_analytics.admin", "refresh.sql")
 class RefreshReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a refresh did."""
 
-    flavour: Flavour
+    flavour: Store
     database: str
     schema: str
     refreshed: tuple[Refreshed, ...]
@@ -46,6 +48,12 @@ async def refresh_views(
     The other arguments are those of `migrate`. Raises `MigrationError` if the schema is not installed, and as `migrate`
     does.
     """
+    if isinstance(target, str) and is_sqlite(target):
+        _check_range(since, until)
+        report, filled = await sqlite.refresh(target, since, until, options=options)
+        return RefreshReport(
+            flavour=report.flavour, database=report.database, schema=report.schema, refreshed=tuple(filled)
+        )
     async with open_session(target, **options) as session:
         await session.load()
         session.require_aggregates()
@@ -72,11 +80,7 @@ async def refresh(connection: Any, since: datetime | None = None, until: datetim
     retention as well. Raises `ConfigError` for an invalid range, and `MigrationError` if another refresh of the same
     range does not end within a minute.
     """
-    for name, moment in (("since", since), ("until", until)):
-        if moment is not None and moment.utcoffset() is None:
-            raise ConfigError(f"{name} has no time zone: write {moment.isoformat()}Z for UTC")
-    if since is not None and until is not None and since >= until:
-        raise ConfigError(f"since {since.isoformat()} is not before until {until.isoformat()}: swap them")
+    _check_range(since, until)
     if connection.is_in_transaction():
         raise ConfigError("the connection is inside a transaction: a refresh has to commit range by range")
     refreshed = await refresh_pending(connection, since, until)
@@ -86,3 +90,11 @@ async def refresh(connection: Any, since: datetime | None = None, until: datetim
             while await connection.fetchval(SQL["drop_old"]):
                 pass
     return refreshed
+
+
+def _check_range(since: datetime | None, until: datetime | None) -> None:
+    for name, moment in (("since", since), ("until", until)):
+        if moment is not None and moment.utcoffset() is None:
+            raise ConfigError(f"{name} has no time zone: write {moment.isoformat()}Z for UTC")
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"since {since.isoformat()} is not before until {until.isoformat()}: swap them")

@@ -11,6 +11,7 @@ import msgspec
 from asgi_analytics.database.blocks import load
 from asgi_analytics.database.flavour import Flavour
 from asgi_analytics.database.names import checked, quoted
+from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate.lock import advisory_lock
 from asgi_analytics.migrate.session import open_session
@@ -71,6 +72,8 @@ async def make_roles(
     a name that is not valid for a role, or is that of the owner or a superuser, whose rights cannot be limited, and
     `MigrationError` if the schema is not installed or rights are missing.
     """
+    if isinstance(target, str) and is_sqlite(target):
+        raise ConfigError("SQLite has no roles: who may read or write the file is up to its rights in the file system")
     names: dict[Purpose, str] = {"writer": writer, "reader": reader}
     if exporter is not None:
         names["exporter"] = exporter

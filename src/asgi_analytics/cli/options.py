@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from asgi_analytics import values
+from asgi_analytics.database.sqlite.url import is_sqlite, read_sqlite_url
 from asgi_analytics.database.url import read_dsn, without_urls
 from asgi_analytics.errors import AnalyticsError, ConfigError
 
@@ -60,7 +61,9 @@ def option(read: Callable[[str], T]) -> Callable[[str], T]:
 
 def add_database_url(parser: Parser) -> None:
     """Add ``--database-url``, which `database_url` reads."""
-    parser.add_argument("--database-url", metavar="URL", help="postgresql://user:password@host:5432/database")
+    parser.add_argument(
+        "--database-url", metavar="URL", help="postgresql://user:password@host:5432/database, or sqlite:///analytics.db"
+    )
 
 
 def add_session_options(parser: Parser) -> None:
@@ -95,7 +98,7 @@ def database_url(options: argparse.Namespace) -> str:
     """Return the URL of ``--database-url``, or else of a variable. Raises `ConfigError` that names the source."""
     for source, url in _database_urls(options):
         try:
-            read_dsn(url)
+            read_sqlite_url(url) if is_sqlite(url) else read_dsn(url)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
         return url

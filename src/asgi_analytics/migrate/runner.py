@@ -11,13 +11,14 @@ import asyncpg
 from asgi_analytics._version import __version__
 from asgi_analytics.database.failures import explain
 from asgi_analytics.database.flavour import FLAVOURS
+from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import MigrationError
-from asgi_analytics.migrate import ledger, script
+from asgi_analytics.migrate import ledger, script, sqlite
 from asgi_analytics.migrate.aggregates import refresh_pending
 from asgi_analytics.migrate.files import MigrationFile
 from asgi_analytics.migrate.lock import advisory_lock
-from asgi_analytics.migrate.plan import Applied, PreFirst, leaves_history, pending
-from asgi_analytics.migrate.report import Report, Step
+from asgi_analytics.migrate.plan import PreFirst, leaves_history, pending
+from asgi_analytics.migrate.report import Report, Step, applied_step, pending_step
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ async def migrate(
 ) -> Report:
     """Apply the pending steps of a phase and return what was done.
 
-    ``target`` is a database URL, or an open connection outside a transaction, which gets its settings back. ``schema``
+    ``target`` is a database URL, of PostgreSQL or SQLite, or an open connection outside a transaction, which gets its
+    settings back. ``schema``
     is made if it is missing; without a name, it is the first of the connection's ``search_path``. ``wait`` is in
     seconds, for the server to answer and for another run to end, together; 0 waits for neither; without it the server
     must answer at once, and another run is waited for as long as it takes. ``folder`` holds other steps than the
@@ -58,6 +60,8 @@ async def migrate(
     killed, is simply run again. Aggregates are filled with the events that were there before them. Raises
     `MigrationError` or `ConfigError`; no message holds a password.
     """
+    if isinstance(target, str) and is_sqlite(target):
+        return await sqlite.migrate(target, phase=phase, options=options)
     async with (
         open_session(target, **options) as session,
         advisory_lock(session.connection, session.schema, session.deadline, session.tell),
@@ -84,13 +88,15 @@ async def migrate(
             database=found.text,
             schema=session.schema,
             applied=tuple(applied),
-            pending=tuple(_step(file) for file in left),
+            pending=tuple(pending_step(file) for file in left),
             warnings=warnings,
         )
 
 
 async def status(target: str | asyncpg.Connection, **options: Unpack[Options]) -> Report:
     """Return what is applied and what is pending, and change nothing. Raises as `migrate` does, for drift too."""
+    if isinstance(target, str) and is_sqlite(target):
+        return await sqlite.status(target, options=options)
     async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
         found = await session.find(keep=False)
@@ -101,8 +107,8 @@ async def status(target: str | asyncpg.Connection, **options: Unpack[Options]) -
             flavour=flavour,
             database=found.text,
             schema=session.schema,
-            applied=tuple(_done(row, descriptions[row.name]) for row in session.rows),
-            pending=tuple(_step(file) for file in steps),
+            applied=tuple(applied_step(row, descriptions[row.name]) for row in session.rows),
+            pending=tuple(pending_step(file) for file in steps),
             warnings=warnings,
             notes=notes,
         )
@@ -115,6 +121,8 @@ async def dry_run(
     **options: Unpack[Options],
 ) -> Report:
     """Return the pending steps and, as ``sql``, a psql script that does what `migrate` would do; change nothing."""
+    if isinstance(target, str) and is_sqlite(target):
+        return await sqlite.dry_run(target, phase=phase, options=options)
     async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
         found = await session.find(keep=False)
@@ -125,7 +133,7 @@ async def dry_run(
             flavour=flavour,
             database=found.text,
             schema=session.schema,
-            pending=tuple(_step(file) for file in steps),
+            pending=tuple(pending_step(file) for file in steps),
             warnings=warnings,
             notes=notes,
             sql=script.write(session, found, flavour, steps, __version__),
@@ -139,7 +147,7 @@ async def _run(session: Session, flavour: Flavour, steps: Sequence[MigrationFile
         for file in steps:
             if file.needs_history:
                 await _fill_history(session.connection, file)
-            applied.append(_step(file, await _apply(session.connection, file, flavour)))
+            applied.append(pending_step(file, await _apply(session.connection, file, flavour)))
         if leaves_history(session.files, session.rows, steps):
             await _fill_history(session.connection, steps[-1])
     except StepFailed as exc:
@@ -200,24 +208,3 @@ def _remedy(exc: BaseException, file: MigrationFile) -> str:
     if failure.cure and (failure.kind == "transient" or isinstance(_cause(exc), asyncpg.InsufficientPrivilegeError)):
         return f"{failure.cure}, then {repeat}"
     return f"remove the cause, then {repeat}"
-
-
-def _step(file: MigrationFile, duration_ms: float | None = None) -> Step:
-    return Step(
-        version=file.version,
-        name=file.name,
-        phase=file.phase,
-        description=file.description,
-        duration_ms=duration_ms,
-    )
-
-
-def _done(row: Applied, description: str) -> Step:
-    return Step(
-        version=row.version,
-        name=row.name,
-        phase=row.phase,
-        description=description,
-        applied_at=row.applied_at,
-        duration_ms=row.duration_ms,
-    )

@@ -19,6 +19,8 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+TRIGGER = re.compile(r"CREATE\s+TRIGGER\b", re.IGNORECASE)
+
 
 class Statement(msgspec.Struct, frozen=True):
     """One SQL statement, without the comments before it and the semicolon after it."""
@@ -35,6 +37,8 @@ class Statement(msgspec.Struct, frozen=True):
 
 def split(sql: str, first_line: int = 1) -> list[Statement]:
     """Divide at the semicolons outside quotes, comments, parentheses and ``BEGIN ATOMIC … END``.
+
+    In SQLite the body of a trigger is such a block, too, without ATOMIC.
 
     Raises `ValueError` with the line when a quote or comment has no end.
     """
@@ -71,7 +75,9 @@ def split(sql: str, first_line: int = 1) -> list[Statement]:
             at = end + len(text)
         elif kind == "word":
             word = text.upper()
-            if word == "ATOMIC" and previous == "BEGIN":
+            if (word == "ATOMIC" and previous == "BEGIN") or (
+                word == "BEGIN" and start is not None and TRIGGER.match(sql, start)
+            ):
                 blocks = 1
             elif blocks and word in ("CASE", "END"):
                 blocks += 1 if word == "CASE" else -1

@@ -6,13 +6,13 @@ from datetime import datetime
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.reading.question import Text, User, question
 from asgi_analytics.reading.ranges import Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "activity.sql")
+SQL = Statements("activity")
 
 
 class UserActivity(msgspec.Struct, frozen=True):

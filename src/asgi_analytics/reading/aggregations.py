@@ -7,13 +7,13 @@ from typing import Literal
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.categories import CategoryName, category_of, stored_categories, types_of
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, Moment, Step, local
 from asgi_analytics.reading.source import Source, refuse_too_many
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "aggregations.sql")
+SQL = Statements("aggregations")
 
 VIEWS = ("analytics_type_days", "analytics_service_type_days", "analytics_user_types_daily", "analytics_user_days")
 

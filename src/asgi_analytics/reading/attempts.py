@@ -9,11 +9,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
+from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.errors import InvalidQuery
-from asgi_analytics.reading.steps import Parameters, Step, filters, text_of
+from asgi_analytics.reading.sqlite_attempts import EXCLUDED, Plan
+from asgi_analytics.reading.sqlite_functions import microseconds
+from asgi_analytics.reading.sqlite_values import MICROSECOND
+from asgi_analytics.reading.statements import Dialect, Statements
+from asgi_analytics.reading.steps import Parameters, Step, filters, parameters_of, text_of
 
-SQL = load(__package__, "attempts.sql")
+SQL = Statements("attempts")
 
 Order = Literal["ordered", "strict", "unordered"]
 By = Literal["user", "session"]
@@ -30,8 +34,6 @@ TOUCHED_IN_ANY_ORDER: dict[Attribution, str] = {
     "first_touch": "h.at = t.started_at AND h.step > 0",
     "last_touch": "h.at = t.reached_at AND h.step > 0",
 }
-EXCLUDED = 0
-"""The number of what ends an attempt."""
 MOST_VALUES = 100
 """Of a breakdown."""
 MOST_ALIKE = 6
@@ -71,22 +73,30 @@ class Attempts(msgspec.Struct, frozen=True):
     environment: str | None
 
     def summary(
-        self, start: datetime, end: datetime, now: datetime, breakdown: str | None, attribution: Attribution
+        self,
+        dialect: Dialect,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        breakdown: str | None,
+        attribution: Attribution,
     ) -> tuple[str, list[Any]]:
         """Return the statement that counts attempts, and its parameters: of all, then of each value of ``breakdown``.
 
         Attempts begin from ``start`` on and before ``end``. Raises `InvalidQuery`.
         """
-        parameters = Parameters()
-        value = "NULL::text" if breakdown is None else text_of("breakdown", breakdown, parameters)
-        found = [*self._found(parameters, start, end, value), SQL["taken"]]
-        if breakdown is None:
-            found.append(SQL["without_values"])
+        parameters, blocks = parameters_of(dialect), SQL.blocks(dialect)
+        value = parameters.null("text") if breakdown is None else text_of("breakdown", breakdown, parameters)
+        found = self._found(parameters, start, end, value, attribution)
+        if dialect == "sqlite":
+            found.append(blocks["labelled"].format(most_values=parameters.add(MOST_VALUES, "bigint")))
+        elif breakdown is None:
+            found += [blocks["taken"], blocks["without_values"]]
         else:
             touched = TOUCHED[attribution] if self.order != "unordered" else TOUCHED_IN_ANY_ORDER[attribution]
             most_values = parameters.add(MOST_VALUES, "bigint")
-            found.append(SQL["with_values"].format(touched=touched, most_values=most_values))
-        summary = SQL["summary"].format(
+            found += [blocks["taken"], blocks["with_values"].format(touched=touched, most_values=most_values)]
+        summary = blocks["summary"].format(
             count=parameters.add(len(self.steps), "integer"),
             window=parameters.add(self.window, "interval"),
             now=parameters.add(now, "timestamptz"),
@@ -95,12 +105,12 @@ class Attempts(msgspec.Struct, frozen=True):
         return _with(found, summary), parameters.values
 
     def conversions(
-        self, start: datetime, end: datetime, at_least: int, at_most: int, limit: int | None
+        self, dialect: Dialect, start: datetime, end: datetime, at_least: int, at_most: int, limit: int | None
     ) -> tuple[str, list[Any]]:
         """Return the statement that lists attempts that came to a step from ``at_least`` to ``at_most``."""
-        parameters = Parameters()
-        found = self._found(parameters, start, end, "NULL::text")
-        rows = SQL["users" if self.by == "user" else "sessions"].format(
+        parameters = parameters_of(dialect)
+        found = self._found(parameters, start, end, parameters.null("text"), "first_touch")
+        rows = SQL.blocks(dialect)["users" if self.by == "user" else "sessions"].format(
             count=parameters.add(len(self.steps), "integer"),
             at_least=parameters.add(at_least, "integer"),
             at_most=parameters.add(at_most, "integer"),
@@ -108,25 +118,40 @@ class Attempts(msgspec.Struct, frozen=True):
         )
         return _with(found, rows), parameters.values
 
-    def _found(self, parameters: Parameters, start: datetime, end: datetime, value: str) -> list[str]:
+    def _found(
+        self, parameters: Parameters, start: datetime, end: datetime, value: str, attribution: Attribution
+    ) -> list[str]:
         """Return the tables of the statement, down to ``attempts``."""
+        blocks = SQL.blocks(parameters.dialect)
         names = {
             "since": parameters.add(start, "timestamptz"),
             "until": parameters.add(end, "timestamptz"),
             "window": parameters.add(self.window, "interval"),
         }
+        if parameters.dialect == "sqlite":
+            names["end"] = parameters.add(end + self.window, "timestamptz")
         needs: list[Need] = []
         if self.order == "unordered":
             matchers, needs = _in_any_order(self.steps)
         else:
             matchers = [Matcher(number, (step,)) for number, step in enumerate(self.steps, 1)]
         excluded = [Matcher(EXCLUDED, (step,)) for step in self.exclusions]
-        found = SQL["hits_by_user" if self.by == "user" else "hits_by_session"].format(
+        found = blocks["hits_by_user" if self.by == "user" else "hits_by_session"].format(
             step=self._step([*matchers, *excluded], parameters),
             value=value,
             conditions=" AND ".join(self._conditions([*matchers, *excluded], parameters)),
             **names,
         )
+        if parameters.dialect == "sqlite":
+            plan = Plan(
+                until=microseconds(to_text(end)) or 0,
+                window=self.window // MICROSECOND,
+                pauses=[] if self.order == "unordered" else _pauses(self.steps),
+                needs=[(need.step, need.matcher, need.needed) for need in needs],
+                first_touch=attribution == "first_touch",
+            )
+            text = parameters.add(msgspec.json.encode(plan).decode(), "text")
+            return [found, blocks["attempts"].format(plan=text)]
         arrays = [_array(matcher.number) for matcher in matchers] + [_array(EXCLUDED)]
         if self.order == "unordered":
             return [found, _best_window(needs, names, arrays)]
@@ -136,21 +161,25 @@ class Attempts(msgspec.Struct, frozen=True):
     def _step(self, matchers: Sequence[Matcher], parameters: Parameters) -> str:
         """Return the expression for the numbers of the matchers that find a row ``e``, a row for each."""
         numbers = _numbers(matchers, parameters)
+        if parameters.dialect == "sqlite":
+            captured = parameters.is_any_text("e.event_type", list(CAPTURED)) if self.order == "strict" else "1"
+            return f"json_array(CASE WHEN NOT {captured} THEN {EXCLUDED} END, json({numbers}))"
         if self.order == "strict":
-            captured = parameters.add(CAPTURED, "text[]")
+            captured = parameters.add(list(CAPTURED), "text[]")
             return f"unnest(CASE WHEN e.event_type <> ALL ({captured}) THEN ARRAY[{EXCLUDED}] END || {numbers})"
         return f"unnest({numbers})"
 
     def _conditions(self, matchers: Sequence[Matcher], parameters: Parameters) -> Iterator[str]:
-        types = parameters.add(sorted({step.event_type for matcher in matchers for step in matcher.steps}), "text[]")
+        types = sorted({step.event_type for matcher in matchers for step in matcher.steps})
+        is_step = parameters.is_any_text("e.event_type", types)
         if self.order == "strict":
-            yield f"(e.event_type = ANY ({types}) OR e.event_type <> ALL ({parameters.add(CAPTURED, 'text[]')}))"
+            yield f"({is_step} OR NOT {parameters.is_any_text('e.event_type', list(CAPTURED))})"
         else:
-            yield f"e.event_type = ANY ({types})"
+            yield is_step
         if self.service is not None:
             yield f"e.service = {parameters.add(self.service, 'text')}"
         if self.environment is not None:
-            yield f"e.context ->> 'environment' = {parameters.add(self.environment, 'text')}"
+            yield f"{parameters.environment()} = {parameters.add(self.environment, 'text')}"
 
 
 def _with(tables: Iterable[str], rows: str) -> str:
@@ -161,21 +190,28 @@ def _array(number: int, condition: str = "") -> str:
     return f"array_agg(h.at ORDER BY h.at) FILTER (WHERE h.step = {number} {condition}) AS hits_{number}"
 
 
+def _pauses(steps: Sequence[Step]) -> list[int]:
+    """Return how many microseconds later than the step before each one has to come.
+
+    A step whose type stood in an earlier one would take its event again, if it came at the same instant.
+    """
+    return [int(step.event_type in {one.event_type for one in steps[:number]}) for number, step in enumerate(steps)]
+
+
 def _best_attempt(steps: Sequence[Step], names: Mapping[str, str], arrays: Sequence[str]) -> str:
     """Return the tables that find attempts in the order of the steps: forth to the last one, and back."""
     last_first = range(len(steps), 0, -1)
     started_at = f"coalesce({', '.join(f'reached_{number}.started[1]' for number in last_first)})"
     forth = []
-    for number, step in enumerate(steps[1:], 2):
-        # A step whose type stood in an earlier one would take its event again, if it came at the same instant.
-        is_repeated = step.event_type in {one.event_type for one in steps[: number - 1]}
-        pause = f"INTERVAL '{1 if is_repeated else 0} microseconds'"
-        forth.append(SQL["forth"].format(step=number, before=number - 1, pause=pause, window=names["window"]))
+    blocks = SQL.blocks("postgresql")
+    for number, microseconds_later in enumerate(_pauses(steps)[1:], 2):
+        pause = f"INTERVAL '{microseconds_later} microseconds'"
+        forth.append(blocks["forth"].format(step=number, before=number - 1, pause=pause, window=names["window"]))
     back = []
     for number in last_first:
         next_at = f"taken_{number + 1}.at" if number < len(steps) else "NULL::timestamptz"
-        back.append(SQL["back"].format(step=number, next_at=next_at, started_at=started_at))
-    return SQL["ordered"].format(
+        back.append(blocks["back"].format(step=number, next_at=next_at, started_at=started_at))
+    return blocks["ordered"].format(
         arrays=", ".join(arrays),
         started_at=started_at,
         reached_at=f"coalesce({', '.join(f'reached_{number}.at[1]' for number in last_first)})",
@@ -193,7 +229,7 @@ def _best_window(needs: Sequence[Need], names: Mapping[str, str], arrays: Sequen
         hits = f"a.hits_{need.matcher}"
         found = f"{hits}[width_bucket(s.at - INTERVAL '1 microsecond', {hits}) + {need.needed}]"
         ends.setdefault(need.step, []).append(f"coalesce({found}, 'infinity')")
-    return SQL["unordered"].format(
+    return SQL.blocks("postgresql")["unordered"].format(
         until=names["until"],
         window=names["window"],
         arrays=", ".join(arrays),
@@ -213,7 +249,9 @@ def _numbers(matchers: Sequence[Matcher], parameters: Parameters) -> str:
     for event_type, alike in of_type.items():
         numbers = [_number(matcher, parameters) for matcher in alike]
         array = f"ARRAY[{', '.join(numbers)}]"
-        if not all(number.isdigit() for number in numbers):
+        if parameters.dialect == "sqlite":
+            array = f"json_array({', '.join(numbers)})"
+        elif not all(number.isdigit() for number in numbers):
             array = f"array_remove({array}, NULL)"
         cases.append(f"WHEN {parameters.add(event_type, 'text')} THEN {array}")
     return f"CASE e.event_type {' '.join(cases)} END"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.events.base import Category, known_categories
+from asgi_analytics.reading.statements import Statements
 
 if TYPE_CHECKING:
     from asgi_analytics.reading.source import Snapshot
@@ -15,7 +15,7 @@ CategoryName = Category
 OTHERWISE = "interaction"
 """The category of a type of which nothing is known."""
 
-SQL = load(__package__, "categories.sql")
+SQL = Statements("categories")
 
 
 async def stored_categories(snapshot: Snapshot) -> Mapping[str, str]:

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import DAY, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "consumers.sql")
+SQL = Statements("consumers")
 
 
 class ApiConsumer(msgspec.Struct, frozen=True):

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "dashboard.sql")
+SQL = Statements("dashboard")
 
 
 class DashboardMetric(msgspec.Struct, frozen=True):

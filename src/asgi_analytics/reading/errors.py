@@ -8,13 +8,13 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import HOUR, Buckets, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "errors.sql")
+SQL = Statements("errors")
 GROUP = "a group of errors"
 ERROR = "application_error"
 
@@ -146,7 +146,7 @@ async def get_error_group(
         )
     [row] = found
     group = msgspec.structs.asdict(_group(buckets, *row))
-    return ErrorDetails(**group, stack=_frames(row["stack"]), occurrences=occurrences)
+    return ErrorDetails(**group, stack=_frames(row[-1]), occurrences=occurrences)
 
 
 def _group(buckets: Buckets, *row: Any) -> ErrorGroup:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.events.base import EnrichedEvent, named_data
@@ -18,8 +17,9 @@ from asgi_analytics.reading.categories import CategoryName, stored_categories, t
 from asgi_analytics.reading.question import MOST_TEXTS, Text, Texts, User, question
 from asgi_analytics.reading.ranges import Moment
 from asgi_analytics.reading.source import MOST_ROWS, Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "events.sql")
+SQL = Statements("events")
 
 ENTITY = re.compile(r"[a-z][a-z0-9_]{0,60}")
 PageSize = Annotated[int, msgspec.Meta(ge=1, le=1000)]

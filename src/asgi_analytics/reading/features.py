@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.events.base import known_categories
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import DAY, Buckets, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "features.sql")
+SQL = Statements("features")
 VIEWS = ("analytics_type_days", "analytics_service_type_days", "analytics_user_types_daily")
 
 COMPLETED, FAILED = "_completed", "_failed"

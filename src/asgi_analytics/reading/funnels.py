@@ -21,15 +21,15 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.attempts import Attempts, Attribution, By, Order
 from asgi_analytics.reading.question import Duration, Limit, Text, question
 from asgi_analytics.reading.ranges import Moment, Range, local
 from asgi_analytics.reading.source import Snapshot, Source
+from asgi_analytics.reading.statements import Statements
 from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, as_steps, filters
 
-SQL = load(__package__, "funnels.sql")
+SQL = Statements("funnels")
 
 Steps = Annotated[Sequence[AnyStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
 Exclusions = Annotated[Sequence[AnyStep], msgspec.Meta(max_length=MOST_STEPS)]
@@ -144,14 +144,14 @@ async def query_funnel(
     asked = source.range(start, end, timezone)
     attempts = Attempts(as_steps(steps), as_steps(exclusions), conversion_window, order, by, service, environment)
     before = asked.previous()
-    statement = attempts.summary(asked.start, asked.end, source.now(), breakdown, attribution)
+    statement = attempts.summary(source.dialect, asked.start, asked.end, source.now(), breakdown, attribution)
     previous = None
     async with source.snapshot() as snapshot:
         await _require_raw(snapshot, attempts, asked)
         total, shares = await _count(snapshot, attempts.steps, *statement)
         if compare:
             await _require_raw(snapshot, attempts, before)
-            statement = attempts.summary(before.start, before.end, source.now(), None, attribution)
+            statement = attempts.summary(source.dialect, before.start, before.end, source.now(), None, attribution)
             earlier, _ = await _count(snapshot, attempts.steps, *statement)
             previous = FunnelBefore(
                 start=local(before.start, before.zone),
@@ -197,7 +197,7 @@ async def query_funnel_conversions(
         await _require_raw(snapshot, attempts, asked)
         at_least, at_most = (step - 1, step - 1) if dropped else (step, len(funnel.steps))
         rows = snapshot.limit() if limit is None else snapshot.limit(limit)
-        sql, parameters = attempts.conversions(asked.start, asked.end, at_least, at_most, rows)
+        sql, parameters = attempts.conversions(source.dialect, asked.start, asked.end, at_least, at_most, rows)
         return await snapshot.rows(FunnelConversion, sql, *parameters)
 
 

@@ -6,12 +6,12 @@ from datetime import datetime
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, Moment, Range
 from asgi_analytics.reading.source import Answer, Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "integrations.sql")
+SQL = Statements("integrations")
 
 
 class IntegrationHealth(msgspec.Struct, frozen=True):

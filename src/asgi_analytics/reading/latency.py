@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import DAY, HOUR, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "latency.sql")
+SQL = Statements("latency")
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.001, le=86_400_000)]
 Requests = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]

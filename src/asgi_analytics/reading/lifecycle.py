@@ -7,13 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.presence import EVER, of_presence, presence_parameters
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import Moment
 from asgi_analytics.reading.source import Source
 
-BUCKETS = of_presence(load(__package__, "lifecycle.sql")["buckets"])
+BUCKETS = of_presence("lifecycle", "buckets")
 
 
 class LifecycleBucket(msgspec.Struct, frozen=True):

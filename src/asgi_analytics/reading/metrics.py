@@ -10,14 +10,14 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.encoding.metric_record import MAX_TAGS
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import Tags, Text, question
 from asgi_analytics.reading.ranges import DAY, HOUR, Moment, Step
 from asgi_analytics.reading.source import Snapshot, Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "metrics.sql")
+SQL = Statements("metrics")
 
 PeriodType = Literal["hourly", "daily", "weekly", "monthly"]
 STEPS: dict[PeriodType, Step] = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"}

@@ -6,12 +6,12 @@ from datetime import UTC
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, EARLIEST, floor, midnight
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "overview.sql")
+SQL = Statements("overview")
 
 
 class OverviewStats(msgspec.Struct, frozen=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import DAY, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "pages.sql")
+SQL = Statements("pages")
 
 
 class PageStats(msgspec.Struct, frozen=True):

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import Moment
 from asgi_analytics.reading.source import MOST_ROWS, Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "paths.sql")
+SQL = Statements("paths")
 
 Depth = Annotated[int, msgspec.Meta(ge=2, le=20)]
 Names = Annotated[int, msgspec.Meta(ge=1, le=100)]

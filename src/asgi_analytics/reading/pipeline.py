@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
+from asgi_analytics.reading.ranges import DAY, HOUR, floor
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "pipeline.sql")
+SQL = Statements("pipeline")
 MINUTE = timedelta(minutes=1)
 
 
@@ -47,8 +48,9 @@ class DatabaseState(msgspec.Struct, frozen=True):
     """What database it is, and what the events weigh in it."""
 
     flavour: str
-    """timescaledb or postgresql."""
+    """timescaledb, postgresql or sqlite."""
     postgresql_version: str
+    """On SQLite, that of SQLite."""
     timescaledb_version: str | None
     size_bytes: int | None
     """Of the raw rows with their indexes."""
@@ -77,13 +79,17 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
     now = source.now()
     async with source.snapshot() as snapshot:
         [(newest, last_minute, oldest)] = await snapshot.records(SQL["health"], now - MINUTE, now, service)
-        [(is_plain,)] = await snapshot.records(SQL["is_filled"])
-        flavour = "database_plain" if is_plain else "database_timescaledb"
+        complete: tuple[datetime, ...] = ()
+        if snapshot.dialect == "sqlite":
+            flavour, complete = "database", (floor(now - HOUR, HOUR), floor(now - HOUR, DAY))
+        else:
+            [(is_plain,)] = await snapshot.records(SQL["is_filled"])
+            flavour = "database_plain" if is_plain else "database_timescaledb"
         return PipelineHealth(
             newest_event_at=newest,
             events_last_minute=last_minute,
             dead_letters=await snapshot.rows(DeadLetters, SQL["dead_letters"], service),
-            pending=await snapshot.rows(PendingView, SQL["pending"]),
+            pending=await snapshot.rows(PendingView, SQL["pending"], *complete),
             database=await snapshot.row(DatabaseState, SQL[flavour]),
             oldest_event_at=oldest,
             due=await snapshot.rows(_due, SQL["due"]),

@@ -6,24 +6,32 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.ranges import DAY, EARLIEST, QUARTER, floor
 from asgi_analytics.reading.source import Snapshot
+from asgi_analytics.reading.statements import Dialect, Statement, Statements
 
-SQL = load(__package__, "presence.sql")
+SQL = Statements("presence")
 EVER = datetime(EARLIEST.year, EARLIEST.month, EARLIEST.day, tzinfo=UTC)
 """Before all that is known."""
 
 Part = tuple[datetime, datetime]
 
 
-def of_presence(sql: str) -> str:
-    """Return a statement that reads the relation ``presence``: ``user_id``, ``at``, and ``event_type``, null for any.
+def of_presence(subject: str, name: str) -> Statement:
+    """Return the statement of a subject that reads the relation ``presence``.
+
+    Its columns are ``user_id``, ``at``, and ``event_type``, null for any.
 
     `presence_parameters` are its first fifteen, and its own follow.
     """
-    return f"WITH presence AS (\n{SQL['presence']}\n)\nSELECT * FROM (\n{sql}\n) AS answer"
+
+    def made(dialect: Dialect) -> str:
+        sql = Statements(subject).blocks(dialect)[name]
+        presence = SQL.blocks(dialect)["presence"]
+        return f"WITH presence AS (\n{presence}\n)\nSELECT * FROM (\n{sql}\n) AS answer"
+
+    return Statement(made)
 
 
 async def presence_parameters(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Limit, Text, question
 from asgi_analytics.reading.ranges import DAY, HOUR, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "queries.sql")
+SQL = Statements("queries")
 
 
 class SlowQuery(msgspec.Struct, frozen=True):

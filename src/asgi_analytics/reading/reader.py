@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import msgspec
 
-from asgi_analytics.errors import InvalidQuery
+from asgi_analytics.database.sqlite.url import is_sqlite, read_sqlite_url
+from asgi_analytics.errors import ConfigError, InvalidQuery
 from asgi_analytics.reading import (
     activity,
     aggregations,
@@ -38,6 +39,7 @@ from asgi_analytics.reading.pool import UrlPool
 from asgi_analytics.reading.question import QUESTIONS
 from asgi_analytics.reading.ranges import local
 from asgi_analytics.reading.source import LATE, SQL, Noted, Source, Write, noted
+from asgi_analytics.reading.sqlite_pool import SqlitePool
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -135,17 +137,23 @@ class AnalyticsReader(Source):
 
         Connections are made when they are needed, so opening works while the database is away. Raises `ConfigError`.
         """
-        pool = UrlPool(url, connections, statement_timeout + LATE)
+        pool: UrlPool | SqlitePool
+        if is_sqlite(url):
+            if schema is not None:
+                raise ConfigError("SQLite has no schemas: leave the schema out")
+            pool = SqlitePool(read_sqlite_url(url), connections)
+        else:
+            pool = UrlPool(url, connections, statement_timeout + LATE)
         return cls(pool, timezone=timezone, statement_timeout=statement_timeout, schema=schema, clock=clock)
 
     async def open(self) -> None:
         """Open the pool of a reader that was made from a URL; without effect on any other."""
-        if isinstance(self._pool, UrlPool):
+        if isinstance(self._pool, UrlPool | SqlitePool):
             await self._pool.open()
 
     async def aclose(self) -> None:
         """Close the pool of a reader that was made from a URL; questions that run are waited for."""
-        if isinstance(self._pool, UrlPool):
+        if isinstance(self._pool, UrlPool | SqlitePool):
             await self._pool.aclose()
 
     async def ready(self) -> None:

@@ -9,13 +9,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.presence import EVER, of_presence, presence_parameters
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import Buckets, Moment
 from asgi_analytics.reading.source import Source, refuse_too_many
 
-COHORTS = of_presence(load(__package__, "retention.sql")["cohorts"])
+COHORTS = of_presence("retention", "cohorts")
 
 Periods = Annotated[int, msgspec.Meta(ge=1, le=100)]
 

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.events.base import EnrichedEvent
@@ -20,8 +19,9 @@ from asgi_analytics.reading.events import PageSize, event_of
 from asgi_analytics.reading.question import Text, User, question
 from asgi_analytics.reading.ranges import HALF_HOUR, MICROSECOND, Moment
 from asgi_analytics.reading.source import MOST_ROWS, Snapshot, Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "sessions.sql")
+SQL = Statements("sessions")
 
 Value = Literal[
     "landing_page", "exit_page", "referrer", "channel", "utm_source", "utm_medium", "utm_campaign", "browser", "os",

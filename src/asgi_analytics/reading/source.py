@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
@@ -13,18 +13,20 @@ from typing import Any, TypeVar, cast
 import asyncpg
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.errors import ConfigError, InvalidQuery
 from asgi_analytics.reading.failures import FAILURES, read_error
 from asgi_analytics.reading.pool import ACQUIRE_TIMEOUT, UrlPool
 from asgi_analytics.reading.ranges import WEEK_DAYS, Buckets, Moment, Range, Split, read_zone
+from asgi_analytics.reading.sqlite_pool import SqliteConnection, SqlitePool
+from asgi_analytics.reading.statements import Dialect, Statement, Statements
 
 Answer = TypeVar("Answer")
 
-SQL = load(__package__, "source.sql")
+SQL = Statements("source")
 MOST_ROWS = 10_000
 """Rows of one answer. One more is asked for, so that it is noticed if there are more."""
+NO_LIMIT = 2**62
 BATCH = 1_000
 """Rows that are held at a time of an answer that is written as it comes."""
 READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -58,7 +60,7 @@ class Source:
 
     def __init__(
         self,
-        pool: asyncpg.Pool[Any] | UrlPool,
+        pool: asyncpg.Pool[Any] | UrlPool | SqlitePool,
         *,
         timezone: str = "UTC",
         statement_timeout: float = 10.0,
@@ -68,7 +70,8 @@ class Source:
         if isinstance(pool, str) or not hasattr(pool, "acquire"):
             raise ConfigError("pool must be an asyncpg pool: to read from a URL use AnalyticsReader.from_url(url)")
         self._pool = pool
-        self._place = str(pool.url) if isinstance(pool, UrlPool) else "the database"
+        self.dialect: Dialect = getattr(pool, "dialect", "postgresql")
+        self._place = str(pool.url) if isinstance(pool, UrlPool | SqlitePool) else "the database"
         try:
             self.zone = read_zone(timezone)
         except InvalidQuery as exc:
@@ -133,12 +136,23 @@ class Source:
         """Open a transaction that changes what is kept, and commits unless the block raises. Raises `ReadError`."""
         return self._transaction(READ_WRITE, "COMMIT")
 
+    def _acquire(self, begin: str) -> AbstractAsyncContextManager[Any]:
+        """Take a connection for a transaction: on SQLite one that only reads, unless something is to be changed."""
+        if isinstance(self._pool, SqlitePool) and begin == READ_WRITE:
+            return self._pool.acquire_writer(timeout=ACQUIRE_TIMEOUT)
+        taken: AbstractAsyncContextManager[Any] = self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        return taken
+
     @contextlib.asynccontextmanager
     async def _transaction(self, begin: str, end: str) -> AsyncIterator[Snapshot]:
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+            async with self._acquire(begin) as connection:
                 known = noted.get()
-                snapshot = Snapshot(connection, self._seconds + LATE, None if known is None else known.write)
+                write = None if known is None else known.write
+                if isinstance(connection, SqliteConnection):
+                    snapshot: Snapshot = SqliteSnapshot(connection, self._seconds, write)
+                else:
+                    snapshot = Snapshot(connection, self._seconds + LATE, write)
                 last = "ROLLBACK"
                 try:
                     await snapshot.begin(begin, self._settings)
@@ -163,6 +177,8 @@ def _utc_now() -> datetime:
 class Snapshot:
     """One transaction of one question."""
 
+    dialect: Dialect = "postgresql"
+
     def __init__(self, connection: Any, timeout: float, write: Write | None) -> None:
         self._connection = connection
         self._timeout = timeout
@@ -172,7 +188,7 @@ class Snapshot:
     async def begin(self, begin: str, settings: dict[str, str]) -> None:
         """Begin the transaction, with settings that hold until its end."""
         await self._fetch(begin)
-        await self._fetch(SQL["settings"], list(settings), list(settings.values()))
+        await self.records(SQL["settings"], list(settings), list(settings.values()))
 
     async def end(self, end: str) -> None:
         """End the transaction. A connection that cannot is given up, as one whose server says nothing."""
@@ -194,7 +210,7 @@ class Snapshot:
         return rows if self._write is None else None
 
     async def rows(
-        self, make: Callable[..., Answer], sql: str, *parameters: Any, buckets: Buckets | None = None
+        self, make: Callable[..., Answer], sql: Statement | str, *parameters: Any, buckets: Buckets | None = None
     ) -> list[Answer]:
         """Return what ``make`` makes of the columns of each row: a struct of a class that has them as fields.
 
@@ -202,33 +218,41 @@ class Snapshot:
         comes, that is what happens to the rows, and none is returned. Raises `InvalidQuery` for more than 10,000 rows.
         """
 
-        def made(rows: list[Any]) -> list[Answer]:
+        def made(rows: Sequence[Any]) -> list[Answer]:
             if buckets is None:
                 return [make(*row) for row in rows]
             return [make(buckets.labels[number - 1], *values) for number, *values in rows]
 
         if self._write is None:
-            found = await self._fetch(sql, *parameters)
+            found = await self.records(sql, *parameters)
             refuse_too_many(found)
             return made(found)
+        async with contextlib.aclosing(self._batches(self._text(sql), *parameters)) as batches:
+            async for found in batches:
+                await self._write(made(found))
+        return []
+
+    async def _batches(self, sql: str, *parameters: Any) -> AsyncGenerator[list[Any]]:
         # Not by the cursors of the driver, which prepare statements that a pooler may not keep.
         await self._fetch(f"DECLARE answer NO SCROLL CURSOR FOR {sql}", *parameters)
         while found := await self._fetch(f"FETCH {BATCH} FROM answer"):
-            await self._write(made(found))
-        return []
+            yield found
 
-    async def row(self, make: Callable[..., Answer], sql: str, *parameters: Any) -> Answer:
+    async def row(self, make: Callable[..., Answer], sql: Statement | str, *parameters: Any) -> Answer:
         """Return what ``make`` makes of the columns of the one row."""
-        [found] = await self._fetch(sql, *parameters)
+        [found] = await self.records(sql, *parameters)
         return make(*found)
 
-    async def records(self, sql: str, *parameters: Any) -> Sequence[Any]:
-        """Return the rows as asyncpg gives them."""
-        return await self._fetch(sql, *parameters)
+    async def records(self, sql: Statement | str, *parameters: Any) -> Sequence[Any]:
+        """Return the rows, each a sequence of its columns."""
+        return await self._fetch(self._text(sql), *parameters)
+
+    def _text(self, sql: Statement | str) -> str:
+        return sql if isinstance(sql, str) else sql.of(self.dialect)
 
     async def filled_until(self, *views: str) -> datetime:
         """Return until when the aggregates of all these views are computed; from then on they read the raw rows."""
-        [(until,)] = await self._fetch(SQL["filled_until"], views)
+        [(until,)] = await self.records(SQL["filled_until"], views)
         return cast("datetime", until)
 
     async def require_raw(
@@ -241,7 +265,7 @@ class Snapshot:
         """
         types = None if event_types is None else list(event_types)
         for start, end in (part for part in parts if part[0] < part[1]):
-            [(kept_from, is_lost)] = await self._fetch(SQL["lost_rows"], start, end, types)
+            [(kept_from, is_lost)] = await self.records(SQL["lost_rows"], start, end, types)
             if is_lost:
                 since = f"from {kept_from:%Y-%m-%dT%H:%MZ} on" if isinstance(kept_from, datetime) else "of no day"
                 raise InvalidQuery("start", f"{why} needs the raw rows, which are kept {since}")
@@ -264,3 +288,23 @@ class Snapshot:
         self._is_given_up = True
         with contextlib.suppress(asyncpg.InterfaceError):  # it is closed already
             self._connection.terminate()
+
+
+class SqliteSnapshot(Snapshot):
+    """One transaction of one question, on SQLite."""
+
+    dialect: Dialect = "sqlite"
+
+    async def begin(self, begin: str, settings: dict[str, str]) -> None:
+        """Begin the transaction. What reads sees one state from its first statement on."""
+        self._connection.seconds = self._timeout
+        await self._fetch("BEGIN IMMEDIATE" if begin == READ_WRITE else "BEGIN")
+
+    def limit(self, rows: int = MOST_ROWS + 1) -> int:
+        """Return how many rows a statement is to return; where the answer is written as it comes, more than any has."""
+        return rows if self._write is None else NO_LIMIT
+
+    async def _batches(self, sql: str, *parameters: Any) -> AsyncGenerator[list[Any]]:
+        async with contextlib.aclosing(self._connection.stream(sql, BATCH, *parameters)) as batches:
+            async for found in batches:
+                yield found

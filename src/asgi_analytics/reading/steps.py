@@ -10,6 +10,7 @@ import msgspec
 from asgi_analytics.encoding.users import is_id, user_uuid
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import LONGEST_TEXT, MOST_TEXTS, Text
+from asgi_analytics.reading.statements import Dialect
 
 Operator = Literal[
     "exact", "is_not", "contains", "not_contains", "is_set", "is_not_set", "greater_than", "less_than", "between", "in",
@@ -26,12 +27,7 @@ MOST_FILTERS = 20
 MOST_STEPS = 20
 FIELD = "data.…, context.…, or one of event_type, service, user_id, session_id"
 
-_COLUMNS = {
-    "event_type": "e.event_type",
-    "service": "e.service",
-    "session_id": "e.session_id",
-    "user_id": "e.user_id::text",
-}
+_COLUMNS = ("event_type", "service", "session_id", "user_id")
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +61,9 @@ AnyStep = Text | Step
 
 
 class Parameters:
-    """The parameters of a statement that is put together of what was asked."""
+    """The parameters of a statement that is put together of what was asked, and what it reads of the JSON of events."""
+
+    dialect: Dialect = "postgresql"
 
     def __init__(self, *values: Any) -> None:
         self.values = list(values)
@@ -74,6 +72,96 @@ class Parameters:
         """Take a value of a type of SQL, and return what stands for it in the statement: ``$3::text``."""
         self.values.append(value)
         return f"${len(self.values)}::{kind}"
+
+    def null(self, kind: str) -> str:
+        """Return a null of a type."""
+        return f"NULL::{kind}"
+
+    def user(self) -> str:
+        """Return the user of an event as text."""
+        return "e.user_id::text"
+
+    def environment(self) -> str:
+        """Return the environment of an event."""
+        return "e.context ->> 'environment'"
+
+    def text(self, column: str, path: list[str]) -> str:
+        """Return the text of what lies below a path, null if there is nothing."""
+        return f"(e.{column} #>> {self.add(path, 'text[]')})"
+
+    def json(self, column: str, path: list[str]) -> str:
+        """Return what lies below a path, as `number_of_json` takes it."""
+        return f"(e.{column} #> {self.add(path, 'text[]')})"
+
+    def number_of_json(self, json: str) -> str:
+        """Return the number that the JSON is, null if it is none."""
+        return f"analytics_number({json})"
+
+    def is_any_text(self, text: str, values: list[str]) -> str:
+        """Return the condition that a text is one of some."""
+        return f"{text} = ANY ({self.add(values, 'text[]')})"
+
+    def is_any_json(self, column: str, path: list[str], values: list[Any]) -> str:
+        """Return the condition that what lies below a path is one of some numbers and booleans."""
+        known = self.add([msgspec.json.encode(value).decode() for value in values], "jsonb[]")
+        return f"{self.json(column, path)} = ANY ({known})"
+
+    def position(self, text: str, part: str) -> str:
+        """Return where in a text another one begins, 0 for nowhere."""
+        return f"strpos({text}, {self.add(part, 'text')})"
+
+
+class SqliteParameters(Parameters):
+    """The same on SQLite, whose functions are those of `asgi_analytics.reading.sqlite_functions`."""
+
+    dialect: Dialect = "sqlite"
+
+    def add(self, value: Any, kind: str) -> str:
+        """Take a value, and return what stands for it in the statement: ``$3``."""
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+    def null(self, kind: str) -> str:
+        """Return a null, which has no type."""
+        return "NULL"
+
+    def user(self) -> str:
+        """Return the user of an event, which is text."""
+        return "e.user_id"
+
+    def environment(self) -> str:
+        """Return the environment of an event."""
+        return "e.environment"
+
+    def text(self, column: str, path: list[str]) -> str:
+        """Return the text of what lies below a path, null if there is nothing."""
+        return f"analytics_text({self.json(column, path)})"
+
+    def json(self, column: str, path: list[str]) -> str:
+        """Return a document and a path in it, as the functions take them."""
+        return ", ".join([f"e.{column}", *(self.add(name, "text") for name in path)])
+
+    def number_of_json(self, json: str) -> str:
+        """Return the number that lies below a path, null if it is none."""
+        return f"analytics_number({json})"
+
+    def is_any_text(self, text: str, values: list[str]) -> str:
+        """Return the condition that a text is one of some."""
+        known = self.add(values, "text[]")
+        return f"{text} IN (SELECT j.value FROM json_each({known}) AS j)"  # noqa: S608 - a parameter
+
+    def is_any_json(self, column: str, path: list[str], values: list[Any]) -> str:
+        """Return the condition that what lies below a path is one of some numbers and booleans."""
+        return f"analytics_is_any({self.add(values, 'jsonb[]')}, {self.json(column, path)})"
+
+    def position(self, text: str, part: str) -> str:
+        """Return where in a text another one begins, 0 for nowhere."""
+        return f"instr({text}, {self.add(part, 'text')})"
+
+
+def parameters_of(dialect: Dialect, *values: Any) -> Parameters:
+    """Return the parameters of a statement for one kind of database."""
+    return SqliteParameters(*values) if dialect == "sqlite" else Parameters(*values)
 
 
 def as_steps(given: Sequence[str | Step]) -> list[Step]:
@@ -99,20 +187,18 @@ def filters(field: str, step: Step, parameters: Parameters) -> list[str]:
 def text_of(field: str, name: str, parameters: Parameters) -> str:
     """Return the text of a field of a row ``e``, null if there is none. Raises `InvalidQuery`, naming ``field``."""
     if name in _COLUMNS:
-        return _COLUMNS[name]
-    column, path = _path(field, name)
-    return f"(e.{column} #>> {parameters.add(path, 'text[]')})"
+        return parameters.user() if name == "user_id" else f"e.{name}"
+    return parameters.text(*_path(field, name))
 
 
 def number_of(field: str, name: str, parameters: Parameters) -> str:
     """Return the number of a field of a row ``e``, null if it is none. Raises `InvalidQuery`, naming ``field``."""
-    return f"analytics_number({json_of(field, name, parameters)})"
+    return parameters.number_of_json(json_of(field, name, parameters))
 
 
 def json_of(field: str, name: str, parameters: Parameters) -> str:
     """Return the JSON of a field of a row ``e``, null if there is none. Raises `InvalidQuery`, naming ``field``."""
-    column, path = _path(field, name)
-    return f"(e.{column} #> {parameters.add(path, 'text[]')})"
+    return parameters.json(*_path(field, name))
 
 
 def _path(field: str, name: str) -> tuple[str, list[str]]:
@@ -142,7 +228,7 @@ def _term(field: str, one: Filter, parameters: Parameters) -> str:
             if not isinstance(value, str):
                 raise _wrong(field, one, "a text")
             sign = ">" if one.operator == "contains" else "="
-            return f"strpos({text_of(field, one.field, parameters)}, {parameters.add(value, 'text')}) {sign} 0"
+            return f"{parameters.position(text_of(field, one.field, parameters), value)} {sign} 0"
     number = number_of(field, one.field, parameters)
     if one.operator == "between":
         if not (isinstance(value, list) and len(value) == 2):
@@ -161,11 +247,9 @@ def _is_one_of(field: str, one: Filter, values: Sequence[Any], parameters: Param
         raise _wrong(field, one, "a text")
     terms = []
     if texts or not others:
-        terms.append(f"{text_of(field, one.field, parameters)} = ANY ({parameters.add(texts, 'text[]')})")
+        terms.append(parameters.is_any_text(text_of(field, one.field, parameters), texts))
     if others:
-        column, path = _path(field, one.field)
-        known = parameters.add([msgspec.json.encode(value).decode() for value in others], "jsonb[]")
-        terms.append(f"(e.{column} #> {parameters.add(path, 'text[]')}) = ANY ({known})")
+        terms.append(parameters.is_any_json(*_path(field, one.field), others))
     return f"coalesce({' OR '.join(terms)}, false)"
 
 

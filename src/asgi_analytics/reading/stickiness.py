@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.presence import of_presence, presence_parameters
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import Moment
 from asgi_analytics.reading.source import Source
 
-DAYS = of_presence(load(__package__, "stickiness.sql")["days"])
+DAYS = of_presence("stickiness", "days")
 
 
 class ActiveDays(msgspec.Struct, frozen=True):

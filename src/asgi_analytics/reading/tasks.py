@@ -6,12 +6,12 @@ from datetime import datetime
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, QUARTER, Moment
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "tasks.sql")
+SQL = Statements("tasks")
 
 
 class TaskStatsDaily(msgspec.Struct, frozen=True):

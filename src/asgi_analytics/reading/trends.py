@@ -9,14 +9,24 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment
 from asgi_analytics.reading.source import MOST_ROWS, Snapshot, Source
-from asgi_analytics.reading.steps import MOST_STEPS, AnyStep, Parameters, Step, as_steps, condition, json_of, text_of
+from asgi_analytics.reading.statements import Dialect, Statement, Statements
+from asgi_analytics.reading.steps import (
+    MOST_STEPS,
+    AnyStep,
+    Parameters,
+    Step,
+    as_steps,
+    condition,
+    json_of,
+    parameters_of,
+    text_of,
+)
 
-SQL = load(__package__, "trends.sql")
+SQL = Statements("trends")
 TYPES = ("analytics_type_days", "analytics_service_type_days")
 USERS = (*TYPES, "analytics_user_types_daily")
 
@@ -26,18 +36,10 @@ Series = Annotated[Sequence[AnyStep], msgspec.Meta(min_length=1, max_length=MOST
 Math = Literal["total", "unique_users", "sum", "avg", "min", "max", "median", "p90", "p95", "p99"]
 MostValues = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
-COUNTS: dict[Math, str] = {"total": "sum(u.events)::bigint", "unique_users": "count(u.user_id)"}
+COUNTS: tuple[Math, ...] = ("total", "unique_users")
 """What is zero where nothing happened."""
-NUMBERS: dict[Math, str] = {
-    "sum": "sum(h.number)",
-    "avg": "sum(h.number) / nullif(count(h.number), 0)",  # avg() sums up squares, too, which may overflow
-    "min": "min(h.number)",
-    "max": "max(h.number)",
-    "median": "percentile_cont(0.5) WITHIN GROUP (ORDER BY h.number)",
-    "p90": "percentile_cont(0.9) WITHIN GROUP (ORDER BY h.number)",
-    "p95": "percentile_cont(0.95) WITHIN GROUP (ORDER BY h.number)",
-    "p99": "percentile_cont(0.99) WITHIN GROUP (ORDER BY h.number)",
-}
+QUANTILES: dict[Math, float] = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+NUMBERS: tuple[Math, ...] = ("sum", "avg", "min", "max", *QUANTILES)
 """What is computed of a property, and null where it was not measured."""
 
 
@@ -177,13 +179,13 @@ async def _from_raw_rows(
     why = "a filter, a property, a breakdown or an environment"
     await snapshot.require_raw([(start, end)], why, [step.event_type])
     values = None if like is None else [value for value in like if value not in (None, OTHER)]
-    parameters = Parameters(buckets.edges, asked.limit, values, asked.service, start, end, asked.environment)
+    parameters = parameters_of(
+        snapshot.dialect, buckets.edges, asked.limit, values, asked.service, start, end, asked.environment
+    )  # fmt: skip
     hits = _raw_rows(step, asked, parameters)
-    if asked.math in COUNTS:
-        computed = SQL["counted"].format(math=COUNTS[asked.math])
-    else:
-        computed = SQL["measured"].format(math=NUMBERS[asked.math])
-    sql = f"{SQL['labelled'].format(hits=hits)} {computed}"
+    blocks = SQL.blocks(parameters.dialect)
+    computed = blocks["counted" if asked.math in COUNTS else "measured"]
+    sql = f"{blocks['labelled'].format(hits=hits)} {computed.format(math=_math(asked.math, parameters.dialect))}"
     found = (await _lines(snapshot, sql, *parameters.values)).get(None, {})
     lines: Lines = {value: Line() for value in like or ([None] if asked.breakdown is None else [])} | found
     order: list[str | None] = list(lines)
@@ -195,15 +197,32 @@ async def _from_raw_rows(
 def _raw_rows(step: Step, asked: Asked, parameters: Parameters) -> str:
     """Return what reads the raw rows of a step. Raises `InvalidQuery` for a field or a filter that cannot be asked."""
     matches = condition("series", step, parameters)
-    value = "NULL::text" if asked.breakdown is None else text_of("breakdown", asked.breakdown, parameters)
+    blocks = SQL.blocks(parameters.dialect)
+    value = parameters.null("text") if asked.breakdown is None else text_of("breakdown", asked.breakdown, parameters)
     if asked.property is not None:
         found = json_of("property", asked.property, parameters)
-        return SQL["numbers"].format(step=matches, value=value, property=found)
-    user = "e.user_id" if asked.math == "unique_users" else "NULL::uuid"
-    return SQL["events"].format(step=matches, value=value, user=user)
+        return blocks["numbers"].format(step=matches, value=value, property=found)
+    user = "e.user_id" if asked.math == "unique_users" else parameters.null("uuid")
+    return blocks["events"].format(step=matches, value=value, user=user)
 
 
-async def _lines(snapshot: Snapshot, sql: str, *parameters: Any) -> dict[str | None, Lines]:
+def _math(math: Math, dialect: Dialect) -> str:
+    """Return what computes it, of ``u`` for counts and of ``h`` for numbers."""
+    match math:
+        case "total":
+            return "sum(u.events)" if dialect == "sqlite" else "sum(u.events)::bigint"
+        case "unique_users":
+            return "count(u.user_id)"
+        case "avg":
+            return "sum(h.number) / nullif(count(h.number), 0)"  # avg() sums up squares, too, which may overflow
+        case "sum" | "min" | "max":
+            return f"{math}(h.number)"
+    if dialect == "sqlite":
+        return f"analytics_quantile(h.number, {QUANTILES[math]})"
+    return f"percentile_cont({QUANTILES[math]}) WITHIN GROUP (ORDER BY h.number)"
+
+
+async def _lines(snapshot: Snapshot, sql: Statement | str, *parameters: Any) -> dict[str | None, Lines]:
     """Return what a statement finds of each type and value; the type is None where there is one step only."""
     rows = await snapshot.records(sql, *parameters)
     if len(rows) > 2 * MOST_ROWS:  # each value has a row for each bucket, and one more

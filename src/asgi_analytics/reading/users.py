@@ -6,12 +6,12 @@ from datetime import datetime
 
 import msgspec
 
-from asgi_analytics.database.blocks import load
 from asgi_analytics.reading.question import Text, question
 from asgi_analytics.reading.ranges import DAY, QUARTER, Buckets, Moment, Range, Step, floor, midnight
 from asgi_analytics.reading.source import Source
+from asgi_analytics.reading.statements import Statements
 
-SQL = load(__package__, "users.sql")
+SQL = Statements("users")
 NEWEST_FIRST, OLDEST_FIRST = -1, 1
 LOOK_BACK = 29
 """Days before the first one whose users are still among its monthly ones."""

@@ -39,8 +39,17 @@ class _Loop(asyncio.SelectorEventLoop):
     """A loop that needs no executor.
 
     At interpreter exit the executors are gone before the last flush ("cannot schedule new futures"), and only the
-    resolver would need one. This loop serves nothing but the worker, so it may block while a name is looked up.
+    resolver and SQLite would need one. This loop serves nothing but the worker, so it may block while a name is looked
+    up, or a file is written. Nor does a fork find a thread of an executor in the middle of that.
     """
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
         return socket.getaddrinfo(host, port, **options)

@@ -9,9 +9,9 @@ from starlette.applications import Starlette
 
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.web.api import create_api_app
-from tests.reading.conftest import reader_dsn
+from tests.reading.conftest import database, reader_dsn
 
-__all__ = ["reader_dsn"]
+__all__ = ["database", "reader_dsn"]
 
 
 @pytest.fixture

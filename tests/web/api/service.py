@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx2
 from starlette.applications import Starlette
 
 from asgi_analytics.reading import QUESTIONS, Question
 from tests.kit.databases import Database
+from tests.kit.sqlite_files import SqliteDatabase
 from tests.reading.happened import insert, random_events
 from tests.web.ingestion import service
 from tests.web.ingestion.service import client
@@ -72,12 +73,19 @@ def reading() -> list[Question]:
     return [question for question in QUESTIONS.values() if not question.changes]
 
 
-async def fill(database: Database, number: int = 300) -> None:
+async def fill(database: Database | SqliteDatabase, number: int = 300) -> None:
     """Insert random events of the last days, and keep a funnel."""
     now = datetime.now(UTC)
     events = random_events(Random(1), number, now - timedelta(days=5), now - timedelta(seconds=1))
     connection = await database.connect()
     await insert(connection, events)
+    if isinstance(database, SqliteDatabase):
+        await connection.execute(
+            "INSERT INTO funnels (id, name, steps, conversion_window)"
+            """ VALUES ($1, 'checkout', '[{"event_type": "task_created"}, {"event_type": "task_completed"}]', 3600)""",
+            uuid4(),
+        )
+        return
     await connection.execute(
         "INSERT INTO analytics_funnels (name, steps, conversion_window)"
         """ VALUES ('checkout', '[{"event_type": "task_created"}, {"event_type": "task_completed"}]', '1 hour')"""

@@ -82,6 +82,7 @@ async def test_every_row_is_sent_once_without_a_limit(database: Database, app: S
     assert [msgspec.json.decode(line)["event_id"] for line in by_line] == ids
 
 
+@pytest.mark.on_servers("rows are read in batches from a file too, see tests/reading/test_sqlite.py")
 @pytest.mark.parametrize("form", ["csv", pytest.param("ndjson", marks=pytest.mark.long)])
 async def test_many_rows_take_the_memory_of_a_few(database: Database, app: Starlette, form: str) -> None:
     admin = await database.connect()
@@ -125,6 +126,7 @@ async def test_many_rows_take_the_memory_of_a_few(database: Database, app: Starl
     assert max(peaks) < size
 
 
+@pytest.mark.on_servers("looks at the connections of a server")
 async def test_a_caller_who_reads_slowly_holds_no_connection_of_the_database(database: Database) -> None:
     admin = await database.connect()
     await admin.execute(INSERT, MANY)
@@ -145,6 +147,7 @@ async def test_a_caller_who_reads_slowly_holds_no_connection_of_the_database(dat
             assert (await http.get("/overview")).status_code == 200
 
 
+@pytest.mark.on_servers("fills the table by generate_series()")
 async def test_answers_of_any_length_are_sent_whole(database: Database, app: Starlette) -> None:
     admin = await database.connect()
     await admin.execute(REQUESTS, LONG)
@@ -168,6 +171,7 @@ async def test_answers_of_any_length_are_sent_whole(database: Database, app: Sta
         assert len(lines((await http.get("/api/consumers?format=csv&limit=3")).text)) == 1 + 3
 
 
+@pytest.mark.on_servers("fills the table by generate_series()")
 async def test_a_long_answer_lies_in_a_file_until_nobody_holds_it(
     database: Database, app: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ class Colour(msgspec.Struct, frozen=True):
     shade: int
 
 
+@pytest.mark.on_servers("is about what the API makes of a request, whatever the database")
 async def test_it_does_what_the_description_says(database: Database) -> None:
     await fill(database, 100)
     with Process(database.dsn, ANALYTICS_READ_TOKENS="t0ken", ANALYTICS_TOKENS="t0ken") as process:

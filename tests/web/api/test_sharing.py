@@ -156,6 +156,7 @@ async def count(database: Database, number: int) -> None:
     raise AssertionError(f"{await asking(database)} statements hang, not {number}")
 
 
+@pytest.mark.on_servers("lets questions hang by a lock, which a file has not")
 @pytest.mark.parametrize("path", ["/events", "/events?format=csv", "/errors?format=csv"])
 async def test_the_query_of_a_caller_who_leaves_is_cancelled_in_the_server(database: Database, path: str) -> None:
     with Process(database.dsn) as process:
@@ -170,6 +171,7 @@ async def test_the_query_of_a_caller_who_leaves_is_cancelled_in_the_server(datab
         await eventually(lambda: process.log.count(" 499 ") == 2)
 
 
+@pytest.mark.on_servers("lets questions hang by a lock, which a file has not")
 async def test_many_equal_questions_are_one_in_the_server_and_others_wait_for_their_turn(database: Database) -> None:
     await fill(database, 50)
     with Process(database.dsn) as process:
@@ -188,6 +190,7 @@ async def test_many_equal_questions_are_one_in_the_server_and_others_wait_for_th
         assert len({one.content for one in answers[:20]}) == 1
 
 
+@pytest.mark.on_servers("lets questions hang by a lock, which a file has not")
 async def test_a_question_that_waits_too_long_for_its_turn_is_told_when_to_come_again(database: Database) -> None:
     with Process(database.dsn, "--statement-timeout", "60") as process:
         async with process.client() as http, locked(database):

@@ -20,10 +20,10 @@ from asgi_analytics.web.dashboard.panels import Chart, Stats, Table
 from asgi_analytics.web.dashboard.view import View
 from tests.conftest import SERVERS
 from tests.kit.databases import Database
-from tests.reading.conftest import reader_dsn
+from tests.reading.conftest import database, reader_dsn
 from tests.web.api.service import fill
 
-__all__ = ["reader_dsn"]
+__all__ = ["database", "reader_dsn"]
 
 NOW = datetime(2026, 3, 30, 12, 20, tzinfo=UTC)
 
@@ -33,7 +33,7 @@ def view(query: str = "", page: str = "errors") -> View:
     return View.read(page, query.encode(), reader, NOW)
 
 
-@pytest.mark.parametrize("database", SERVERS.available, indirect=True)
+@pytest.mark.parametrize("database", [*SERVERS.available, "sqlite"], indirect=True)
 async def test_every_page_answers_with_every_setting(database: Database, reader_dsn: str) -> None:
     await fill(database)
     async with AnalyticsReader.from_url(reader_dsn, statement_timeout=30) as reader:

@@ -30,7 +30,7 @@ def show_applied(report: Report, output: Output) -> int:
     else:
         last = "Nothing is pending. " if report.applied else "Nothing was pending. "
         last += "Next: start the application"
-        if report.flavour == "postgresql":
+        if report.flavour != "timescaledb":
             last += ", whose worker refreshes the aggregates, or run refresh from cron"
     output.report(report, page(report, rows, last))
     return DONE

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import ConfigError, MissingExtra
 from asgi_analytics.sinks.base import Sink
+from asgi_analytics.sinks.sqlite import SqliteSink
 from asgi_analytics.sinks.timescale import TimescaleSink
 
 try:
@@ -76,6 +78,8 @@ def create_ingestion_app(
         raise ConfigError(f"retention is {retention!r}: use a timedelta, timedelta(days=90)")
     if sink is not None and not isinstance(sink, Sink):
         raise ConfigError(f"{type(sink).__name__} is not a sink: it must define async write(batch) and async aclose()")
+    if isinstance(database_url, str) and is_sqlite(database_url):
+        sink = SqliteSink(database_url)
     if sink is None:
         # Beside those that write, one connection for /ready and one for the upkeep.
         target: Any = database_url if pool is None else pool

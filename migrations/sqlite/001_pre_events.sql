@@ -1,0 +1,61 @@
+-- Make the table of events, and show what is in them by name
+
+-- Times are texts of 27 characters in UTC, 2026-11-30T09:15:00.000000Z, so that they sort as they follow each other. The
+-- columns after `context` read the JSON when they are asked for; they take no room.
+--
+-- `number` is what SQLite knows a row by: those that are stored later have a greater one, also after a VACUUM.
+CREATE TABLE analytics_events (
+    id TEXT NOT NULL,
+    timestamp TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    service TEXT NOT NULL,
+    user_id TEXT,
+    session_id TEXT,
+    data TEXT NOT NULL,
+    context TEXT,
+    event_name TEXT GENERATED ALWAYS AS (coalesce(json_extract(data, '$.name'), event_type)) VIRTUAL,
+    properties TEXT GENERATED ALWAYS AS (coalesce(json_extract(data, '$.properties'), data)) VIRTUAL,
+    page_url TEXT GENERATED ALWAYS AS (
+        coalesce(json_extract(data, '$.page_url'), json_extract(data, '$.url'), json_extract(data, '$.page'))
+    ) VIRTUAL,
+    referrer TEXT GENERATED ALWAYS AS (json_extract(data, '$.referrer')) VIRTUAL,
+    number INTEGER PRIMARY KEY,
+    -- Identity is the pair, as on PostgreSQL.
+    UNIQUE (timestamp, id),
+    CONSTRAINT analytics_events_timestamp_range
+        CHECK (length(timestamp) = 27 AND timestamp >= '2000' AND timestamp < '2100')
+);
+
+CREATE INDEX analytics_events_event_type_timestamp_idx ON analytics_events (event_type, timestamp);
+CREATE INDEX analytics_events_user_id_timestamp_idx ON analytics_events (user_id, timestamp) WHERE user_id IS NOT NULL;
+
+-- The hours that a transaction changed. The sink notes those of what it inserts, because a trigger would run once per
+-- row; whoever inserts by hand does as it does. Written in the same transaction as the events, so that both become
+-- visible together.
+CREATE TABLE analytics_changes (hour TEXT PRIMARY KEY) WITHOUT ROWID;
+
+CREATE TRIGGER analytics_note_updates AFTER UPDATE ON analytics_events
+BEGIN
+    INSERT OR IGNORE INTO analytics_changes (hour) VALUES (substr(old.timestamp, 1, 13) || ':00:00.000000Z');
+    INSERT OR IGNORE INTO analytics_changes (hour) VALUES (substr(new.timestamp, 1, 13) || ':00:00.000000Z');
+END;
+
+CREATE TRIGGER analytics_note_deletes AFTER DELETE ON analytics_events
+BEGIN
+    INSERT OR IGNORE INTO analytics_changes (hour) VALUES (substr(old.timestamp, 1, 13) || ':00:00.000000Z');
+END;
+
+-- Up to which number events were copied to another database. A number is given again only if the last rows were deleted:
+-- then it goes back.
+CREATE TABLE analytics_copies (
+    target TEXT PRIMARY KEY,
+    copied_until INTEGER NOT NULL
+);
+
+CREATE TRIGGER analytics_note_copies AFTER DELETE ON analytics_events
+WHEN EXISTS (SELECT 1 FROM analytics_copies)
+    AND old.number > coalesce((SELECT max(e.number) FROM analytics_events AS e), 0)
+BEGIN
+    UPDATE analytics_copies
+    SET copied_until = min(copied_until, coalesce((SELECT max(e.number) FROM analytics_events AS e), 0));
+END;

@@ -1,0 +1,260 @@
+"""SQLite's tables and views: they say the same as an independent computation, and as plain PostgreSQL does."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from asgi_analytics.admin.refresh import refresh
+from tests.kit.databases import Database
+from tests.kit.sessions import sessions
+from tests.kit.sqlite import SqliteDatabase
+from tests.kit.visits import random_visits
+from tests.schema.expected import assert_same, expected
+from tests.schema.happenings import DAY, HOUR, all_rows, in_order, insert, midnight, now, some_events
+from tests.schema.test_aggregates import COLUMNS
+
+OF_THE_CONTRACT = """
+analytics_events: id event_type event_name timestamp session_id user_id properties context page_url referrer
+metrics: id name metric_type value timestamp tags unit
+metric_aggregates: id name period_start period_type count sum min max avg p50 p90 p99 tags
+user_activity: id user_id date session_count event_count total_duration_ms first_seen_at last_seen_at \
+events_breakdown
+feature_usage: id feature_name date usage_count unique_users avg_duration_ms success_rate
+dashboard_metrics: id widget_id metric_key value previous_value change_percent updated_at
+analytics_sessions: id user_id started_at ended_at duration_ms event_count device_type browser os country city \
+referrer landing_page exit_page
+funnels: id name description steps created_at
+funnel_conversions: id funnel_id user_id session_id started_at completed_at current_step completed step_timestamps
+"""
+OURS = ("analytics_session_parts",)
+"""A view of PostgreSQL that SQLite has no need of."""
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> SqliteDatabase:
+    file = SqliteDatabase(tmp_path / "analytics.db")
+    await file.migrate()
+    return file
+
+
+def views_of(file: SqliteDatabase) -> dict[str, list[dict[str, Any]]]:
+    found = {}
+    for view in expected(()):
+        if view in OURS:
+            continue
+        rows = file.rows(view)
+        for row in rows:
+            if "given" in row and not row["given"]:
+                row["id"] = None
+            row.pop("id", None) if view == "analytics_sessions" else None
+        found[view] = in_order(rows)
+    return found
+
+
+def wanted_of(events: Any) -> dict[str, list[dict[str, Any]]]:
+    wanted = {view: rows for view, rows in expected(events).items() if view not in OURS}
+    for view, rows in wanted.items():
+        for row in rows:
+            if "given" in row and not row["given"]:
+                row["id"] = None
+            row.pop("id", None) if view == "analytics_sessions" else None
+        wanted[view] = in_order(rows)
+    return wanted
+
+
+async def test_the_tables_of_the_contract_are_there(file: SqliteDatabase) -> None:
+    for line in OF_THE_CONTRACT.strip().splitlines():
+        table, columns = line.split(": ")
+        found = {row[1] for row in file.execute(f"PRAGMA table_xinfo({table})")}
+        assert set(columns.split()) <= found, table
+
+
+async def test_the_views_have_the_promised_columns(file: SqliteDatabase) -> None:
+    for line in COLUMNS.strip().splitlines():
+        view, columns = line.split(": ")
+        assert ", ".join(row[1] for row in file.execute(f"PRAGMA table_info({view})")) == columns
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
+async def test_views_equal_an_independent_computation(file: SqliteDatabase, seed: int) -> None:
+    random = Random(seed)
+    first = some_events(random, 1200, now() - 86 * DAY, now() - timedelta(minutes=1))
+    await file.insert(first)
+    assert_same(views_of(file), wanted_of(first))  # all of it live
+
+    assert await file.refresh()
+    assert_same(views_of(file), wanted_of(first))  # all but the last hour or two filled
+    [(last,)] = file.execute("SELECT min(filled_until) FROM analytics_fills")
+    assert datetime.fromisoformat(last) > now() - DAY - HOUR
+
+    late = some_events(random, 300, now() - 86 * DAY, now())
+    await file.insert(late)
+    await file.refresh()
+    assert_same(views_of(file), wanted_of(first + late))
+    assert await file.refresh() == ()
+
+    gone = random.sample(first, 100)
+    for event in gone:
+        file.execute("DELETE FROM analytics_events WHERE id = ?", str(event.id))
+    moved = first[0] if first[0] not in gone else next(event for event in first if event not in gone)
+    file.execute("UPDATE analytics_events SET user_id = NULL WHERE id = ?", str(moved.id))
+    left = [event for event in first + late if event not in gone and event != moved]
+    await file.refresh()
+    assert_same(views_of(file), wanted_of([*left, moved._replace(user_id=None)]))
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_views_equal_those_of_plain_postgresql_row_by_row(database: Database, file: SqliteDatabase) -> None:
+    random = Random(11)
+    events = some_events(random, 800, now() - 80 * DAY, now())
+    connection = await database.connect()
+    await insert(connection, events)
+    await file.insert(events)
+    for is_filled in (False, True):
+        if is_filled:
+            await refresh(connection)
+            await file.refresh()
+        theirs = {view: rows for view, rows in (await all_rows(connection)).items() if view in COLUMNS}
+        assert len(theirs) == 7
+        assert_same({view: in_order(file.rows(view)) for view in theirs}, theirs)
+
+
+async def assert_sessions(file: SqliteDatabase, events: list[Any]) -> None:
+    def row(session: Any) -> dict[str, Any]:
+        id_ = session.key if session.given else f"{session.key}@{session.started_at:%Y-%m-%dT%H:%M:%S.%fZ}"
+        return session.row() | {"id": id_}
+
+    assert in_order(file.rows("analytics_sessions")) == in_order([row(session) for session in sessions(events)])
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 8))])
+async def test_sessions_equal_an_independent_computation(file: SqliteDatabase, seed: int) -> None:
+    random = Random(seed)
+    events = random_visits(random, 400, midnight(12), now())
+    await file.insert(events)
+    await assert_sessions(file, events)  # all of it live
+    await file.refresh()
+    await assert_sessions(file, events)
+    for _ in range(2):
+        new = random_visits(random, 30, now() - 2 * HOUR, now())
+        await file.insert(new)
+        events += new
+        await file.refresh()
+        await assert_sessions(file, events)
+    late = random_visits(random, 60, midnight(12), now())
+    await file.insert(late)
+    events += late
+    for event in random.sample(events, 60):
+        file.execute(
+            "DELETE FROM analytics_events WHERE id = ? AND timestamp LIKE ?",
+            str(event.id),
+            f"{event.timestamp:%Y-%m-%dT%H:%M:%S.%f}%",
+        )
+        events.remove(event)
+    await file.refresh()
+    await assert_sessions(file, events)
+    filled = in_order(file.rows("analytics_sessions_filled"))
+    file.execute(
+        "INSERT OR IGNORE INTO analytics_changes"
+        " SELECT substr(timestamp, 1, 13) || ':00:00.000000Z' FROM analytics_events"
+    )
+    assert await file.refresh()
+    assert in_order(file.rows("analytics_sessions_filled")) == filled, "a part was in no row, or in two"
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 8))])
+async def test_what_happened_a_moment_ago_is_in_the_sessions(file: SqliteDatabase, seed: int) -> None:
+    random = Random(seed)
+    events = random_visits(random, 150, now() - 5 * HOUR, now() - HOUR, people=5)
+    await file.insert(events)
+    await file.refresh()
+    for _ in range(4):
+        new = random_visits(random, 10, now() - HOUR, now(), people=5)
+        await file.insert(new)
+        events += new
+        await assert_sessions(file, events)
+
+
+async def test_days_of_users_and_features_are_filled(file: SqliteDatabase) -> None:
+    random = Random(7)
+    events = [event for event in random_visits(random, 300, midnight(5), now()) if event.event_type != "page_engaged"]
+    await file.insert(events)
+    await file.refresh()
+    found = {(row["user_id"], row["date"]): row for row in file.rows("user_activity")}
+    wanted: dict[Any, list[Any]] = {}
+    for event in events:
+        if event.user_id is not None:
+            wanted.setdefault((event.user_id, f"{event.timestamp:%Y-%m-%d}"), []).append(event)
+    assert {key for key, row in found.items() if row["event_count"]} == set(wanted)
+    for key, of_day in wanted.items():
+        row = found[key]
+        assert row["event_count"] == len(of_day)
+        assert row["first_seen_at"] == min(event.timestamp for event in of_day)
+        breakdown = json.loads(row["events_breakdown"])
+        assert breakdown == {kind: sum(e.event_type == kind for e in of_day) for kind in {e.event_type for e in of_day}}
+    begun = [session for session in sessions(events) if session.user_id is not None]
+    assert sum(row["session_count"] for row in found.values()) == len(begun)
+    assert sum(row["total_duration_ms"] for row in found.values()) == pytest.approx(
+        sum(session.duration_ms for session in begun)
+    )
+    usage = {(row["feature_name"], row["date"]): row for row in file.rows("feature_usage")}
+    captured = ("api_request", "database_query", "application_error", "page_view")
+    tracked: dict[Any, list[Any]] = {}
+    for event in events:
+        if event.event_type not in captured:
+            tracked.setdefault((event.event_type, f"{event.timestamp:%Y-%m-%d}"), []).append(event)
+    assert {key: (row["usage_count"], row["unique_users"]) for key, row in usage.items()} == {
+        key: (len(of_day), len({e.user_id for e in of_day if e.user_id})) for key, of_day in tracked.items()
+    }
+
+
+async def test_events_are_kept_as_long_as_their_category_and_aggregates_stay(file: SqliteDatabase) -> None:
+    random = Random(3)
+    old = [
+        event._replace(event_type=kind)
+        for kind, number in (("task_created", 1200), ("project_created", 5), ("page_viewed", 5))
+        for event in some_events(random, number, midnight(120), midnight(119) - timedelta(microseconds=1))
+    ]
+    fresh = some_events(random, 50, now() - 10 * DAY, now())
+    await file.insert(old + fresh)
+    await file.refresh()
+    left = {
+        row[0]: row[1]
+        for row in file.execute(
+            "SELECT event_type, count(*) FROM analytics_events WHERE timestamp < ? GROUP BY 1",
+            f"{midnight(100):%Y-%m-%d}",
+        )
+    }
+    assert left == {"project_created": 5, "page_viewed": 5}
+    days = {row["day"]: row for row in file.rows("analytics_daily_active_users")}
+    assert days[midnight(120)]["total_events"] == 1210
+    # Late events of a day that is not whole any more do not replace its aggregates.
+    await file.insert(some_events(random, 3, midnight(120), midnight(119) - timedelta(microseconds=1)))
+    await file.refresh()
+    days = {row["day"]: row for row in file.rows("analytics_daily_active_users")}
+    assert days[midnight(120)]["total_events"] == 1210
+
+
+async def test_a_time_in_any_form_is_one_text(file: SqliteDatabase) -> None:
+    from asgi_analytics.sinks.sqlite import SqliteSink
+    from tests.sinks.test_poison import with_timestamp
+
+    sink = SqliteSink(file.url)
+    forms = (
+        "2026-03-01T12:00:00Z",
+        "2026-03-01T13:30:00+01:30",
+        "2026-03-01T12:00:00.000000Z",
+        "2026-03-01 12:00:00+00:00",
+        "2026-02-29",
+    )
+    receipt = await sink.write([with_timestamp(form) for form in forms])
+    await sink.aclose()
+    assert [one.index for one in receipt.rejected] == [4]
+    assert {row[0] for row in file.execute("SELECT timestamp FROM analytics_events")} == {"2026-03-01T12:00:00.000000Z"}
+    assert datetime(2026, 3, 1, 12, tzinfo=UTC) == file.rows("analytics_events")[0]["timestamp"]
