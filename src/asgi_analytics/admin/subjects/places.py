@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from asgi_analytics.admin.subjects.events import Events
+from asgi_analytics.admin.subjects.exports import Exports
 from asgi_analytics.admin.subjects.payloads import Payloads
 from asgi_analytics.admin.subjects.sessions import Sessions
 from asgi_analytics.admin.subjects.spool import Spool
@@ -37,8 +38,6 @@ class Place(Protocol):
         ...
 
 
-PLACES: tuple[Place, ...] = (Spool(), Events(), Tables(), Sessions(), Payloads())
-"""The spool first, from where events go into the database; raw events before what is computed of them.
-
-A copy in a warehouse belongs at the end: a place of its own, which hands `Subject.uuid` to ``erase`` of each export.
-"""
+PLACES: tuple[Place, ...] = (Spool(), Events(), Tables(), Sessions(), Payloads(), Exports())
+"""The spool first, from where events go into the database; raw events before what is computed of them, and before copies
+of them: what an export has read by then it erases later."""

@@ -252,3 +252,20 @@ ORDER BY 1;
 -- analyze --
 -- Take the statistics of a table anew.
 ANALYZE {relation};
+
+-- erase_from_exports --
+-- Note that each export has to erase the user $1; return how many do not know it yet.
+SELECT CASE
+    WHEN EXISTS (
+        SELECT FROM analytics_exports AS x
+        WHERE NOT EXISTS (
+            SELECT FROM analytics_export_erasures AS e WHERE e.name = x.name AND e.user_id = $1::uuid
+        )
+    )
+    THEN analytics_erase_from_exports(ARRAY[$1::uuid])
+    ELSE 0
+END;
+
+-- exports_to_erase_from --
+-- List the exports whose warehouses still hold the user $1.
+SELECT e.name FROM analytics_export_erasures AS e WHERE e.user_id = $1::uuid ORDER BY e.name;

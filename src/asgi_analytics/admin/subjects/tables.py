@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_analytics.admin.subjects.events import EVENTS
+from asgi_analytics.admin.subjects.exports import Exports
 from asgi_analytics.admin.subjects.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -66,4 +67,4 @@ class Tables:
 
 def _others(work: Work) -> list[Table]:
     """Return the tables that have no file of their own here."""
-    return [table for table in work.tables if table.name not in (EVENTS, *Sessions.tables)]
+    return [table for table in work.tables if table.name not in (EVENTS, *Sessions.tables, *Exports.tables)]
