@@ -88,7 +88,7 @@ async def retention(
         if parts * LOCKS > locks * transactions:
             needed = parts * LOCKS // transactions + 1
             warnings += (
-                f"the events lie in {parts} chunks or partitions, and a question may lock each of them and its indexes: "
+                f"the events lie in {parts} chunks or partitions, and one question may lock each with its indexes: "
                 f"set max_locks_per_transaction in postgresql.conf to {needed} or more, and restart the server",
             )
         if change and not dry_run:
