@@ -46,7 +46,9 @@ def order(version: int) -> type[Event]:
         fields["currency"] = str
     space: dict[str, Any] = {"__annotations__": {**fields, "category": ClassVar[Category]}, "category": "transaction"}
     space |= {name: None for name in ("note", "extra") if name in fields} | {"__module__": __name__}
-    return type(Event)("OrderShipped", (Event,), space | {"__qualname__": "OrderShipped"})
+    metaclass: Any = type(Event)
+    made: type[Event] = metaclass("OrderShipped", (Event,), space | {"__qualname__": "OrderShipped"})
+    return made
 
 
 async def test_schemas_have_versions_and_breaking_changes_are_refused(database: Database) -> None:
