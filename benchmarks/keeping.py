@@ -43,7 +43,8 @@ DAYS = 90
 BATCH, PAUSE = 100, 0.02
 SIZE = {
     "timescaledb": "SELECT hypertable_size('analytics_events')",
-    "postgresql": "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('analytics_events') WHERE isleaf",
+    "postgresql": "SELECT sum(pg_total_relation_size(relid))::bigint"
+    " FROM pg_partition_tree('analytics_events') WHERE isleaf",
 }
 OVER = "SELECT count(*) FROM analytics_events WHERE timestamp < date_trunc('day', now()) - INTERVAL '5 days'"
 

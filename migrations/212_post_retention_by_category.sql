@@ -15,12 +15,17 @@ BEGIN
 END
 $$;
 
--- Of days that the old retention has dropped the aggregates must not be computed again. Without any there is no history,
--- and one that is loaded now, of last year perhaps, is aggregated before anything of it is dropped.
+-- Of days that the old retention has dropped the aggregates must not be computed again. Without any such day nothing was
+-- dropped, and what is loaded now, of last year perhaps, is aggregated before anything of it is dropped.
 UPDATE analytics_dropped AS d
 SET dropped_before = b.cutoff
 FROM (SELECT analytics_bucket('1 day', now() - analytics_raw_retention()) AS cutoff) AS b
-WHERE EXISTS (SELECT FROM analytics_user_days_filled AS u WHERE u.day < b.cutoff);
+WHERE EXISTS (
+    SELECT FROM (SELECT DISTINCT f.day FROM analytics_user_days_filled AS f) AS u
+    WHERE u.day < b.cutoff AND NOT EXISTS (
+        SELECT FROM analytics_events AS e WHERE e.timestamp >= u.day AND e.timestamp < u.day + INTERVAL '24 hours'
+    )
+);
 
 -- For how long the raw rows of all categories are kept: as long as those that are kept for the shortest time.
 CREATE OR REPLACE FUNCTION analytics_raw_retention() RETURNS interval

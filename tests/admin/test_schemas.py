@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,6 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event
 from asgi_analytics.admin.schemas import list_schemas, sync_schemas
-from asgi_analytics.cli.schemas import main
 from asgi_analytics.encoding.definition import breaking, definition, example, is_same
 from asgi_analytics.events.base import Category, event_types
 from asgi_analytics.sinks.http import HttpSink
@@ -25,6 +25,7 @@ from asgi_analytics.sinks.timescale import TimescaleSink
 from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.admin.roles import Roles
 from tests.kit.databases import Database
+from tests.kit.scripts import SOURCE
 from tests.web.ingestion.service import Process, client, encode, event
 
 ORDER = str(uuid4())
@@ -45,7 +46,9 @@ def order(version: int) -> type[Event]:
         fields["currency"] = str
     space: dict[str, Any] = {"__annotations__": {**fields, "category": ClassVar[Category]}, "category": "transaction"}
     space |= {name: None for name in ("note", "extra") if name in fields} | {"__module__": __name__}
-    return type(Event)("OrderShipped", (Event,), space | {"__qualname__": "OrderShipped"})
+    metaclass: Any = type(Event)
+    made: type[Event] = metaclass("OrderShipped", (Event,), space | {"__qualname__": "OrderShipped"})
+    return made
 
 
 async def test_schemas_have_versions_and_breaking_changes_are_refused(database: Database) -> None:
@@ -137,24 +140,22 @@ class ParcelSent(Event):
 """
 
 
-async def test_unknown_types_are_checked_by_the_registry(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The service, and the command, have never heard of the class: it is forgotten before they are asked."""
+async def test_unknown_types_are_checked_by_the_registry(database: Database, tmp_path: Path) -> None:
+    """The service has never heard of the class: the command runs in a process of its own."""
     (tmp_path / "shop_of_parcels.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database.dsn)
 
     async def command(*arguments: str) -> tuple[int, str]:
-        capfd.readouterr()
-        code = await asyncio.to_thread(main, arguments)
-        return code, "".join(capfd.readouterr())
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "asgi_analytics.cli.schemas", *arguments, cwd=tmp_path,
+            env={**os.environ, "DATABASE_URL": database.dsn, "PYTHONPATH": str(SOURCE)},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
 
     assert (await command("sync", "shop_of_nothing"))[0] == 2
     code, said = await command("sync", "shop_of_parcels")
-    assert (code, "parcel_sent  version 1  new" in said) == (0, True)
-    del sys.modules["shop_of_parcels"]
-    gc.collect()
+    assert (code, "parcel_sent  version 1  new" in said) == (0, True), said
     assert "parcel_sent" not in event_types()
     assert "parcel_sent  version 1  active  content" in (await command("list"))[1]
 
@@ -186,7 +187,7 @@ async def test_unknown_types_are_checked_by_the_registry(
     assert "secret" not in response.text
     (tmp_path / "events.json").write_bytes(encode(events))
     code, said = await command("check", "events.json", "--json")
-    assert code == 1
+    assert code == 1, said
     assert [(one["index"], one["reason"], one["field"]) for one in json.loads(said)["invalid"]] == wrong
     (tmp_path / "events.json").write_bytes(encode([events[0], events[-1]]))
     assert (await command("check", "events.json"))[0] == 0

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 SQL = load("asgi_analytics.admin", "retention.sql")
 SHORTEST, LONGEST = 1, 36_500
 """Days for which rows can be kept."""
-FIRST_STEP = 210
-"""The migration that made the table."""
+FIRST_STEP = 212
+"""The migration after which rows are kept by category."""
+LOCKS = 6 * 5
+"""For each part of the table: itself and its indexes, in as many questions at once as a dashboard asks."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,13 @@ async def retention(
         flavour, warnings, notes = session.decide_flavour(found)
         await session.use(found.extension_schema)
         rows = await session.connection.fetch(SQL["retention"], names, keeps)
+        parts, locks, transactions = await session.connection.fetchrow(SQL["locks"])
+        if parts * LOCKS > locks * transactions:
+            needed = parts * LOCKS // transactions + 1
+            warnings += (
+                f"the events lie in {parts} chunks or partitions, and one question may lock each with its indexes: "
+                f"set max_locks_per_transaction in postgresql.conf to {needed} or more, and restart the server",
+            )
         if change and not dry_run:
             async with session.connection.transaction():
                 await session.connection.execute(SQL["change"], names, keeps)

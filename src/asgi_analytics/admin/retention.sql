@@ -30,6 +30,13 @@ WHERE r.category = 'interaction'
 GROUP BY r.category, r.keep, n.keep
 ORDER BY 2, 1;
 
+-- locks --
+-- Tell how many days are kept in parts of their own, and for how many locks of how many transactions the server has room.
+SELECT
+    (SELECT count(*) FROM analytics_event_parts()) AS parts,
+    current_setting('max_locks_per_transaction')::bigint AS locks,
+    current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint AS transactions;
+
 -- change --
 -- Keep rows of the categories $1 for $2 from now on.
 UPDATE analytics_retention AS r

@@ -88,6 +88,7 @@ def classes_of(names: Sequence[str]) -> list[type[Event]]:
     imported, or has no event class.
     """
     found: dict[str, type[Event]] = {}
+    importlib.invalidate_caches()
     for name in names:
         try:
             module = importlib.import_module(name)

@@ -14,7 +14,7 @@ One event. Each element is checked by itself. One that is refused is named by it
 - `missing`, `empty`, `expected … got …`, `not a UUID`, `not a timestamp`, `no time zone`, `number out of range`,
   `invalid value` and the like, with the field: `event_id`, or `data.task_id` for one inside `data`
 - `more than 24 h ahead`, `older than 90 days` (timestamp)
-- `unknown event type`, if the service accepts known types only
+- `unknown event type`, if the service accepts only types that have a class or a schema
 - the reason of the database, such as `check_violation analytics_events_timestamp_check`; the event is then kept as a
   dead letter
 
@@ -33,6 +33,9 @@ identify an event.
 
 The body is a JSON array in UTF-8 (a byte order mark is ignored), uncompressed or gzip. An empty array is answered with
 zeros. Without a Content-Type the body is taken as JSON, unless the request comes from a browser.
+
+The header `Analytics-Event-Types: order_paid=transaction` may say of which category types are that the service has no
+class of, so that their rows are kept as long as that category's.
 """
 
 

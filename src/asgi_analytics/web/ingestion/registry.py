@@ -32,6 +32,7 @@ _REASONS = {
     "enum": "invalid enum value",
     "const": "invalid enum value",
     "pattern": "does not match the pattern",
+    "anyOf": "none of the types that are allowed",
     "additionalProperties": "unknown field",
     "unevaluatedProperties": "unknown field",
 }
@@ -80,7 +81,7 @@ def _explained(error: Any) -> Invalid:
     for step in error.instance_path:
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
     kind = error.kind
-    name = kind.name
+    name = str(error.schema_path[-1])
     if name == "required":
         return Invalid("missing", f"{path}.{kind.property}")
     if name == "type":
@@ -105,9 +106,8 @@ def compiled(schemas: Iterable[StoredSchema]) -> dict[str, RegisteredType]:
         except MissingExtra:
             raise
         except Exception as error:
-            log_problem(
-                ("registry", one.event_type), "the schema of %s cannot be used: %s", one.event_type, type(error)
-            )
+            reason = type(error).__name__
+            log_problem(("registry", one.event_type), "the schema of %s cannot be used: %s", one.event_type, reason)
     return found
 
 
