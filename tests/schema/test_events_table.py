@@ -36,6 +36,8 @@ COLUMNS = {
     " min double precision, max double precision, last double precision, bins integer[] null, counts bigint[] null",
     "analytics_metrics_realtime": "metric_key text, metric_value jsonb, time_window text,"
     " calculated_at timestamp with time zone, expires_at timestamp with time zone",
+    "analytics_subject_requests": "id uuid, subject text, kind text, requested_at timestamp with time zone,"
+    " due_at timestamp with time zone, completed_at timestamp with time zone null, rows jsonb",
 }
 
 
