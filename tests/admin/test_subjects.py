@@ -403,4 +403,4 @@ async def test_an_owner_who_is_no_superuser_may_in_a_schema_of_its_own(empty_dat
             for form in spellings(user):
                 assert await rows_with(admin, form) == {}
     finally:
-        await admin.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+        await admin.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}")

@@ -55,6 +55,8 @@ COLUMNS = {
     "analytics_event_schemas": "event_type text, version integer, event_category text, schema_definition jsonb,"
     " required_fields text[], example_payload jsonb null, description text null, retention_days integer,"
     " is_active boolean, updated_at timestamp with time zone",
+    "analytics_subject_requests": "id uuid, subject text, kind text, requested_at timestamp with time zone,"
+    " due_at timestamp with time zone, completed_at timestamp with time zone null, rows jsonb",
 }
 
 
