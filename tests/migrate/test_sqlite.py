@@ -163,7 +163,10 @@ async def test_drop_on_postgresql_leaves_what_is_not_ours(database: Database) ->
     )
     assert sorted(row[0] for row in left) == ["analytics_function_of_mine", "analytics_reports_of_mine", "orders"]
     if database.flavour == "timescaledb":
-        jobs = "SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name LIKE 'analytics%' OR hypertable_name LIKE 'analytics%'"
+        jobs = (
+            "SELECT count(*) FROM timescaledb_information.jobs"
+            " WHERE proc_name LIKE 'analytics%' OR hypertable_name LIKE 'analytics%'"
+        )
         assert await connection.fetchval(jobs) == 0
     await connection.close()
     assert (await migrate(database.dsn)).applied

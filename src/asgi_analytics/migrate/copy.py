@@ -136,12 +136,13 @@ async def _copy_others(source: sqlite3.Connection, target: str) -> dict[str, int
     connection = await connect(url, None, _silent)
     try:
         numbers = {}
-        for name, convert in (
+        conversions: tuple[tuple[str, Callable[[Any], tuple[Any, ...]]], ...] = (
             ("dead_letters", lambda row: (UUID(row[0]), from_text(row[1]), *row[2:])),
             ("traits", lambda row: (UUID(row[0]), row[1], row[2], _moment(row[3]), from_text(row[4]), row[5])),
             ("funnels", lambda row: (UUID(row[0]), *row[1:4], timedelta(seconds=row[4]), from_text(row[5]))),
             ("dashboard", lambda row: (*row[:4], from_text(row[4]))),
-        ):
+        )
+        for name, convert in conversions:
             rows = [convert(row) for row in source.execute(SQL[name])]
             await connection.executemany(SQL[f"write_{name}"].format(schema=prefix), rows)
             numbers[name] = len(rows)
