@@ -81,8 +81,8 @@ class SqliteUpkeep:
         if since is None and until is None and not aggregates_only:
             # Outside a transaction. A reader that is at the log keeps it from being cut: then the next time.
             with self._keeper.connection() as connection:
-                connection.execute(SQL["optimize"]).fetchall()
-                connection.execute(SQL["checkpoint"]).fetchall()
+                for name in ("limit_analysis", "optimize", "checkpoint"):
+                    connection.execute(SQL[name]).fetchall()
             yield "checkpoint"
 
     def _release(self) -> None:
