@@ -59,8 +59,10 @@ def _silent(text: str) -> None:
     """Say nothing."""
 
 
-async def copy(source: str, target: str, *, tell: Callable[[str], None] = _silent) -> CopyReport:
+async def copy(source: str, target: str, *, tell: Callable[[str], None] | None = None) -> CopyReport:
     """Copy all rows of an SQLite database to PostgreSQL, whose schema ``analytics-migrate all`` has made.
+
+    ``tell`` gets a line now and then that says how much is left.
 
     May be interrupted and run again at any time: it goes on where it was. Aggregates are not copied: those of events
     that were dropped stay behind, and the others are computed again by ``analytics-migrate refresh``. Raises
@@ -76,7 +78,7 @@ async def copy(source: str, target: str, *, tell: Callable[[str], None] = _silen
     try:
         await sink.ready()
         with closing(open_connection(url, "rw", busy_seconds=60.0)) as connection:
-            events = await _copy_events(connection, sink, name, tell)
+            events = await _copy_events(connection, sink, name, tell or _silent)
             metrics = await _copy_metrics(connection, sink)
             others = await _copy_others(connection, target)
     except SinkError as error:
