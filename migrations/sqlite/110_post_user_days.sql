@@ -33,19 +33,25 @@ FROM analytics_user_days_live AS live;
 CREATE VIEW analytics_daily_active_users AS
 WITH spans AS MATERIALIZED (
     -- One row per pair of a day and the end of a span that begins there: few, whatever the number of users.
-    SELECT d.day, d.ends, d.user_id IS NOT NULL AS known, count(*) AS users, sum(d.events) AS events
+    SELECT
+        d.day,
+        min(strftime('%Y-%m-%dT00:00:00.000000Z', d.day, '+30 days'), d.next_day) AS ends,
+        d.known,
+        sum(d.users) AS users,
+        sum(d.events) AS events
     FROM (
-        SELECT
-            u.day,
-            u.user_id,
-            u.events,
-            min(
-                strftime('%Y-%m-%dT00:00:00.000000Z', u.day, '+30 days'),
-                coalesce(lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day), '9999')
-            ) AS ends
-        FROM analytics_user_days AS u
+        SELECT n.day, n.next_day, n.user_id IS NOT NULL AS known, count(*) AS users, sum(n.events) AS events
+        FROM (
+            SELECT
+                u.day,
+                u.user_id,
+                u.events,
+                lead(u.day, 1, '9999') OVER (PARTITION BY u.user_id ORDER BY u.day) AS next_day
+            FROM analytics_user_days AS u
+        ) AS n
+        GROUP BY n.day, n.next_day, n.user_id IS NOT NULL
     ) AS d
-    GROUP BY d.day, d.ends, d.user_id IS NOT NULL
+    GROUP BY d.day, ends, d.known
 ),
 steps AS (
     SELECT s.day, s.users AS daily, s.users AS weekly, s.users AS monthly, s.events FROM spans AS s WHERE s.known

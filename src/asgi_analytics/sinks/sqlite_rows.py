@@ -70,12 +70,13 @@ class Unfit(Exception):
 
 def read_events(lines: Sequence[bytes]) -> list[EventRow] | None:
     """Return the rows of lines that are all as ``track()`` makes them; None if each has to be looked at."""
+    whole = b"".join(lines)
+    if b"\\u" in whole or (not _is_flat(whole, len(lines)) and not all(map(_is_shallow, lines))):
+        return None
     rows: list[EventRow] = []
     heads = []
     try:
         for line in lines:
-            if b"\\u" in line or line.count(b"[") + line.count(b"{") > MOST_DEPTH:
-                return None
             event = _decode(line.decode())
             context = event.context
             if event.data is None:
@@ -184,7 +185,7 @@ def hours_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[str]]:
 def _read(line: bytes) -> _Loose:
     if not is_text(line):
         raise Unfit(Refusal.of(NOT_TEXT))
-    if line.count(b"[") + line.count(b"{") > MOST_DEPTH and _depth(line) > MOST_DEPTH:
+    if not _is_shallow(line) and _depth(line) > MOST_DEPTH:
         raise Unfit(Refusal.of("54001"))
     try:
         event = _decode_loosely(line)
@@ -203,6 +204,17 @@ def _read(line: bytes) -> _Loose:
         except UnicodeEncodeError:
             raise Unfit(Refusal.of("22P02")) from None
     return event
+
+
+def _is_flat(whole: bytes, number: int) -> bool:
+    """Tell whether no line of a batch can be too deep, because nearly all brackets are those that each line has."""
+    least = 2 * number + whole.count(b'"context":{')
+    return whole.count(b"[") + whole.count(b"{") <= least + MOST_DEPTH
+
+
+def _is_shallow(line: bytes) -> bool:
+    """Tell whether a line has too few brackets to be too deep."""
+    return line.count(b"[") + line.count(b"{") <= MOST_DEPTH
 
 
 def _depth(line: bytes) -> int:
