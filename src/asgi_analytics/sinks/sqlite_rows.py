@@ -70,8 +70,7 @@ class Unfit(Exception):
 
 def read_events(lines: Sequence[bytes]) -> list[EventRow] | None:
     """Return the rows of lines that are all as ``track()`` makes them; None if each has to be looked at."""
-    whole = b"".join(lines)
-    if b"\\u" in whole or (not _is_flat(whole, len(lines)) and not all(map(_is_shallow, lines))):
+    if b"\\u" in b"".join(lines) or not all(map(_is_shallow, lines)):
         return None
     rows: list[EventRow] = []
     heads = []
@@ -204,12 +203,6 @@ def _read(line: bytes) -> _Loose:
         except UnicodeEncodeError:
             raise Unfit(Refusal.of("22P02")) from None
     return event
-
-
-def _is_flat(whole: bytes, number: int) -> bool:
-    """Tell whether no line of a batch can be too deep, because nearly all brackets are those that each line has."""
-    least = 2 * number + whole.count(b'"context":{')
-    return whole.count(b"[") + whole.count(b"{") <= least + MOST_DEPTH
 
 
 def _is_shallow(line: bytes) -> bool:
