@@ -42,7 +42,7 @@ OTHERS = ("analytics_sessions", "analytics_dashboard_metrics", "analytics_metric
 DAYS = 30
 
 
-class ApiRequested(Event, event_type="bench_request"):
+class BenchRequest(Event):
     """An event of about 150 bytes of data."""
 
     user_id: Any
@@ -70,7 +70,7 @@ def lines(number: int, since: datetime, until: datetime, seed: int = 1) -> list[
     )  # fmt: skip
     for i in range(number):
         one = encoder.encode(
-            ApiRequested(
+            BenchRequest(
                 user_id=random.randrange(5_000),
                 endpoint=f"/products/{random.randrange(100)}/{{id}}",
                 method="GET" if i % 4 else "POST",
@@ -112,7 +112,7 @@ async def many_writers(folder: Path, writers: int, number: int) -> int:
     def write(client: AnalyticsClient) -> None:
         for i in range(number):
             client.track(
-                ApiRequested(
+                BenchRequest(
                     user_id=i, endpoint="/", method="GET", status_code=200, duration_ms=1.0, db_queries=1, path="/"
                 )
             )

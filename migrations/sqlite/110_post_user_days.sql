@@ -31,7 +31,7 @@ FROM analytics_user_days_live AS live;
 -- each active day is an arrival and a departure, and the number of users on a day is the sum of all arrivals less all
 -- departures until then: exact, in one pass.
 CREATE VIEW analytics_daily_active_users AS
-WITH spans AS (
+WITH spans AS MATERIALIZED (
     -- One row per pair of a day and the end of a span that begins there: few, whatever the number of users.
     SELECT d.day, d.ends, d.user_id IS NOT NULL AS known, count(*) AS users, sum(d.events) AS events
     FROM (

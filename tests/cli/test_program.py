@@ -151,7 +151,7 @@ sys.exit(Program("greet", "greeter", description="", epilog="", add_options=lamb
 
 
 def test_every_file_of_analytics_migrate_that_runs_is_a_command() -> None:
-    assert list(migrate.commands()) == ["all", "dry-run", "post", "pre", "refresh", "roles", "status"]
+    assert list(migrate.commands()) == ["all", "copy", "drop", "dry-run", "post", "pre", "refresh", "roles", "status"]
     done = subprocess.run(
         [sys.executable, "-m", "asgi_analytics.cli.migrate", "--version"],
         env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False,

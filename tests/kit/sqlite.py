@@ -17,8 +17,10 @@ from asgi_analytics.migrate.runner import migrate
 from asgi_analytics.sinks.sqlite import SqliteSink
 from tests.kit.sessions import hash_of
 
-TIMES = ("day", "hour", "quarter", "bucket", "timestamp", "started_at", "ended_at", "first_at", "last_at", "newest_at")
-TIMES += ("first_seen_at", "last_seen_at", "received_at", "updated_at", "period_start", "registered_at", "filled_until")
+TIMES = frozenset((
+    "day", "hour", "quarter", "bucket", "timestamp", "started_at", "ended_at", "first_at", "last_at", "newest_at",
+    "first_seen_at", "last_seen_at", "received_at", "updated_at", "period_start", "registered_at", "filled_until",
+))  # fmt: skip
 
 
 class SqliteDatabase:

@@ -128,7 +128,8 @@ async def test_views_equal_those_of_plain_postgresql_row_by_row(database: Databa
 async def assert_sessions(file: SqliteDatabase, events: list[Any]) -> None:
     def row(session: Any) -> dict[str, Any]:
         id_ = session.key if session.given else f"{session.key}@{session.started_at:%Y-%m-%dT%H:%M:%S.%fZ}"
-        return session.row() | {"id": id_}
+        found: dict[str, Any] = session.row() | {"id": id_}
+        return found
 
     assert in_order(file.rows("analytics_sessions")) == in_order([row(session) for session in sessions(events)])
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 
+from asgi_analytics.admin.conversions import fill_conversions
 from asgi_analytics.database.blocks import load
 from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import ConfigError
@@ -51,6 +52,8 @@ async def refresh_views(
     if isinstance(target, str) and is_sqlite(target):
         _check_range(since, until)
         report, filled = await sqlite.refresh(target, since, until, options=options)
+        if since is None and until is None:
+            await fill_conversions(target)
         return RefreshReport(
             flavour=report.flavour, database=report.database, schema=report.schema, refreshed=tuple(filled)
         )

@@ -59,8 +59,10 @@ def _silent(text: str) -> None:
     """Say nothing."""
 
 
-async def copy(source: str, target: str, *, tell: Callable[[str], None] = _silent) -> CopyReport:
+async def copy(source: str, target: str, *, tell: Callable[[str], None] | None = None) -> CopyReport:
     """Copy all rows of an SQLite database to PostgreSQL, whose schema ``analytics-migrate all`` has made.
+
+    ``tell`` gets a line now and then that says how much is left.
 
     May be interrupted and run again at any time: it goes on where it was. Aggregates are not copied: those of events
     that were dropped stay behind, and the others are computed again by ``analytics-migrate refresh``. Raises
@@ -76,7 +78,7 @@ async def copy(source: str, target: str, *, tell: Callable[[str], None] = _silen
     try:
         await sink.ready()
         with closing(open_connection(url, "rw", busy_seconds=60.0)) as connection:
-            events = await _copy_events(connection, sink, name, tell)
+            events = await _copy_events(connection, sink, name, tell or _silent)
             metrics = await _copy_metrics(connection, sink)
             others = await _copy_others(connection, target)
     except SinkError as error:
@@ -136,12 +138,13 @@ async def _copy_others(source: sqlite3.Connection, target: str) -> dict[str, int
     connection = await connect(url, None, _silent)
     try:
         numbers = {}
-        for name, convert in (
+        conversions: tuple[tuple[str, Callable[[Any], tuple[Any, ...]]], ...] = (
             ("dead_letters", lambda row: (UUID(row[0]), from_text(row[1]), *row[2:])),
             ("traits", lambda row: (UUID(row[0]), row[1], row[2], _moment(row[3]), from_text(row[4]), row[5])),
             ("funnels", lambda row: (UUID(row[0]), *row[1:4], timedelta(seconds=row[4]), from_text(row[5]))),
             ("dashboard", lambda row: (*row[:4], from_text(row[4]))),
-        ):
+        )
+        for name, convert in conversions:
             rows = [convert(row) for row in source.execute(SQL[name])]
             await connection.executemany(SQL[f"write_{name}"].format(schema=prefix), rows)
             numbers[name] = len(rows)

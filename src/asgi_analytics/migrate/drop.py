@@ -102,7 +102,7 @@ async def _drop_all(connection: Any, objects: list[tuple[str, str, str]]) -> lis
     left = objects
     while left:
         stuck: list[tuple[str, str, str]] = []
-        needed: asyncpg.PostgresError | None = None
+        needs: list[str] = []
         for kind, name, statement in left:
             try:
                 async with connection.transaction():
@@ -110,10 +110,12 @@ async def _drop_all(connection: Any, objects: list[tuple[str, str, str]]) -> lis
                 dropped.append(f"{kind} {name}")
             except asyncpg.DependentObjectsStillExistError as error:
                 stuck.append((kind, name, statement))
-                needed = error
+                needs += str(getattr(error, "detail", None) or error).splitlines()
         if len(stuck) == len(left):
-            detail = " ".join(str(getattr(needed, "detail", None) or needed).split())
-            raise MigrationError(f"something that is not ours needs what is to be dropped; drop that first: {detail}")
+            ours = re.compile("|".join(rf"\b{re.escape(name)}\b" for _, name, _ in left))
+            theirs = [need for need in needs if not ours.search(need.partition(" depends on ")[0])]
+            said = "; ".join(dict.fromkeys(theirs or needs))
+            raise MigrationError(f"something that is not ours needs what is to be dropped; drop that first: {said}")
         left = stuck
     return dropped
 

@@ -2,29 +2,34 @@
 
 -- objects --
 -- List the tables, views, functions and types of the schema $1 that have one of the names $2, each with the statement
--- that drops it; the parts of those that come with another are left out.
+-- that drops it, unless it went with another; partitions are left out, which do.
 WITH ours AS (
     SELECT n.name FROM unnest($2::text[]) AS n (name)
     UNION ALL
     SELECT n.name || s.suffix
     FROM unnest($2::text[]) AS n (name), unnest(ARRAY['_filled', '_live', '_default']) AS s (suffix)
 )
-SELECT 'table' AS kind, c.relname AS name, format('DROP TABLE %I.%I', n.nspname, c.relname) AS statement
+SELECT 'table' AS kind, c.relname AS name, format('DROP TABLE IF EXISTS %I.%I', n.nspname, c.relname) AS statement
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname IN (SELECT o.name FROM ours AS o)
 UNION ALL
 SELECT
     'view', c.relname,
-    format(CASE WHEN c.relname = ANY ($3::text[]) THEN 'DROP MATERIALIZED VIEW %I.%I' ELSE 'DROP VIEW %I.%I' END,
-        n.nspname, c.relname)
+    format(
+        CASE
+            WHEN c.relname = ANY ($3::text[]) THEN 'DROP MATERIALIZED VIEW IF EXISTS %I.%I'
+            ELSE 'DROP VIEW IF EXISTS %I.%I'
+        END,
+        n.nspname, c.relname
+    )
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind = 'v' AND c.relname IN (SELECT o.name FROM ours AS o)
 UNION ALL
-SELECT 'function', p.proname, 'DROP ROUTINE ' || p.oid::regprocedure
+SELECT 'function', p.proname, 'DROP ROUTINE IF EXISTS ' || p.oid::regprocedure
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = $1 AND p.proname IN (SELECT o.name FROM ours AS o)
 UNION ALL
-SELECT 'type', t.typname, format('DROP TYPE %I.%I', n.nspname, t.typname)
+SELECT 'type', t.typname, format('DROP TYPE IF EXISTS %I.%I', n.nspname, t.typname)
 FROM pg_catalog.pg_type AS t
 JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_analytics._version import __version__
 from asgi_analytics.database.blocks import load
@@ -23,11 +23,13 @@ from asgi_analytics.migrate.plan import Applied, PreFirst, pending
 from asgi_analytics.migrate.report import Report, Step, applied_step, pending_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.resources.abc import Traversable
 
     from asgi_analytics.migrate.plan import Wanted
     from asgi_analytics.migrate.session import Options
+
+T = TypeVar("T")
 
 SQL = load("asgi_analytics.migrate", "sqlite.sql")
 FOLDER = "sqlite"
@@ -97,7 +99,7 @@ async def refresh(
     return await _run(work, target, "all", options)
 
 
-async def _run(work: Any, target: str, phase: Wanted, options: Options) -> Any:
+async def _run(work: Callable[[str, Wanted, Options], T], target: str, phase: Wanted, options: Options) -> T:
     if options.get("schema") not in (None, SCHEMA):
         raise ConfigError("SQLite has no schemas: leave --schema out, and use a file of its own")
     if options.get("require_timescaledb"):

@@ -80,7 +80,9 @@ class SqliteSink:
         In many small transactions, between which others write.
         """
         work = self._upkeep.steps()
-        while await self._run_alone(partial(next, work, None)) is not None:
+        while True:
+            if await self._run_alone(partial(next, work, None)) is None:
+                return
             await asyncio.sleep(0)  # a write that waits gets its turn
 
     async def visitor_key(self, day: date) -> bytes | None:
@@ -200,7 +202,7 @@ def _store_each(connection: sqlite3.Connection, batch: Sequence[bytes], metric_a
             refused[place] = _refusal(error)
     for kind, rows in stored.items():
         connection.executemany(SQL[f"note_{kind}"], hours_of(rows))
-    note_traits(connection, stored["events"], SQL)  # type: ignore[arg-type]  # these are rows of events
+    note_traits(connection, stored["events"], SQL)
     if refused:
         letters = [dead_letter(batch[place], refusal) for place, refusal in sorted(refused.items())]
         connection.executemany(SQL["store_dead_letters"], [(str(letter[0]), *letter[1:]) for letter in letters])

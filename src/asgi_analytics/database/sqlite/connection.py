@@ -24,6 +24,12 @@ BUSY_SECONDS = 5.0
 OLDEST = (3, 35, 0)
 """The oldest SQLite: RETURNING and MATERIALIZED."""
 
+CACHE_KIB = 32 * 1024
+"""Of pages of the file: users come in any order, so the index of users is written all over."""
+
+CHECKPOINT_PAGES = 4_000
+"""How long the log gets before a writer takes it into the file, 16 MiB: each time waits for the disk."""
+
 WAL_BYTES = 64 * 1024 * 1024
 """To what the log is cut when all of it has been taken into the file."""
 
@@ -43,6 +49,8 @@ def open_connection(url: SqliteUrl, mode: Mode = "rw", *, busy_seconds: float = 
         if mode == "rwc":
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = ON")  # generated columns and views read JSON

@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -80,8 +81,8 @@ class SqliteUpkeep:
         if since is None and until is None and not aggregates_only:
             # Outside a transaction. A reader that is at the log keeps it from being cut: then the next time.
             with self._keeper.connection() as connection:
-                connection.execute(SQL["optimize"]).fetchall()
-                connection.execute(SQL["checkpoint"]).fetchall()
+                for name in ("limit_analysis", "optimize", "checkpoint"):
+                    connection.execute(SQL[name]).fetchall()
             yield "checkpoint"
 
     def _release(self) -> None:
@@ -109,15 +110,15 @@ class SqliteUpkeep:
     def _fill(self, since: datetime | None, until: datetime | None) -> Iterator[Filled | str]:
         self._step(_collect)
         yield "collected"
-        for view, start, end in self._step(lambda connection: _pending(connection, since, until)):
+        for view, start, end in self._step(partial(_pending, since=since, until=until)):
             begun = time.perf_counter()
-            self._step(lambda connection, view=view, start=start, end=end: _fill_range(connection, view, start, end))
+            self._step(partial(_fill_range, view=view, since=start, until=end))
             duration_ms = round((time.perf_counter() - begun) * 1000, 3)
             yield Filled(view=view, start=from_text(start), end=from_text(end), duration_ms=duration_ms)
         if since is None and until is None:
             self._step(_complete)
         for day in self._step(lambda connection: [row[0] for row in connection.execute(SQL["days"])]):
-            self._step(lambda connection, day=day: _fill_day(connection, day))
+            self._step(partial(_fill_day, day=day))
             yield day
         self._step(_fill_metrics)
         yield "metrics"
@@ -141,7 +142,7 @@ class SqliteUpkeep:
             if days is None:
                 continue
             until = to_text(_floor(now - timedelta(days=days), _DAY))
-            while self._step(lambda connection, one=event_type, until=until: _forget_events(connection, one, until)):
+            while self._step(partial(_forget_events, event_type=event_type, until=until)):
                 yield event_type
         while self._step(_forget_metrics):
             yield "metrics"
@@ -293,4 +294,5 @@ def _forget_events(connection: sqlite3.Connection, event_type: str, until: str) 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:
     """Return the beginning of the hour or day, in UTC, that a moment lies in."""
-    return moment.replace(minute=0, second=0, microsecond=0, **({"hour": 0} if step == _DAY else {}))
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    return hour.replace(hour=0) if step == _DAY else hour

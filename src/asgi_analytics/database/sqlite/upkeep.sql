@@ -318,6 +318,10 @@ DELETE FROM analytics_changes WHERE hour >= :since AND hour < :until;
 -- Take the log into the file and cut it.
 PRAGMA wal_checkpoint(TRUNCATE);
 
+-- limit_analysis --
+-- Let the planner look at so many rows of an index and no more: it has the lock meanwhile.
+PRAGMA analysis_limit = 1000;
+
 -- optimize --
 -- Let the planner know the tables.
 PRAGMA optimize;

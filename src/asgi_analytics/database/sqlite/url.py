@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 
@@ -22,7 +22,7 @@ class SqliteUrl(msgspec.Struct, frozen=True):
     @property
     def uri(self) -> str:
         """What `sqlite3.connect` takes with ``uri=True``; without ``?mode=``, which opening adds."""
-        return f"file:{quote(self.path.as_posix())}"
+        return self.path.as_uri()
 
     def __str__(self) -> str:
         """Return what messages call it."""
