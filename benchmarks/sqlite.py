@@ -72,7 +72,7 @@ def lines(number: int, since: datetime, until: datetime, seed: int = 1) -> list[
         one = encoder.encode(
             BenchRequest(
                 user_id=random.randrange(5_000),
-                endpoint=f"/products/{random.randrange(100)}/{{id}}",
+                endpoint=f"/products/{random.randrange(50)}/{{id}}",
                 method="GET" if i % 4 else "POST",
                 status_code=random.choice((200, 200, 200, 200, 404, 500)),
                 duration_ms=round(random.lognormvariate(3, 1), 3),

@@ -33,31 +33,27 @@ FROM analytics_user_days_live AS live;
 CREATE VIEW analytics_daily_active_users AS
 WITH spans AS MATERIALIZED (
     -- One row per pair of a day and the end of a span that begins there: few, whatever the number of users.
-    SELECT d.day, d.ends, d.user_id IS NOT NULL AS known, count(*) AS users, sum(d.events) AS events
+    SELECT d.day, min(strftime('%Y-%m-%dT00:00:00.000000Z', d.day, '+30 days'), d.next_day) AS ends, sum(d.users) AS users
     FROM (
-        SELECT
-            u.day,
-            u.user_id,
-            u.events,
-            min(
-                strftime('%Y-%m-%dT00:00:00.000000Z', u.day, '+30 days'),
-                coalesce(lead(u.day) OVER (PARTITION BY u.user_id ORDER BY u.day), '9999')
-            ) AS ends
-        FROM analytics_user_days AS u
+        SELECT n.day, n.next_day, count(*) AS users
+        FROM (
+            SELECT u.day, lead(u.day, 1, '9999') OVER (PARTITION BY u.user_id ORDER BY u.day) AS next_day
+            FROM analytics_user_days AS u
+            WHERE u.user_id IS NOT NULL
+        ) AS n
+        GROUP BY n.day, n.next_day
     ) AS d
-    GROUP BY d.day, d.ends, d.user_id IS NOT NULL
+    GROUP BY d.day, ends
 ),
 steps AS (
-    SELECT s.day, s.users AS daily, s.users AS weekly, s.users AS monthly, s.events FROM spans AS s WHERE s.known
+    SELECT s.day, s.users AS daily, s.users AS weekly, s.users AS monthly, 0 AS events FROM spans AS s
     UNION ALL
-    SELECT min(strftime('%Y-%m-%dT00:00:00.000000Z', s.day, '+7 days'), s.ends), 0, -s.users, 0, 0
-    FROM spans AS s
-    WHERE s.known
+    SELECT min(strftime('%Y-%m-%dT00:00:00.000000Z', s.day, '+7 days'), s.ends), 0, -s.users, 0, 0 FROM spans AS s
     UNION ALL
-    SELECT s.ends, 0, 0, -s.users, 0 FROM spans AS s WHERE s.known
+    SELECT s.ends, 0, 0, -s.users, 0 FROM spans AS s
     UNION ALL
     -- Events without a user count in total_events only.
-    SELECT s.day, 0, 0, 0, s.events FROM spans AS s WHERE NOT s.known
+    SELECT u.day, 0, 0, 0, sum(u.events) FROM analytics_user_days AS u GROUP BY u.day
 ),
 sums AS (
     SELECT

@@ -101,6 +101,15 @@ async def test_every_kind_of_poison_is_told_as_postgresql_tells_it(file: SqliteD
         file.execute("DELETE FROM analytics_dead_letters")
 
 
+@pytest.mark.parametrize("member", ["data", "context", "x"])
+async def test_what_sqlite_could_not_read_is_not_stored(file: SqliteDatabase, sink: SqliteSink, member: str) -> None:
+    """One row that is too deep would fail every view."""
+    deep = line("deep").replace(b'"name":"deep"', b'"name":' + f'{{"{member}":'.encode() * 1200 + b"1" + b"}" * 1200)
+    receipt = await sink.write([*(line() for _ in range(1500)), deep])
+    assert [one.index for one in receipt.rejected] == [1500]
+    assert file.execute("SELECT count(json_extract(data, '$.name')) FROM analytics_events") == [(1500,)]
+
+
 async def test_a_rule_of_ones_own_rejects_by_its_name(file: SqliteDatabase, sink: SqliteSink) -> None:
     file.execute(
         "CREATE TRIGGER no_secrets BEFORE INSERT ON analytics_events WHEN json_extract(new.data, '$.name') = 'hunter2'"

@@ -162,24 +162,17 @@ def _store(connection: sqlite3.Connection, batch: Sequence[bytes]) -> Receipt:
     """Store a batch: the quick way where all of it are events that are as they should be and were never sent before."""
     metric_at = [place for place, line in enumerate(batch) if is_metric(line)]
     if not metric_at and (rows := read_events(batch)) is not None:
-        before = connection.total_changes
         try:
             with transaction(connection):
-                connection.executemany(SQL["store_events"], rows)
-                if connection.total_changes - before != len(rows):
-                    raise _Known
+                connection.executemany(SQL["store_new_events"], rows)
                 connection.executemany(SQL["note_events"], hours_of(rows))
                 if any(_IDENTIFIED in line for line in batch):
                     note_traits(connection, rows, SQL)
             return Receipt(duplicate_at=())
-        except (_Known, sqlite3.IntegrityError):
-            pass  # nothing is stored yet
+        except sqlite3.IntegrityError:
+            pass  # one of them is there already, or breaks a rule: nothing is stored yet
     with transaction(connection):
         return _store_each(connection, batch, set(metric_at))
-
-
-class _Known(Exception):
-    """Some of the events of a batch are stored already."""
 
 
 def _store_each(connection: sqlite3.Connection, batch: Sequence[bytes], metric_at: Collection[int]) -> Receipt:

@@ -1,3 +1,8 @@
+-- store_new_events --
+-- Store an event that was never sent before; an error if it is there already.
+INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, session_id, data, context)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
 -- store_events --
 -- Store an event, and leave one that is there already.
 INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, session_id, data, context)

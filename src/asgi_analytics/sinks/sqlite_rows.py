@@ -70,12 +70,12 @@ class Unfit(Exception):
 
 def read_events(lines: Sequence[bytes]) -> list[EventRow] | None:
     """Return the rows of lines that are all as ``track()`` makes them; None if each has to be looked at."""
+    if b"\\u" in b"".join(lines) or not all(map(_is_shallow, lines)):
+        return None
     rows: list[EventRow] = []
     heads = []
     try:
         for line in lines:
-            if b"\\u" in line or line.count(b"[") + line.count(b"{") > MOST_DEPTH:
-                return None
             event = _decode(line.decode())
             context = event.context
             if event.data is None:
@@ -184,7 +184,7 @@ def hours_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[str]]:
 def _read(line: bytes) -> _Loose:
     if not is_text(line):
         raise Unfit(Refusal.of(NOT_TEXT))
-    if line.count(b"[") + line.count(b"{") > MOST_DEPTH and _depth(line) > MOST_DEPTH:
+    if not _is_shallow(line) and _depth(line) > MOST_DEPTH:
         raise Unfit(Refusal.of("54001"))
     try:
         event = _decode_loosely(line)
@@ -203,6 +203,11 @@ def _read(line: bytes) -> _Loose:
         except UnicodeEncodeError:
             raise Unfit(Refusal.of("22P02")) from None
     return event
+
+
+def _is_shallow(line: bytes) -> bool:
+    """Tell whether a line has too few brackets to be too deep."""
+    return line.count(b"[") + line.count(b"{") <= MOST_DEPTH
 
 
 def _depth(line: bytes) -> int:
