@@ -27,6 +27,7 @@ SQL = Statements("source")
 MOST_ROWS = 10_000
 """Rows of one answer. One more is asked for, so that it is noticed if there are more."""
 NO_LIMIT = 2**62
+"""More rows than any answer has: SQLite takes no null for a limit."""
 BATCH = 1_000
 """Rows that are held at a time of an answer that is written as it comes."""
 READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
