@@ -82,6 +82,8 @@ def client(emulator: str) -> Iterator[Any]:
 
 
 class TestBigQuery(WarehouseContract):
+    loses_nulls = True
+
     @pytest.fixture
     def warehouse(self, client: Any, emulator: str) -> Iterator[Any]:
         self.client = client
