@@ -25,6 +25,7 @@ ALL: dict[str, list[str]] = {
     "storing": [],
     "outage": [],
     "spool": [],
+    "export": [],
     "aggregates": ["--events", "5000000"],
     "middleware": [],
     "uvicorn_wrk": [],
