@@ -74,7 +74,8 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def client(emulator: str) -> Iterator[Any]:
     from google.auth.credentials import AnonymousCredentials
 
-    client = bigquery.Client("shop", credentials=AnonymousCredentials(), client_options={"api_endpoint": emulator})
+    anonymous: Any = AnonymousCredentials
+    client = bigquery.Client("shop", credentials=anonymous(), client_options={"api_endpoint": emulator})
     client.create_dataset("stats", exists_ok=True)
     yield client
     client.delete_table("shop.stats.platform_events", not_found_ok=True)

@@ -156,8 +156,9 @@ class BigQuery:
             if self._opened is None:
                 options: dict[str, Any] = {"project": self._project, "location": self._location}
                 if self._endpoint is not None:
+                    anonymous: Any = AnonymousCredentials
                     options |= {
-                        "credentials": AnonymousCredentials(), "client_options": {"api_endpoint": self._endpoint}
+                        "credentials": anonymous(), "client_options": {"api_endpoint": self._endpoint}
                     }  # fmt: skip
                 self._opened = self._library.Client(**options)
             yield self._opened

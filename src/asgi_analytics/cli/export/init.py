@@ -29,8 +29,8 @@ def add_arguments(parser: Parser) -> None:
         metavar="URL",
         nargs="?",
         help="file:///folder, s3://bucket/prefix, gs://bucket/prefix, duckdb:///file, bigquery://project/dataset or "
-        f"redshift://host/database?stage=s3://bucket/prefix (default: the variable {URL}, which keeps a password out of "
-        "the list of processes)",
+        f"redshift://host/database?stage=s3://bucket/prefix (default: the variable {URL}, which keeps a password out "
+        "of the list of processes)",
     )
 
 
