@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -17,6 +19,8 @@ import pytest
 
 from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.events import ProposalSubmitted, TaskCreated
+from asgi_analytics.exports.erasures import erase_in_exports
+from asgi_analytics.exports.exporter import Exporter
 from asgi_analytics.exports.pages import ALWAYS, LAST_ID, STATEMENTS, Key
 from asgi_analytics.exports.session import SQL
 from asgi_analytics.exports.setup import rebase, want_backfill
@@ -375,3 +379,48 @@ async def test_another_cluster_is_refused_until_it_is_told_to_go_on(database: Da
     assert ids(fake.rows) == await all_ids(connection)
     assert (await run(database, warehouse=fake)).events == 0
     assert await connection.fetchval("SELECT events_behind FROM analytics_export_lag") == 0
+
+
+async def test_an_erasure_that_cannot_be_done_is_told_and_done_by_the_next_run(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    random = Random(10)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    await store(connection, [an_event(random) for _ in range(100)])
+    await run(database)
+    await connection.execute("DELETE FROM analytics_events WHERE user_id = $1", USERS[0])
+
+    def refuse(*paths: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    [failed] = await erase_in_exports(database.dsn, [USERS[0]], patience=0)
+    assert (failed.name, failed.is_done, failed.error) == (
+        "lake",
+        False,
+        "the files cannot be written: Permission denied",
+    )
+    assert (await export_status(database.dsn)).exports[0].erasures == 1
+    monkeypatch.undo()
+    assert ids(read(tmp_path)) != await all_ids(connection)
+    assert (await run(database)).erased > 0
+    assert ids(read(tmp_path)) == await all_ids(connection)
+
+
+async def test_two_processes_take_turns_and_a_pooler_is_refused(
+    database: Database, tmp_path: Path, make_pgbouncer: Callable[..., Any]
+) -> None:
+    random = Random(11)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    fake = Fake()
+    fake.lose_answer = lambda: random.random() < 0.2
+    for _ in range(5):
+        await store(connection, [an_event(random) for _ in range(60)])
+        await asyncio.gather(run(database, warehouse=fake, patience=20), run(database, warehouse=fake, patience=20))
+    assert ids(fake.rows) == await all_ids(connection)
+    pooler = make_pgbouncer(database)
+    with pytest.raises(OperatorError, match="transaction pooler"):
+        await Exporter(pooler.dsn, "lake", warehouse=fake).run(patience=0)
