@@ -26,6 +26,7 @@ ALL: dict[str, list[str]] = {
     "outage": [],
     "spool": [],
     "sqlite": [],
+    "export": [],
     "aggregates": ["--events", "5000000"],
     "middleware": [],
     "uvicorn_wrk": [],

@@ -24,7 +24,8 @@ SERVERS = Servers()
 ON_ANY_SERVER = tuple(
     f"tests/{name}"
     for name in (
-        "admin/test_roles", "cli/", "database/", "encoding/", "faults/", "instrumentation/", "packing/", "pipeline/",
+        "admin/test_roles", "cli/", "database/", "encoding/", "exports/test_kills",
+        "faults/", "instrumentation/", "packing/", "pipeline/",
         "reading/test_parameters", "reading/test_reader", "sinks/", "test_injection", "web/", "worker/",
     )
 )  # fmt: skip

@@ -47,7 +47,9 @@ async def test_from_init_to_remove(export: Command, database: Database, tmp_path
     assert (made.code, made.json) == (
         0, {"command": "init", "ok": True, "name": "lake", "warehouse": url, "is_new": True}
     )  # fmt: skip
-    assert "existed" in export("init", "lake", url).out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANALYTICS_EXPORT_URL", url)
+        assert "existed" in export("init", "lake").out
     new = await store(connection, [an_event(random) for _ in range(30)])
     [behind] = export("status", "--json").json["exports"]
     assert (behind["events_behind"], behind["attempts"], behind["warehouse"]) == (30, 0, url)
@@ -92,6 +94,7 @@ async def test_what_cannot_be_is_one_line_without_a_secret(export: Command, tmp_
     for arguments, said in (
         (["init", "Lake", url], "cannot be the name of an export"),
         (["init", "other", "ftp://user:hunter2@host/x"], "begin with one of"),
+        (["init", "other"], "give its URL, or set ANALYTICS_EXPORT_URL"),
         (["init", "lake", f"{url}/other"], "use another name, or analytics-export remove"),
         (["backfill", "lake", "--from", "2026-02-01", "--to", "2026-01-01"], "swap them"),
         (["run", "lake", "--module", "no_such_module"], "--module no_such_module cannot be imported"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -17,7 +19,10 @@ import pytest
 
 from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.events import ProposalSubmitted, TaskCreated
+from asgi_analytics.exports.erasures import erase_in_exports
+from asgi_analytics.exports.exporter import Exporter
 from asgi_analytics.exports.pages import ALWAYS, LAST_ID, STATEMENTS, Key
+from asgi_analytics.exports.session import SQL
 from asgi_analytics.exports.setup import rebase, want_backfill
 from asgi_analytics.exports.status import export_status
 from tests.exports.stored import USERS, Fake, all_ids, an_event, ids, make, read, run, store
@@ -322,14 +327,16 @@ async def test_who_is_erased_is_erased_there_too_also_when_it_was_away(database:
     assert not await connection.fetch("TABLE analytics_export_erasures")
 
 
-async def test_a_window_that_is_empty_reads_no_batch_of_columns(database: Database, tmp_path: Path) -> None:
-    if database.flavour != "timescaledb":
-        pytest.skip("plain PostgreSQL has no columnstore; its index is tested below")
+async def test_a_window_that_is_empty_reads_no_row(database: Database, tmp_path: Path) -> None:
     random = Random(8)
     connection = await database.connect()
     await store(connection, [an_event(random) for _ in range(2000)])
     await make(database, tmp_path)
-    await connection.execute("SELECT compress_chunk(c) FROM show_chunks('analytics_events') AS c")
+    if database.flavour == "timescaledb":
+        await connection.execute("SELECT compress_chunk(c) FROM show_chunks('analytics_events') AS c")
+    else:
+        assert await connection.fetchval(SQL["has_index"])
+        await connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     newest = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
     first, last = Key(newest - 1, ALWAYS, LAST_ID), Key(newest + 10, ALWAYS, LAST_ID)
@@ -338,12 +345,13 @@ async def test_a_window_that_is_empty_reads_no_batch_of_columns(database: Databa
         *first, *last, newest, newest + 10, None, [], 100, "{}",
     )  # fmt: skip
     text = "\n".join(line for (line,) in plan)
-    assert "export_xid" in text
-    for scan in re.findall(
-        r"Seq Scan on compress_\S+.*\(actual rows=([\d.]+)|Scan using compress\S+.*rows=([\d.]+)", text
-    ):
-        assert float(next(filter(None, scan))) == 0, text
-    assert "compress" in text
+    if database.flavour == "timescaledb":
+        assert "_ts_meta_v2_min_export_xid" in text, text
+        scans = re.findall(r"Scan on \S+_chunk_compressed \(actual rows=([\d.]+)", text)
+    else:
+        scans = re.findall(r"Index Scan using \S+_export_xid_idx on \S+ \S+ \(actual rows=([\d.]+)", text)
+    assert len(scans) > 15, text
+    assert set(map(float, scans)) == {0.0}, text
 
 
 async def test_another_cluster_is_refused_until_it_is_told_to_go_on(database: Database, tmp_path: Path) -> None:
@@ -371,3 +379,48 @@ async def test_another_cluster_is_refused_until_it_is_told_to_go_on(database: Da
     assert ids(fake.rows) == await all_ids(connection)
     assert (await run(database, warehouse=fake)).events == 0
     assert await connection.fetchval("SELECT events_behind FROM analytics_export_lag") == 0
+
+
+async def test_an_erasure_that_cannot_be_done_is_told_and_done_by_the_next_run(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    random = Random(10)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    await store(connection, [an_event(random) for _ in range(100)])
+    await run(database)
+    await connection.execute("DELETE FROM analytics_events WHERE user_id = $1", USERS[0])
+
+    def refuse(*paths: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    [failed] = await erase_in_exports(database.dsn, [USERS[0]], patience=0)
+    assert (failed.name, failed.is_done, failed.error) == (
+        "lake",
+        False,
+        "the files cannot be written: Permission denied",
+    )
+    assert (await export_status(database.dsn)).exports[0].erasures == 1
+    monkeypatch.undo()
+    assert ids(read(tmp_path)) != await all_ids(connection)
+    assert (await run(database)).erased > 0
+    assert ids(read(tmp_path)) == await all_ids(connection)
+
+
+async def test_two_processes_take_turns_and_a_pooler_is_refused(
+    database: Database, tmp_path: Path, make_pgbouncer: Callable[..., Any]
+) -> None:
+    random = Random(11)
+    connection = await database.connect()
+    await make(database, tmp_path)
+    fake = Fake()
+    fake.lose_answer = lambda: random.random() < 0.2
+    for _ in range(5):
+        await store(connection, [an_event(random) for _ in range(60)])
+        await asyncio.gather(run(database, warehouse=fake, patience=20), run(database, warehouse=fake, patience=20))
+    assert ids(fake.rows) == await all_ids(connection)
+    pooler = make_pgbouncer(database)
+    with pytest.raises(OperatorError, match="transaction pooler"):
+        await Exporter(pooler.dsn, "lake", warehouse=fake).run(patience=0)

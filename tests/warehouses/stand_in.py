@@ -30,6 +30,8 @@ class RedshiftServer:
         self._get = get
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
+        self.dsn = ""
+        """Of the database behind it, for who looks into it."""
         self.statements: list[str] = []
         self.columns: dict[str, list[tuple[str, str]]] = {}
         self.cut_after: str | None = None

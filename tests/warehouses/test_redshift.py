@@ -39,7 +39,7 @@ def server(trusting: Cluster, bucket: Any) -> Iterator[RedshiftServer]:
     server = RedshiftServer(
         trusting.host, trusting.port, lambda name, key: bucket.get_object(Bucket=name, Key=key)["Body"].read()
     )
-    server.dsn = trusting.dsn("postgres")  # type: ignore[attr-defined]
+    server.dsn = trusting.dsn("postgres")
     query(trusting.dsn("postgres"), "DROP TABLE IF EXISTS platform_events")
     query(trusting.dsn("postgres"), "DROP TABLE IF EXISTS asgi_analytics_loads")
     yield server
@@ -63,7 +63,7 @@ class TestRedshift(WarehouseContract):
 
     def read(self, warehouse: Any) -> list[dict[str, Any]]:
         async def fetch() -> list[dict[str, Any]]:
-            connection = await asyncpg.connect(self.server.dsn)  # type: ignore[attr-defined]
+            connection = await asyncpg.connect(self.server.dsn)
             rows = [dict(row) for row in await connection.fetch("TABLE platform_events")]
             await connection.close()
             return rows
@@ -97,7 +97,7 @@ class TestRedshift(WarehouseContract):
 
     def test_a_column_that_is_missing_is_added(self, warehouse: Any, server: RedshiftServer) -> None:
         warehouse.prepare(SCHEMA)
-        query(server.dsn, "ALTER TABLE platform_events DROP COLUMN device_info")  # type: ignore[attr-defined]
+        query(server.dsn, "ALTER TABLE platform_events DROP COLUMN device_info")
         warehouse.prepare(SCHEMA)
         warehouse.load(some_rows(5), "t-1")
         self.same(warehouse, some_rows(5))
@@ -137,5 +137,5 @@ async def test_an_export_through_lost_answers(
         await asyncio.sleep(0)
     found = await asyncio.to_thread(
         query, server.dsn, "SELECT array_agg(event_id ORDER BY event_id) FROM platform_events"
-    )  # type: ignore[attr-defined]
+    )
     assert found == await all_ids(connection)

@@ -39,8 +39,11 @@ def test_a_bucket_that_is_not_there_is_the_operators(bucket: Any, bucket_service
 
 
 def test_a_service_that_is_away_is_waited_for(bucket: Any) -> None:
-    warehouse = warehouse_from_url(
-        "s3://lake/a?region=us-east-1&endpoint_override=http://127.0.0.1:1&connect_timeout=1"
-    )
+    warehouse = warehouse_from_url("s3://lake/a?region=us-east-1&endpoint_override=http://127.0.0.1:1")
     with pytest.raises(TransientError):
         warehouse.prepare(SCHEMA)
+
+
+def test_a_parameter_that_is_not_known_is_the_operators(bucket: Any) -> None:
+    with pytest.raises(OperatorError, match="colour"):
+        warehouse_from_url("s3://lake/a?region=us-east-1&colour=red").prepare(SCHEMA)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 300.0
 OPERATOR_BACKOFF = 60.0
 """Seconds between attempts, at most: a random part of them is waited."""
+LOCK_SECONDS = 5.0
+"""For how long a run of many waits for another process to end its run; then it counts as failed."""
 ATTEMPTS = 3
 """So often a row is sent alone before it becomes a dead letter."""
 WINDOW_SECONDS = 60.0
@@ -110,7 +112,7 @@ class Exporter:
             ran = Ran(name=self.name)
             wait = 0.0
             try:
-                await self._run_once(ran, LAST_BACKOFF, retry=False)
+                await self._run_once(ran, LOCK_SECONDS, retry=False)
                 pause = FIRST_BACKOFF
                 solved(self._problem)
                 wait = seconds - (time.monotonic() - began)

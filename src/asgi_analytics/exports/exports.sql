@@ -35,6 +35,7 @@ SELECT to_regclass('analytics_exports') IS NOT NULL;
 SELECT
     set_config('search_path', $1, false), set_config('timezone', 'UTC', false),
     set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false),
+    set_config('max_parallel_workers_per_gather', '0', false),
     set_config('synchronous_commit', 'on', false),
     set_config('statement_timeout', '0', false), set_config('transaction_timeout', '0', false),
     set_config('idle_in_transaction_session_timeout', '0', false), set_config('idle_session_timeout', '0', false);

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import secrets
+import time
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from asgi_analytics.exports.base import Row, Schema
 
+LEFT_SECONDS = 3600.0
+"""A temporary file of so long ago was left by a process that was ended; a younger one may be another export's."""
 OPERATORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 REFUSING = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "NoSuchBucket", "INVALID_ACCESS_KEY", "InvalidAccessKey",
             "SIGNATURE_DOES_NOT_MATCH", "SignatureDoesNotMatch", "PERMISSION_DENIED", "UNAUTHENTICATED")  # fmt: skip
@@ -54,7 +57,9 @@ class Folder:
         """Make the folder, and remove what a process that was ended has left."""
         self.path.mkdir(parents=True, exist_ok=True)
         for left in self.path.glob("day=*/.*.tmp"):
-            left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                    left.unlink()
 
     def put(self, name: str, content: bytes) -> None:
         """Write it beside, then rename it: a reader sees all of it or nothing, a power cut too."""

@@ -22,7 +22,7 @@ from asgi_analytics.database.connection import (
 from asgi_analytics.database.failures import explain
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.database.url import read_dsn
-from asgi_analytics.errors import OperatorError, SinkError, TransientError
+from asgi_analytics.errors import AnalyticsError, OperatorError, SinkError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,6 +55,8 @@ async def open_session(database_url: str, schema: str | None) -> AsyncIterator[A
         if not await connection.fetchval(SQL["installed"]):
             raise OperatorError("the tables are missing: run analytics-migrate all, and check the search_path")
         yield connection
+    except AnalyticsError:
+        raise  # some are ValueErrors too
     except DRIVER_ERRORS as error:
         raise explained(error, url) from (None if isinstance(error, ValueError) else error)
     finally:

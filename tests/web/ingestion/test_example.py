@@ -136,7 +136,7 @@ def test_compose_builds_what_the_package_needs(compose: Any) -> None:
     assert copied == needed | {path.partition("/")[0] for path in wheel["packages"]} | set(wheel["force-include"])
     assert all((ROOT / name).exists() for name in copied)
     [install] = [line for line in instructions if "pip install" in line]
-    assert re.findall(r"'/src\[(.*?)\]'", install) == ["server"]
+    assert re.findall(r"'/src\[(.*?)\]'", install) == ["server,parquet"]
     assert {re.split("[<>=]", one)[0] for one in about["project"]["optional-dependencies"]["server"]} >= {"uvicorn"}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from asgi_analytics.cli.options import database_url
 from asgi_analytics.cli.program import DONE
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.exports.setup import Made, init_export
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from asgi_analytics.cli.options import Parser
     from asgi_analytics.cli.output import Output
+
+URL = "ANALYTICS_EXPORT_URL"
 
 HELP = "make an export that copies what is committed from now on; as the owner of the tables"
 
@@ -23,14 +27,19 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "url",
         metavar="URL",
+        nargs="?",
         help="file:///folder, s3://bucket/prefix, gs://bucket/prefix, duckdb:///file, bigquery://project/dataset or "
-        "redshift://host/database?stage=s3://bucket/prefix",
+        f"redshift://host/database?stage=s3://bucket/prefix (default: the variable {URL}, which keeps a password out "
+        "of the list of processes)",
     )
 
 
 async def run(options: argparse.Namespace, output: Output) -> Made:
     """Make the export, or give it the URL."""
-    return await init_export(database_url(options), options.name, options.url, schema=options.schema)
+    url = options.url or os.environ.get(URL)
+    if not url:
+        raise ConfigError(f"no warehouse is named: give its URL, or set {URL}")
+    return await init_export(database_url(options), options.name, url, schema=options.schema)
 
 
 def show(report: Made, output: Output) -> int:

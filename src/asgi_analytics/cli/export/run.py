@@ -41,7 +41,7 @@ async def run(options: argparse.Namespace, output: Output) -> Ran:
     exporter = Exporter(database_url(options), options.name, schema=options.schema)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # not on every system
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # not on every system, nor in every thread
             loop.add_signal_handler(number, exporter.stop)
     if options.every is None:
         return await exporter.run(patience=options.patience)
