@@ -39,5 +39,5 @@ class Place(Protocol):
 
 
 PLACES: tuple[Place, ...] = (Spool(), Events(), Tables(), Sessions(), Payloads(), Exports())
-"""The spool first, from where events go into the database; raw events before what is computed of them, and before copies
-of them: what an export has read by then it erases later."""
+"""The spool first, from where events go into the database; raw events before what is computed of them, and before their
+copies: what an export has read by then it erases later."""
