@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+from asgi_analytics.web.dashboard.admission import COOKIE
 from asgi_analytics.web.dashboard.pages import PAGES
 from tests.kit.sqlite_files import SqliteDatabase
 from tests.reading.happened import insert, random_events
 from tests.web.api.service import Process, ask, fill, reading
-from tests.web.dashboard.test_admission import COOKIE, SAME_ORIGIN
+from tests.web.dashboard.test_admission import SAME_ORIGIN
 
 READS = {"authorization": "Bearer r3ads"}
 KEEPS = {"authorization": "Bearer k33ps"}
