@@ -67,20 +67,16 @@ SELECT
     sum(b.errors) AS errors,
     max(b.newest_at) AS newest_at,
     CASE WHEN count(b.bin) > 0 THEN json_group_object(b.bin, b.calls) FILTER (WHERE b.bin IS NOT NULL) END AS histogram,
-    (
-        SELECT json_group_array(n.endpoint)
-        FROM (
-            SELECT DISTINCT q.endpoint
-            FROM analytics_query_days AS q
-            WHERE q.day = b.day AND q.service = b.service AND q.environment IS b.environment
-                AND q.fingerprint IS b.fingerprint AND q.endpoint IS NOT NULL
-        ) AS n
-    ) AS endpoints
+    json_group_array(b.endpoint) FILTER (WHERE b.endpoint IS NOT NULL) AS endpoints
 FROM (
     SELECT
-        q.day, q.service, q.environment, q.fingerprint, q.bin, sum(q.calls) AS calls, sum(q.duration_ms) AS duration_ms,
-        sum(q.errors) AS errors, max(q.newest_at) AS newest_at
+        q.day, q.service, q.environment, q.fingerprint, q.bin, NULL AS endpoint, sum(q.calls) AS calls,
+        sum(q.duration_ms) AS duration_ms, sum(q.errors) AS errors, max(q.newest_at) AS newest_at
     FROM analytics_query_days AS q
     GROUP BY q.day, q.service, q.environment, q.fingerprint, q.bin
+    UNION ALL
+    SELECT DISTINCT q.day, q.service, q.environment, q.fingerprint, NULL, q.endpoint, NULL, NULL, NULL, NULL
+    FROM analytics_query_days AS q
+    WHERE q.endpoint IS NOT NULL
 ) AS b
 GROUP BY b.day, b.service, b.environment, b.fingerprint;

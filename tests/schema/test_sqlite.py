@@ -84,7 +84,7 @@ async def test_the_views_have_the_promised_columns(file: SqliteDatabase) -> None
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 async def test_views_equal_an_independent_computation(file: SqliteDatabase, seed: int) -> None:
     random = Random(seed)
-    first = some_events(random, 1200, now() - 86 * DAY, now() - timedelta(minutes=1))
+    first = some_events(random, 700, now() - 32 * DAY, now() - timedelta(minutes=1))
     await file.insert(first)
     assert_same(views_of(file), wanted_of(first))  # all of it live
 
@@ -93,7 +93,7 @@ async def test_views_equal_an_independent_computation(file: SqliteDatabase, seed
     [(last,)] = file.execute("SELECT min(filled_until) FROM analytics_fills")
     assert datetime.fromisoformat(last) > now() - DAY - HOUR
 
-    late = some_events(random, 300, now() - 86 * DAY, now())
+    late = some_events(random, 200, now() - 32 * DAY, now())
     await file.insert(late)
     await file.refresh()
     assert_same(views_of(file), wanted_of(first + late))
@@ -112,7 +112,7 @@ async def test_views_equal_an_independent_computation(file: SqliteDatabase, seed
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_views_equal_those_of_plain_postgresql_row_by_row(database: Database, file: SqliteDatabase) -> None:
     random = Random(11)
-    events = some_events(random, 800, now() - 80 * DAY, now())
+    events = some_events(random, 500, now() - 32 * DAY, now())
     connection = await database.connect()
     await insert(connection, events)
     await file.insert(events)
@@ -137,7 +137,7 @@ async def assert_sessions(file: SqliteDatabase, events: list[Any]) -> None:
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 8))])
 async def test_sessions_equal_an_independent_computation(file: SqliteDatabase, seed: int) -> None:
     random = Random(seed)
-    events = random_visits(random, 400, midnight(12), now())
+    events = random_visits(random, 300, midnight(8), now())
     await file.insert(events)
     await assert_sessions(file, events)  # all of it live
     await file.refresh()
@@ -148,7 +148,7 @@ async def test_sessions_equal_an_independent_computation(file: SqliteDatabase, s
         events += new
         await file.refresh()
         await assert_sessions(file, events)
-    late = random_visits(random, 60, midnight(12), now())
+    late = random_visits(random, 60, midnight(8), now())
     await file.insert(late)
     events += late
     for event in random.sample(events, 60):
