@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_analytics._version import __version__
 from asgi_analytics.database.blocks import load
@@ -23,11 +23,13 @@ from asgi_analytics.migrate.plan import Applied, PreFirst, pending
 from asgi_analytics.migrate.report import Report, Step, applied_step, pending_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.resources.abc import Traversable
 
     from asgi_analytics.migrate.plan import Wanted
     from asgi_analytics.migrate.session import Options
+
+T = TypeVar("T")
 
 SQL = load("asgi_analytics.migrate", "sqlite.sql")
 FOLDER = "sqlite"
@@ -95,6 +97,35 @@ async def refresh(
         ]
 
     return await _run(work, target, "all", options)
+
+
+async def run_on(
+    target: str,
+    work: Callable[[sqlite3.Connection], T],
+    *,
+    needs: int,
+    lacks: str,
+    options: Options,
+    writes: bool = False,
+) -> tuple[Report, T]:
+    """Do something in an installed database, in one transaction if it writes; return the state, and what is returned.
+
+    Raises `MigrationError` unless a step of the number ``needs`` or above is applied; ``lacks`` says what is missing.
+    """
+
+    def run(target: str, phase: Wanted, options: Options) -> tuple[Report, T]:
+        report, url = _status(target, phase, options), read_sqlite_url(target)
+        if not any(step.version >= needs for step in report.applied):
+            lacking = lacks if report.applied else "has no tables yet"
+            raise MigrationError(f"{url} {lacking}: run analytics-migrate all first")
+        with _open(url, "rw" if writes else "ro", options) as connection:
+            if not writes:
+                return report, work(connection)
+            with transaction(connection):
+                return report, work(connection)
+
+    done: tuple[Report, T] = await _run(run, target, "all", options)
+    return done
 
 
 async def _run(work: Any, target: str, phase: Wanted, options: Options) -> Any:
