@@ -67,8 +67,10 @@ class SqliteConnection:
             while day < older_than:
                 self.connection.execute("INSERT OR IGNORE INTO analytics_gone_days VALUES (?)", [to_text(day)])
                 day += DAY
-            self.connection.execute("DELETE FROM analytics_events WHERE timestamp < ?", [to_text(older_than)])
-            self.connection.execute("DELETE FROM analytics_changes WHERE hour < ?", [to_text(older_than)])
+            until = [to_text(older_than)]
+            self.connection.execute("UPDATE analytics_dropped SET dropped_before = max(dropped_before, ?)", until)
+            self.connection.execute("DELETE FROM analytics_events WHERE timestamp < ?", until)
+            self.connection.execute("DELETE FROM analytics_changes WHERE hour < ?", until)
 
     def close(self) -> None:
         self.connection.close()

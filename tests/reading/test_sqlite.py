@@ -207,7 +207,7 @@ async def test_numbers_of_dashboards_and_of_the_moment(file: SqliteDatabase) -> 
         " VALUES ('sales', 'orders', -15, 5, $1)",
         NOW,
     )
-    for key, ttl in (("gone", -1), ("queue", 60)):
+    for key, ttl in (("gone", -1), ("queue", 3600)):
         await connection.execute(
             "INSERT INTO analytics_metrics_realtime VALUES ($1, '{\"length\": [2]}', 'hour', $2, $3)",
             key, NOW, NOW + timedelta(seconds=ttl),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
 import asyncpg
 import msgspec
 
 from asgi_analytics.database.blocks import load
-from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.database.sqlite.times import to_text
+from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.events.base import Category
+from asgi_analytics.migrate import sqlite
+from asgi_analytics.migrate.report import Store
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, Unpack
 
     from asgi_analytics.migrate.session import Options
@@ -45,7 +49,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
     """How long raw rows are kept, and what a change of it drops."""
 
-    flavour: Flavour
+    flavour: Store
     database: str
     schema: str
     categories: tuple[Kept, ...]
@@ -74,6 +78,8 @@ async def retention(
     change = dict(change or {})
     for category, days in change.items():
         check(category, days)
+    if isinstance(target, str) and is_sqlite(target):
+        return await _retention_on_sqlite(target, change, dry_run, options)
     names, keeps = list(change), [timedelta(days=days) for days in change.values()]
     async with open_session(target, in_one_transaction=True, **options) as session:
         await session.load()
@@ -95,17 +101,49 @@ async def retention(
             async with session.connection.transaction():
                 await session.connection.execute(SQL["change"], names, keeps)
                 await session.connection.execute(SQL["change_schemas"], names, list(change.values()))
-        categories = tuple(_kept(*row) for row in rows)
         return RetentionReport(
             flavour=flavour,
             database=found.text,
             schema=session.schema,
-            categories=tuple(sorted(categories, key=lambda one: (one.days, one.category))),
-            changed=bool(change) and not dry_run,
-            drops=sum(one.drops for one in categories),
+            **_of(map(_kept, rows), changed=bool(change) and not dry_run),
             warnings=warnings,
             notes=notes,
         )
+
+
+async def _retention_on_sqlite(
+    target: str, change: Mapping[str, int], dry_run: bool, options: Options
+) -> RetentionReport:
+    def work(connection: sqlite3.Connection) -> list[Kept]:
+        found = []
+        for category, keep in connection.execute(SQL["keep_on_sqlite"]).fetchall():
+            days, new_days = (timedelta(days=one) for one in (keep, change.get(category, keep)))
+            now = datetime.now(UTC)
+            values = {
+                "category": category,
+                "until": to_text(now - days),
+                "new_until": to_text(now - new_days),
+            }
+            counts = connection.execute(SQL["over_on_sqlite"], values).fetchone()
+            found.append(_kept((category, days, new_days if category in change else None, *counts)))
+        if not dry_run:
+            for values in ({"category": category, "days": days} for category, days in change.items()):
+                connection.execute(SQL["change_on_sqlite"], values)
+                connection.execute(SQL["change_schemas_on_sqlite"], values)
+        return found
+
+    is_changed = bool(change) and not dry_run
+    report, found = await sqlite.run_on(
+        target, work, needs=FIRST_STEP, lacks="keeps all rows alike", options=options, writes=is_changed
+    )
+    return RetentionReport(
+        flavour=report.flavour, database=report.database, schema=report.schema, **_of(found, changed=is_changed)
+    )
+
+
+def _of(categories: Iterable[Kept], *, changed: bool) -> dict[str, Any]:
+    found = sorted(categories, key=lambda one: (one.days, one.category))
+    return {"categories": tuple(found), "changed": changed, "drops": sum(one.drops for one in found)}
 
 
 def check(category: str, days: Any) -> None:
@@ -118,7 +156,8 @@ def check(category: str, days: Any) -> None:
         )
 
 
-def _kept(category: str, keep: timedelta, new_keep: timedelta | None, due: int, would_be_due: int) -> Kept:
+def _kept(row: Sequence[Any]) -> Kept:
+    category, keep, new_keep, due, would_be_due = row
     return Kept(
         category=category,
         days=(keep if new_keep is None else new_keep).days,

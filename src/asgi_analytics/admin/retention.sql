@@ -50,3 +50,33 @@ UPDATE analytics_event_schemas AS s
 SET retention_days = n.days
 FROM unnest($1::text[], $2::integer[]) AS n (category, days)
 WHERE s.event_category = n.category AND s.retention_days <> n.days;
+
+-- keep_on_sqlite --
+-- List for how many days rows of each category are kept.
+SELECT r.category, coalesce(min(r.keep, 36500), 36500) FROM analytics_retention AS r ORDER BY r.category;
+
+-- over_on_sqlite --
+-- Count the rows of a category before a time, and before another one. The types are found by jumping from one to the
+-- next, and their rows by the index.
+WITH RECURSIVE types (event_type) AS (
+    SELECT min(e.event_type) FROM analytics_events AS e
+    UNION ALL
+    SELECT (SELECT min(e.event_type) FROM analytics_events AS e WHERE e.event_type > t.event_type)
+    FROM types AS t
+    WHERE t.event_type IS NOT NULL
+)
+SELECT
+    count(*) FILTER (WHERE e.timestamp < :until),
+    count(*) FILTER (WHERE e.timestamp < :new_until)
+FROM types AS n
+LEFT JOIN analytics_event_types AS t ON t.event_type = n.event_type
+JOIN analytics_events AS e ON e.event_type = n.event_type AND e.timestamp < max(:until, :new_until)
+WHERE coalesce(t.category, 'interaction') = :category;
+
+-- change_on_sqlite --
+-- Keep rows of a category for so many days from now on.
+UPDATE analytics_retention SET keep = :days WHERE category = :category;
+
+-- change_schemas_on_sqlite --
+-- Say in the registry for how many days rows of a category are kept.
+UPDATE analytics_event_schemas SET retention_days = :days WHERE event_category = :category AND retention_days <> :days;

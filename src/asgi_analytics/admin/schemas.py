@@ -6,24 +6,31 @@ import importlib
 import json
 from datetime import datetime
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import asyncpg
 import msgspec
 
 from asgi_analytics.database.blocks import load
-from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.database.sqlite.times import from_text, now_text
+from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.encoding.definition import breaking, definition, example, is_same, required_fields
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.events.base import Event, event_type_of, event_types, known_categories
+from asgi_analytics.migrate import sqlite
+from asgi_analytics.migrate.report import Store
 from asgi_analytics.migrate.session import open_session
 from asgi_analytics.sinks.base import StoredSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import sqlite3
+    from collections.abc import Callable, Sequence
     from typing import Unpack
 
+    from asgi_analytics.migrate.report import Report
     from asgi_analytics.migrate.session import Options, Session
+
+T = TypeVar("T")
 
 SQL = load("asgi_analytics.admin", "schemas.sql")
 FIRST_STEP = 211
@@ -48,7 +55,7 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
 class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a sync did; nothing at all if a change was refused."""
 
-    flavour: Flavour
+    flavour: Store
     database: str
     schema: str
     types: tuple[Synced, ...]
@@ -73,7 +80,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
 class RegistryReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the registry holds."""
 
-    flavour: Flavour
+    flavour: Store
     database: str
     schema: str
     schemas: tuple[Registered, ...]
@@ -129,6 +136,17 @@ async def sync_schemas(
     installed, or too old.
     """
     made = [_Made(cls) for cls in classes]
+    if isinstance(target, str) and is_sqlite(target):
+        report, synced = await _run_on_sqlite(
+            target, lambda connection: _sync_on_sqlite(connection, made, allow_breaking), options, writes=True
+        )
+        return SyncReport(
+            flavour=report.flavour,
+            database=report.database,
+            schema=report.schema,
+            types=synced,
+            refused=_is_refused(synced),
+        )
     async with open_session(target, in_one_transaction=True, **options) as session:
         await _load(session)
         found = await session.find(keep=False)
@@ -137,10 +155,8 @@ async def sync_schemas(
         async with session.connection.transaction():
             await session.connection.execute(SQL["lock"])
             rows = await session.connection.fetch(SQL["newest"], [one.event_type for one in made])
-            newest = {row["event_type"]: row for row in rows}
-            synced = tuple(one.compare(newest.get(one.event_type), allow_breaking) for one in made)
-            refused = any(one.change == "refused" for one in synced)
-            if not refused:
+            synced = _compare(made, rows, allow_breaking)
+            if not (refused := _is_refused(synced)):
                 await _write(session.connection, made, synced)
         return SyncReport(
             flavour=flavour,
@@ -189,6 +205,15 @@ def _text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def _compare(made: Sequence[_Made], rows: Sequence[Any], allow_breaking: bool) -> tuple[Synced, ...]:
+    newest = {row["event_type"]: row for row in rows}
+    return tuple(one.compare(newest.get(one.event_type), allow_breaking) for one in made)
+
+
+def _is_refused(synced: Sequence[Synced]) -> bool:
+    return any(one.change == "refused" for one in synced)
+
+
 async def _write(connection: Any, made: Sequence[_Made], synced: Sequence[Synced]) -> None:
     days = {category: keep.days for category, keep in await connection.fetch(SQL["days"])}
     for one, what in zip(made, synced, strict=True):
@@ -207,8 +232,50 @@ async def _write(connection: Any, made: Sequence[_Made], synced: Sequence[Synced
     await connection.execute(SQL["categories"], [one.event_type for one in made], [one.category for one in made])
 
 
+async def _run_on_sqlite(
+    target: str, work: Callable[[sqlite3.Connection], T], options: Options, *, writes: bool = False
+) -> tuple[Report, T]:
+    return await sqlite.run_on(target, work, needs=FIRST_STEP, lacks="has no registry", options=options, writes=writes)
+
+
+def _sync_on_sqlite(connection: sqlite3.Connection, made: Sequence[_Made], allow_breaking: bool) -> tuple[Synced, ...]:
+    types = _text([one.event_type for one in made])
+    names = ("event_type", "version", "event_category", "schema_definition", "required_fields", "description")
+    rows = [dict(zip((*names, "is_active"), row, strict=True)) for row in connection.execute(
+        SQL["newest_on_sqlite"], (types,)
+    )]  # fmt: skip
+    for row in rows:
+        row |= {"required_fields": json.loads(row["required_fields"]), "is_active": bool(row["is_active"])}
+    synced = _compare(made, rows, allow_breaking)
+    if _is_refused(synced):
+        return synced
+    days = dict(connection.execute(SQL["days_on_sqlite"]).fetchall())
+    for one, what in zip(made, synced, strict=True):
+        values = {
+            "event_type": one.event_type,
+            "version": what.version,
+            "category": one.category,
+            "definition": _text(one.definition),
+            "required": _text(one.required),
+            "example": _text(example(one.definition)),
+            "description": one.description,
+            "days": days[one.category],
+            "now": now_text(),
+        }
+        if what.change == "changed":
+            connection.execute(SQL["change_on_sqlite"], values)
+        elif what.change != "unchanged":
+            connection.execute(SQL["retire_on_sqlite"], values)
+            connection.execute(SQL["add_on_sqlite"], values)
+        connection.execute(SQL["category_on_sqlite"], values)
+    return synced
+
+
 async def list_schemas(target: str | asyncpg.Connection, **options: Unpack[Options]) -> RegistryReport:
     """Return every version of every schema. The arguments are those of `migrate`; raises as `sync_schemas` does."""
+    if isinstance(target, str) and is_sqlite(target):
+        report, schemas = await _run_on_sqlite(target, _list_on_sqlite, options)
+        return RegistryReport(flavour=report.flavour, database=report.database, schema=report.schema, schemas=schemas)
     async with open_session(target, in_one_transaction=True, **options) as session:
         await _load(session)
         found = await session.find(keep=False)
@@ -225,8 +292,29 @@ async def list_schemas(target: str | asyncpg.Connection, **options: Unpack[Optio
         )
 
 
+def _list_on_sqlite(connection: sqlite3.Connection) -> tuple[Registered, ...]:
+    return tuple(
+        Registered(
+            event_type=row[0],
+            version=row[1],
+            event_category=row[2],
+            required_fields=tuple(json.loads(row[3])),
+            retention_days=row[4],
+            is_active=bool(row[5]),
+            updated_at=from_text(row[6]),
+            description=row[7],
+        )
+        for row in connection.execute(SQL["list"])
+    )
+
+
 async def active_schemas(target: str | asyncpg.Connection, **options: Unpack[Options]) -> list[StoredSchema]:
     """Return the schemas that events are checked by; raises as `sync_schemas` does."""
+    if isinstance(target, str) and is_sqlite(target):
+        _, rows = await _run_on_sqlite(
+            target, lambda connection: connection.execute(SQL["active_on_sqlite"]).fetchall(), options
+        )
+        return [StoredSchema(name, definition, bool(needs_user)) for name, definition, needs_user in rows]
     async with open_session(target, in_one_transaction=True, **options) as session:
         await _load(session)
         found = await session.find(keep=False)

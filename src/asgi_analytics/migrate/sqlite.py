@@ -99,6 +99,35 @@ async def refresh(
     return await _run(work, target, "all", options)
 
 
+async def run_on(
+    target: str,
+    work: Callable[[sqlite3.Connection], T],
+    *,
+    needs: int,
+    lacks: str,
+    options: Options,
+    writes: bool = False,
+) -> tuple[Report, T]:
+    """Do something in an installed database, in one transaction if it writes; return the state, and what is returned.
+
+    Raises `MigrationError` unless a step of the number ``needs`` or above is applied; ``lacks`` says what is missing.
+    """
+
+    def run(target: str, phase: Wanted, options: Options) -> tuple[Report, T]:
+        report, url = _status(target, phase, options), read_sqlite_url(target)
+        if not any(step.version >= needs for step in report.applied):
+            lacking = lacks if report.applied else "has no tables yet"
+            raise MigrationError(f"{url} {lacking}: run analytics-migrate all first")
+        with _open(url, "rw" if writes else "ro", options) as connection:
+            if not writes:
+                return report, work(connection)
+            with transaction(connection):
+                return report, work(connection)
+
+    done: tuple[Report, T] = await _run(run, target, "all", options)
+    return done
+
+
 async def _run(work: Callable[[str, Wanted, Options], T], target: str, phase: Wanted, options: Options) -> T:
     if options.get("schema") not in (None, SCHEMA):
         raise ConfigError("SQLite has no schemas: leave --schema out, and use a file of its own")

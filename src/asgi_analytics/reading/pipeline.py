@@ -80,8 +80,9 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
     async with source.snapshot() as snapshot:
         [(newest, last_minute, oldest)] = await snapshot.records(SQL["health"], now - MINUTE, now, service)
         complete: tuple[datetime, ...] = ()
+        moment: tuple[datetime, ...] = ()
         if snapshot.dialect == "sqlite":
-            flavour, complete = "database", (floor(now - HOUR, HOUR), floor(now - HOUR, DAY))
+            flavour, complete, moment = "database", (floor(now - HOUR, HOUR), floor(now - HOUR, DAY)), (now,)
         else:
             [(is_plain,)] = await snapshot.records(SQL["is_filled"])
             flavour = "database_plain" if is_plain else "database_timescaledb"
@@ -92,7 +93,7 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
             pending=await snapshot.rows(PendingView, SQL["pending"], *complete),
             database=await snapshot.row(DatabaseState, SQL[flavour]),
             oldest_event_at=oldest,
-            due=await snapshot.rows(_due, SQL["due"]),
+            due=await snapshot.rows(_due, SQL["due"], *moment),
         )
 
 

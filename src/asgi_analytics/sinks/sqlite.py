@@ -17,7 +17,9 @@ from asgi_analytics.database.sqlite.upkeep import SqliteUpkeep, forget_visitors
 from asgi_analytics.database.sqlite.url import read_sqlite_url
 from asgi_analytics.encoding.metric_record import is_metric
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
-from asgi_analytics.sinks.base import Receipt, Rejected
+from asgi_analytics.events.base import categories_to_note, definitions
+from asgi_analytics.log import log
+from asgi_analytics.sinks.base import Receipt, Rejected, StoredSchema
 from asgi_analytics.sinks.dead_letters import Refusal, dead_letter
 from asgi_analytics.sinks.sqlite_rows import Unfit, hours_of, read_event, read_events, read_metric
 from asgi_analytics.sinks.sqlite_traits import IDENTIFIED, note_traits
@@ -52,6 +54,9 @@ class SqliteSink:
         self._url = read_sqlite_url(url)
         self._keeper = SqliteKeeper(self._url)
         self._upkeep = SqliteUpkeep(self._url)
+        self._noted: dict[str, str] = {}
+        self._definitions = 0
+        self._left_noting = False
 
     @classmethod
     def from_url(cls, url: str, *, token: str | None = None) -> Self:
@@ -62,7 +67,14 @@ class SqliteSink:
         """Store a batch, and the events that are no rows among the dead letters. Raises `SinkError`."""
         if not batch:
             return Receipt()
-        return await self._run(partial(_store, batch=batch))
+
+        def store(connection: sqlite3.Connection) -> Receipt:
+            if self._definitions != (newest := definitions()):
+                self._note_types(connection, categories_to_note())
+                self._definitions = newest
+            return _store(connection, batch)
+
+        return await self._run(store)
 
     async def ready(self) -> None:
         """Return when a batch could be stored now. Raises `SinkError` that says what is in the way."""
@@ -79,11 +91,54 @@ class SqliteSink:
 
         In many small transactions, between which others write.
         """
+        self._definitions = 0
         work = self._upkeep.steps()
         while True:
             if await self._run_alone(partial(next, work, None)) is None:
                 return
             await asyncio.sleep(0)  # a write that waits gets its turn
+
+    async def note_event_types(self, categories: Mapping[str, str]) -> None:
+        """Let the database know the categories of types, unless this sink has done so."""
+        await self._run(partial(self._note_types, categories=categories))
+
+    def _note_types(self, connection: sqlite3.Connection, categories: Mapping[str, str]) -> None:
+        """Note the categories before the first row of a type is stored, so that none is dropped too early."""
+        new = {name: category for name, category in categories.items() if self._noted.get(name) != category}
+        if not new:
+            return
+        rows = [{"event_type": name, "category": category} for name, category in new.items()]
+        try:
+            with transaction(connection):
+                connection.executemany(SQL["note_event_type"], rows)
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("no such table"):
+                raise
+            if not self._left_noting:
+                self._left_noting = True
+                log.warning(
+                    "rows of these types are kept as long as interactions, because the database does not take their "
+                    "category: run analytics-migrate all; types: %d", len(new)
+                )  # fmt: skip
+            return  # the next upkeep lets it be tried again
+        self._noted |= new
+
+    async def schemas_fingerprint(self) -> str:
+        """Return what changes with the schemas that events are checked by."""
+
+        def ask(connection: sqlite3.Connection) -> str:
+            return str(connection.execute(SQL["schemas_fingerprint"]).fetchone()[0])
+
+        return await self._run(ask)
+
+    async def active_schemas(self) -> Sequence[StoredSchema]:
+        """Return the schemas that events are checked by."""
+
+        def ask(connection: sqlite3.Connection) -> list[StoredSchema]:
+            rows = connection.execute(SQL["active_schemas"])
+            return [StoredSchema(name, definition, bool(needs_user)) for name, definition, needs_user in rows]
+
+        return await self._run(ask)
 
     async def visitor_key(self, day: date) -> bytes | None:
         """Return the key that all processes count the visitors of a day by; None for a day that is over for long."""

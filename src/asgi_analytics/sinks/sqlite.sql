@@ -43,6 +43,37 @@ ON CONFLICT (user_id) DO UPDATE
 SET traits = excluded.traits, role = excluded.role, registered_at = excluded.registered_at,
     updated_at = excluded.updated_at, told_by = excluded.told_by;
 
+-- note_event_type --
+-- Note that a type is of a category, unless the one it has keeps its rows as long: of two processes that say something
+-- else, during a deployment perhaps, the one that keeps them longer is right. Senders choose names, so there is a limit.
+INSERT INTO analytics_event_types (event_type, category)
+SELECT :event_type, r.category
+FROM analytics_retention AS r
+WHERE r.category = :category AND length(:event_type) BETWEEN 1 AND 255
+    AND (
+        (SELECT count(*) FROM analytics_event_types) < 10000
+        OR EXISTS (SELECT 1 FROM analytics_event_types AS k WHERE k.event_type = :event_type)
+    )
+ON CONFLICT (event_type) DO UPDATE SET category = excluded.category
+WHERE (SELECT coalesce(r.keep, 36500) FROM analytics_retention AS r WHERE r.category = excluded.category)
+    > (SELECT coalesce(r.keep, 36500) FROM analytics_retention AS r WHERE r.category = analytics_event_types.category);
+
+-- schemas_fingerprint --
+-- Return what changes with the schemas that events are checked by.
+SELECT coalesce(group_concat(s.event_type || ' ' || s.version || ' ' || s.updated_at), '')
+FROM (
+    SELECT s.event_type, s.version, s.updated_at FROM analytics_event_schemas AS s WHERE s.is_active
+    ORDER BY s.event_type
+) AS s;
+
+-- active_schemas --
+-- Return the schemas that events are checked by.
+SELECT
+    s.event_type, s.schema_definition,
+    EXISTS (SELECT 1 FROM json_each(s.required_fields) AS j WHERE j.value = 'user_id')
+FROM analytics_event_schemas AS s
+WHERE s.is_active;
+
 -- tables --
 -- Find which of the tables that a batch needs are there.
 SELECT name FROM sqlite_master WHERE name IN ('analytics_events', 'analytics_dead_letters', 'analytics_changes');

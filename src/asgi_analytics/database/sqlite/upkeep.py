@@ -31,8 +31,8 @@ ABANDONED_SECONDS = 600.0
 """How long the upkeep stays another process's that does no step of it any more."""
 
 PARTS = "analytics_session_parts"
-OTHERWISE = "interaction"
-"""The category of types that say nothing."""
+LONGEST = 36_500
+"""Days for which rows can be kept."""
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _STEPS = {"hour": _HOUR, "day": _DAY}
@@ -128,21 +128,15 @@ class SqliteUpkeep:
     def _forget(self) -> Iterator[str]:
         now = datetime.now(UTC)
 
-        def begin(connection: sqlite3.Connection) -> tuple[dict[str, int], list[str]]:
+        def begin(connection: sqlite3.Connection) -> list[str]:
             forget_visitors(connection)
             connection.execute(SQL["expire"], {"now": to_text(now)})
-            types = [row[0] for row in connection.execute(SQL["types"])]
-            return dict(connection.execute(SQL["keep"]).fetchall()), types
+            return [row[0] for row in connection.execute(SQL["types"])]
 
-        keep, types = self._step(begin)
+        types = self._step(begin)
         yield "expired"
-        categories = known_categories()
         for event_type in types:
-            days = keep.get(categories.get(event_type, OTHERWISE))
-            if days is None:
-                continue
-            until = to_text(_floor(now - timedelta(days=days), _DAY))
-            while self._step(partial(_forget_events, event_type=event_type, until=until)):
+            while self._step(partial(_forget_events, event_type=event_type, now=now)):
                 yield event_type
         while self._step(_forget_metrics):
             yield "metrics"
@@ -272,11 +266,16 @@ def _forget_metrics(connection: sqlite3.Connection) -> bool:
     return number > 0
 
 
-def _forget_events(connection: sqlite3.Connection, event_type: str, until: str) -> bool:
-    """Delete the next thousand events of a type before a midnight, of one day; False if there are none.
+def _forget_events(connection: sqlite3.Connection, event_type: str, now: datetime) -> bool:
+    """Delete the next thousand events of a type whose time is over, of one day; False if there are none.
 
-    A day that is not filled is left for the next time: none of its events is dropped uncounted.
+    A day that is not filled is left for the next time: none of its events is dropped uncounted. The category is read
+    here, because another process may have moved the type a moment ago.
     """
+    category, keep = connection.execute(SQL["keep_of"], (event_type,)).fetchone() or (None, None)
+    if keep is None:
+        return False
+    until = to_text(_floor(now - timedelta(days=min(keep, LONGEST)), _DAY))
     oldest = connection.execute(SQL["old_day"], {"event_type": event_type, "until": until}).fetchone()[0]
     if oldest is None:
         return False
@@ -287,6 +286,7 @@ def _forget_events(connection: sqlite3.Connection, event_type: str, until: str) 
         if connection.execute(SQL["is_behind"], values).fetchone()[0]:
             return False
         connection.execute(SQL["note_gone"], values)
+    connection.execute(SQL["note_dropped"], {"category": category, "until": until})
     number = connection.execute(SQL["forget_events"], values).rowcount
     connection.execute(SQL["forget_changes_of_day"], values)
     return number > 0

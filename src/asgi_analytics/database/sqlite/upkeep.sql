@@ -274,9 +274,11 @@ SET count = excluded.count, sum = excluded.sum, min = excluded.min, max = exclud
 -- Delete the next thousand rows of metrics before a time.
 DELETE FROM metrics WHERE rowid IN (SELECT m.rowid FROM metrics AS m WHERE m.timestamp < ? LIMIT 1000);
 
--- keep --
--- Read for how many days events of each category are kept.
-SELECT category, keep FROM analytics_retention WHERE keep IS NOT NULL;
+-- keep_of --
+-- Read the category of a type, and for how many days its events are kept.
+SELECT r.category, r.keep
+FROM analytics_retention AS r
+WHERE r.category = coalesce((SELECT t.category FROM analytics_event_types AS t WHERE t.event_type = ?), 'interaction');
 
 -- types --
 -- List the types of events, by jumping from one to the next.
@@ -301,6 +303,10 @@ SELECT EXISTS (SELECT 1 FROM analytics_changes AS c WHERE c.hour >= :since AND c
 -- note_gone --
 -- Note that events of a day are gone.
 INSERT INTO analytics_gone_days (day) VALUES (:since) ON CONFLICT DO NOTHING;
+
+-- note_dropped --
+-- Note that events of a category before a midnight may be gone.
+UPDATE analytics_dropped SET dropped_before = :until WHERE category = :category AND dropped_before < :until;
 
 -- forget_events --
 -- Delete the next thousand events of a type and a day.

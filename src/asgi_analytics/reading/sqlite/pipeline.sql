@@ -44,6 +44,31 @@ WHERE p.bucket < CASE p.step WHEN 'hour' THEN $1 ELSE $2 END
 GROUP BY p.view_name
 ORDER BY 2, p.view_name;
 
+-- due --
+-- Say of which categories rows are still there although their time is over. $1 is now. The types are found by jumping
+-- from one to the next, and what is over of each by the index: mostly nothing.
+WITH RECURSIVE types (event_type) AS (
+    SELECT min(e.event_type) FROM analytics_events AS e
+    UNION ALL
+    SELECT (SELECT min(e.event_type) FROM analytics_events AS e WHERE e.event_type > t.event_type)
+    FROM types AS t
+    WHERE t.event_type IS NOT NULL
+)
+SELECT
+    r.category,
+    r.keep * 86400 AS "keep::interval",
+    count(DISTINCT substr(e.timestamp, 1, 10)) AS days,
+    count(*) AS events,
+    strftime('%Y-%m-%dT00:00:00.000000Z', min(e.timestamp), '+1 day', '+' || r.keep || ' days')
+        AS "due_since::timestamptz"
+FROM types AS n
+LEFT JOIN analytics_event_types AS t ON t.event_type = n.event_type
+JOIN analytics_retention AS r ON r.category = coalesce(t.category, 'interaction')
+JOIN analytics_events AS e ON e.event_type = n.event_type
+    AND e.timestamp < strftime('%Y-%m-%dT00:00:00.000000Z', $1, '-' || r.keep || ' days')
+GROUP BY r.category, r.keep
+ORDER BY 5, 1;
+
 -- database --
 -- Tell the version of SQLite and what the file weighs.
 SELECT

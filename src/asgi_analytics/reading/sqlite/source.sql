@@ -1,19 +1,33 @@
 -- What every question needs, whatever it asks.
 
 -- lost_rows --
--- Tell since when raw rows are kept, and whether any between $1 and $2 were dropped: the aggregates know more than the
--- table. A row that came late for a day whose rows are gone does not bring the others back.
+-- Tell since when raw rows of the types $3, or of all if it is null, are kept, and whether any between $1 and $2 were
+-- dropped: the aggregates know more than the table. A row that came late for a day whose rows are gone does not bring the
+-- others back.
 SELECT
-    kept.since AS "kept_from::timestamptz",
+    nullif(kept.since, '9999') AS "kept_from::timestamptz",
     EXISTS (
-        SELECT 1 FROM analytics_user_days_filled AS u
-        WHERE u.day >= substr($1, 1, 10) || 'T00:00:00.000000Z' AND u.day < min($2, coalesce(kept.since, $2))
-    )
-    OR EXISTS (
-        SELECT 1 FROM analytics_gone_days AS g
-        WHERE g.day >= substr($1, 1, 10) || 'T00:00:00.000000Z' AND g.day < $2
+        SELECT 1 FROM analytics_type_days_filled AS u
+        WHERE u.day >= substr($1, 1, 10) || 'T00:00:00.000000Z' AND u.day < min($2, kept.since)
+            AND ($3 IS NULL OR u.event_type IN (SELECT j.value FROM json_each($3) AS j))
     ) AS "is_lost::boolean"
-FROM (SELECT substr(min(e.timestamp), 1, 10) || 'T00:00:00.000000Z' AS since FROM analytics_events AS e) AS kept;
+FROM (
+    SELECT max(
+        coalesce(CASE
+            WHEN $3 IS NULL THEN (SELECT max(d.dropped_before) FROM analytics_dropped AS d)
+            ELSE (
+                SELECT max(max(d.dropped_before, coalesce(t.dropped_before, '')))
+                FROM json_each($3) AS n
+                LEFT JOIN analytics_event_types AS t ON t.event_type = n.value
+                JOIN analytics_dropped AS d ON d.category = coalesce(t.category, 'interaction')
+            )
+        END, ''),
+        coalesce(
+            (SELECT substr(min(e.timestamp), 1, 10) || 'T00:00:00.000000Z' FROM analytics_events AS e),
+            '9999'
+        )
+    ) AS since
+) AS kept;
 
 -- filled_until --
 -- Tell until when the aggregates of all the views $1 are computed. Days of statements are made of those of queries.
