@@ -31,6 +31,7 @@ from asgi_analytics.admin.subjects.report import (
 from asgi_analytics.admin.subjects.report import (
     SubjectReport as SubjectReport,
 )
+from asgi_analytics.admin.subjects.sqlite import SqliteConnection, SqliteWork, open_sqlite
 from asgi_analytics.admin.subjects.subject import Subject
 from asgi_analytics.admin.subjects.work import (
     SQL,
@@ -43,11 +44,13 @@ from asgi_analytics.admin.subjects.work import (
 )
 from asgi_analytics.database.blocks import load
 from asgi_analytics.database.names import quoted
+from asgi_analytics.database.sqlite.url import is_sqlite, read_sqlite_url
 from asgi_analytics.errors import ConfigError, MigrationError
+from asgi_analytics.migrate import sqlite
 from asgi_analytics.migrate.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
     from typing import Unpack
 
     from asgi_analytics.events.base import UserId
@@ -64,7 +67,10 @@ NO_SPOOL = "No spool was looked at: name its folder with --spool or ANALYTICS_SP
 
 
 class _Opened(NamedTuple):
-    session: Session
+    connection: Any
+    work: type[Work]
+    """What goes through the places of this database."""
+    tell: Callable[[str], None]
     about: Mapping[str, Any]
     """The fields that every report has."""
 
@@ -100,11 +106,11 @@ async def export(
 ) -> SubjectExport:
     """Return all that is stored of a person, in memory; `stream` does without. Arguments and errors as of `erase`."""
     tables: dict[str, list[Any]] = {}
-    async with _opened(target, options) as (session, _):
-        work = await _begin(session, user, "export", spool)
+    async with _opened(target, options) as opened:
+        work = await _begin(opened, user, "export", spool)
         async for one in _export(work):
             tables.setdefault(one.table, []).append(one.row)
-        request = await complete_request(session.connection, work.request)
+        request = await complete_request(work.connection, work.request, work.sql)
         return SubjectExport(user_id=work.subject.uuid, tables=tables, request=request, warnings=tuple(work.warnings))
 
 
@@ -112,13 +118,13 @@ async def stream(
     target: str | asyncpg.Connection, user: UserId, *, spool: str | Path | None = None, **options: Unpack[Options]
 ) -> AsyncGenerator[Exported]:
     """Yield all that is stored of a person, row by row, table after table. Arguments and errors as of `erase`."""
-    async with _opened(target, options) as (session, _):
-        work = await _begin(session, user, "export", spool)
+    async with _opened(target, options) as opened:
+        work = await _begin(opened, user, "export", spool)
         async for one in _export(work):
             yield one
-        await complete_request(session.connection, work.request)
+        await complete_request(work.connection, work.request, work.sql)
         for warning in work.warnings:
-            session.tell(f"warning: {warning}")
+            opened.tell(f"warning: {warning}")
 
 
 async def status(
@@ -129,17 +135,19 @@ async def status(
     The log has no id: who it was can be told only of a user that is named. The other arguments are those of `migrate`.
     Raises as `erase` does.
     """
-    async with _opened(target, options) as (session, about):
-        hashed = None if user is None else await keyed_hash(session.connection, Subject(user))
-        found = await session.connection.fetch(SQL["requests"], hashed, MOST_REQUESTS)
-        return RequestsReport(**about, requests=tuple(map(request_of, found)))
+    async with _opened(target, options) as opened:
+        connection, sql = opened.connection, opened.work.sql
+        hashed = None if user is None else await keyed_hash(connection, Subject(user), sql)
+        found = await connection.fetch(sql["requests"], hashed, MOST_REQUESTS)
+        return RequestsReport(**opened.about, requests=tuple(map(request_of, found)))
 
 
 async def _forget(
     target: str | asyncpg.Connection, user: UserId, kind: Kind, spool: str | Path | None, options: Options
 ) -> SubjectReport:
-    async with _opened(target, options) as (session, about):
-        work = await _begin(session, user, kind, spool)
+    async with _opened(target, options) as opened:
+        about = opened.about
+        work = await _begin(opened, user, kind, spool)
         mentions = Mentions()
         for _ in range(ROUNDS):
             for place in PLACES:
@@ -153,7 +161,8 @@ async def _forget(
                 "run this again"
             )
         await refresh_statistics(work)
-        request = await complete_request(session.connection, work.request)
+        await work.overwrite()
+        request = await complete_request(work.connection, work.request, work.sql)
         return SubjectReport(
             **{
                 **about,
@@ -167,7 +176,7 @@ async def _forget(
 
 
 async def _export(work: Work) -> AsyncIterator[Exported]:
-    await work.connection.execute(SQL["restart_count"], work.request.id)
+    await work.connection.execute(work.sql["restart_count"], work.request.id)
     for place in PLACES:
         async for one in place.export(work):
             yield one
@@ -175,6 +184,10 @@ async def _export(work: Work) -> AsyncIterator[Exported]:
 
 @asynccontextmanager
 async def _opened(target: str | asyncpg.Connection, options: Options) -> AsyncIterator[_Opened]:
+    if isinstance(target, str) and is_sqlite(target):
+        async with _opened_sqlite(target, options) as opened:
+            yield opened
+        return
     async with open_session(target, **options) as session:
         try:
             await _demand_owner(session)
@@ -194,7 +207,24 @@ async def _opened(target: str | asyncpg.Connection, options: Options) -> AsyncIt
         about = {
             "flavour": flavour, "database": found.text, "schema": session.schema, "warnings": warnings, "notes": notes,
         }  # fmt: skip
-        yield _Opened(session, about)
+        yield _Opened(session.connection, Work, session.tell, about)
+
+
+@asynccontextmanager
+async def _opened_sqlite(target: str, options: Options) -> AsyncIterator[_Opened]:
+    report = await sqlite.status(target, options=options)
+    url, wait = read_sqlite_url(target), options.get("wait")
+    if not any(step.phase == "post" for step in report.applied):
+        raise MigrationError(f"{url} has no aggregates yet: run analytics-migrate all first")
+    with open_sqlite(url, busy_seconds=sqlite.LOCK_SECONDS if wait is None else wait) as connection:
+        is_installed = await connection.fetchval(SqliteWork.sql["is_installed"])
+        if not is_installed or not await connection.fetchval(SqliteWork.sql["is_declared"]):
+            raise MigrationError(f"{url} has no analytics_subject_requests yet: run analytics-migrate all first")
+        about: dict[str, Any] = {
+            "flavour": report.flavour, "database": report.database, "schema": report.schema,
+            "warnings": report.warnings, "notes": report.notes,
+        }  # fmt: skip
+        yield _Opened(connection, SqliteWork, options.get("tell", lambda _: None), about)
 
 
 async def _demand_owner(session: Session) -> None:
@@ -210,10 +240,13 @@ async def _demand_owner(session: Session) -> None:
         )
 
 
-async def _begin(session: Session, user: UserId, kind: Kind, spool: str | Path | None) -> Work:
+async def _begin(opened: _Opened, user: UserId, kind: Kind, spool: str | Path | None) -> Work:
     subject = Subject(user)
     folder = None if spool is None else Path(spool)
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"the folder of the spool is not there: {folder}")
-    tables = await find_tables(session.connection)
-    return Work(session, subject, await open_request(session.connection, subject, kind), tables, folder)
+    connection, sql = opened.connection, opened.work.sql
+    if isinstance(connection, SqliteConnection):
+        connection.know(subject)
+    tables = await find_tables(connection, sql)
+    return opened.work(connection, subject, await open_request(connection, subject, kind, sql), tables, folder)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asgi_analytics.admin.subjects.work import SQL
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from asgi_analytics.admin.subjects.report import Exported
     from asgi_analytics.admin.subjects.work import Work
 
 EVENTS = "analytics_events"
-DAY = timedelta(days=1)
 BATCH = 1_000
 """Events whose JSON is in memory at once."""
 
@@ -26,26 +23,26 @@ class Events:
 
     async def export(self, work: Work) -> AsyncIterator[Exported]:
         """Yield the events, by time."""
-        for day in await _days(work):
-            async for one in work.rows(EVENTS, SQL["export_events"], work.subject.uuid, day, day + DAY):
+        for since, until in await _days(work):
+            async for one in work.rows(EVENTS, work.sql["export_events"], work.subject.uuid, since, until):
                 yield one
 
     async def erase(self, work: Work) -> None:
         """Delete them."""
-        for day in await _days(work):
+        for since, until in await _days(work):
 
-            async def delete(day: datetime = day) -> None:
-                await work.execute(EVENTS, SQL["erase_events"], work.subject.uuid, day, day + DAY)
+            async def delete(since: Any = since, until: Any = until) -> None:
+                await work.execute(EVENTS, work.sql["erase_events"], work.subject.uuid, since, until)
 
             await work.run(delete)
 
     async def anonymise(self, work: Work) -> None:
         """Take the person out of them."""
-        for day in await _days(work):
+        for since, until in await _days(work):
 
-            async def change(day: datetime = day) -> None:
-                since, until = day, day + DAY
-                while found := await work.connection.fetch(SQL["find_events"], work.subject.uuid, since, until, BATCH):
+            async def change(since: Any = since, until: Any = until) -> None:
+                sql = work.sql["find_events"]
+                while found := await work.connection.fetch(sql, work.subject.uuid, since, until, BATCH):
                     await _anonymise(work, found)
                     since = found[-1]["timestamp"]
 
@@ -57,19 +54,20 @@ async def remove(work: Work, event_id: Any, timestamp: datetime) -> None:
 
     async def change() -> None:
         if work.request.kind == "erase":
-            await work.execute(EVENTS, SQL["erase_event"], event_id, timestamp)
+            await work.execute(EVENTS, work.sql["erase_event"], event_id, timestamp)
         else:
-            await _anonymise(work, await work.connection.fetch(SQL["find_event"], event_id, timestamp))
+            await _anonymise(work, await work.connection.fetch(work.sql["find_event"], event_id, timestamp))
 
     await work.run(change)
 
 
-async def _days(work: Work) -> list[datetime]:
+async def _days(work: Work) -> list[tuple[Any, Any]]:
+    """Return the begin and the end of each day with events of the person, as the database has times."""
     days = []
-    async with work.transaction():
-        for row in await work.connection.fetch(SQL["days"], work.subject.uuid):
-            days.append(row["day"])
-            for key in row["keys"] or ():
+    async with work.reading():
+        for row in await work.connection.fetch(work.sql["days"], work.subject.uuid):
+            days.append((row["since"], row["until"]))
+            for key in msgspec.json.decode(row["keys"] or "[]"):
                 work.subject.learn(key)
     return days
 
@@ -79,7 +77,7 @@ async def _anonymise(work: Work, found: list[Any]) -> None:
         return
     await work.execute(
         EVENTS,
-        SQL["anonymise_events"],
+        work.sql["anonymise_events"],
         [row["id"] for row in found],
         [row["timestamp"] for row in found],
         [_changed(work, row, "data") for row in found],

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from asgi_analytics.admin.subjects.events import DAY, EVENTS, remove
+from asgi_analytics.admin.subjects.events import EVENTS, remove
 from asgi_analytics.admin.subjects.exports import Exports
 from asgi_analytics.admin.subjects.report import Mention
 from asgi_analytics.admin.subjects.subject import decoded
-from asgi_analytics.admin.subjects.work import PREFETCH, SQL
+from asgi_analytics.admin.subjects.work import PREFETCH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,11 +50,10 @@ class Mentions:
                 self._look_at(work, table, line)
 
     async def _look_at_events(self, work: Work, table: Table) -> None:
-        at: datetime = datetime.min.replace(tzinfo=UTC)
-        while (first := await work.connection.fetchval(SQL["next_event"], at)) is not None:
-            day = first.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        at: Any = datetime.min.replace(tzinfo=UTC)
+        while (day := await work.connection.fetchrow(work.sql["next_day"], at)) is not None:
             own = []
-            async for line in _lines(work, SQL["quoting_events"], day, day + DAY):
+            async for line in _lines(work, work.sql["quoting_events"], day["since"], day["until"]):
                 event = _decoded(line)
                 if work.subject.owns(event) and event["user_id"] is None:
                     own.append((UUID(event["id"]), datetime.fromisoformat(event["timestamp"])))
@@ -62,7 +61,7 @@ class Mentions:
                     self._look_at(work, table, line)
             for event_id, timestamp in own:
                 await remove(work, event_id, timestamp)
-            at = day + DAY
+            at = day["until"]
 
     def _look_at(self, work: Work, table: Table, line: str) -> None:
         row = _decoded(line)
@@ -97,12 +96,12 @@ class Mentions:
 
 async def refresh_statistics(work: Work) -> None:
     """Take the planner's statistics anew where they quote the id: they show the most common values."""
-    for row in await work.connection.fetch(SQL["quoting_statistics"], *work.subject.needles()):
-        await work.connection.execute(SQL["analyze"].replace("{relation}", row["relation"]))
+    for row in await work.connection.fetch(work.sql["quoting_statistics"], *work.subject.needles()):
+        await work.connection.execute(work.sql["analyze"].replace("{relation}", row["relation"]))
 
 
-async def _lines(work: Work, sql: str, *bounds: datetime) -> AsyncIterator[str]:
-    async with work.transaction():
+async def _lines(work: Work, sql: str, *bounds: Any) -> AsyncIterator[str]:
+    async with work.reading():
         async for row in work.connection.cursor(sql, *work.subject.needles(), *bounds, prefetch=PREFETCH):
             yield row["line"]
 

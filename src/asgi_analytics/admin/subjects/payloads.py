@@ -24,11 +24,11 @@ class Payloads:
         """Yield the rows."""
         for table, column in _places(work):
             number = 0
-            async with work.transaction():
+            async with work.reading():
                 async for row in _own_rows(work, table, column):
                     number += 1
                     yield Exported(table=table.name, timestamp=None, id=None, row=msgspec.Raw(row["row"].encode()))
-                await work.count(table.name, number)
+            await work.count(table.name, number)
 
     async def erase(self, work: Work) -> None:
         """Delete the rows."""

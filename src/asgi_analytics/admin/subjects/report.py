@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from asgi_analytics.database.flavour import Flavour
+from asgi_analytics.migrate.report import Store
 
 Kind = Literal["export", "anonymise", "erase"]
 
@@ -52,7 +52,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 class SubjectReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `erase` or `anonymise` did."""
 
-    flavour: Flavour
+    flavour: Store
     database: str
     schema: str
     request: Request
@@ -77,7 +77,7 @@ class SubjectExport(msgspec.Struct, frozen=True, kw_only=True):
 class RequestsReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for, newest first."""
 
-    flavour: Flavour
+    flavour: Store
     database: str
     schema: str
     requests: tuple[Request, ...]

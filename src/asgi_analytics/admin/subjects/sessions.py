@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from asgi_analytics.admin.subjects.work import SQL
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import datetime
 
     from asgi_analytics.admin.subjects.report import Exported
     from asgi_analytics.admin.subjects.work import Work
@@ -26,28 +23,30 @@ class Sessions:
 
     async def export(self, work: Work) -> AsyncIterator[Exported]:
         """Yield the sessions, those of a moment ago too."""
-        async for one in work.rows("analytics_sessions", SQL["export_sessions"], work.subject.uuid):
+        async for one in work.rows("analytics_sessions", work.sql["export_sessions"], work.subject.uuid):
             yield one
 
     async def erase(self, work: Work) -> None:
         """Delete them, a day at a time."""
         who = work.subject.uuid, str(work.subject.uuid)
         parts, sessions = (next(table for table in work.tables if table.name == name) for name in self.tables)
-        for since, until in await work.connection.fetch(SQL["session_ranges"], *who):
+        for day in await work.connection.fetch(work.sql["session_ranges"], *who):
 
-            async def delete(since: datetime = since, until: datetime = until) -> None:
+            async def delete(since: Any = day["since"], until: Any = day["until"]) -> None:
                 await work.connection.execute(parts.sql("lock"))
                 await work.connection.execute(sessions.sql("lock"))
-                before = await work.connection.fetchval(SQL["count_sessions"], *who)
-                await work.execute(PARTS, SQL["erase_parts"], *who, since, until)
-                await work.connection.execute(SQL["fill_sessions"], since, until)
-                await work.count(SESSIONS, max(before - await work.connection.fetchval(SQL["count_sessions"], *who), 0))
+                before = await work.connection.fetchval(work.sql["count_sessions"], *who)
+                gone = await work.connection.fetch(work.sql["erase_parts"], *who, since, until)
+                await work.count(PARTS, len(gone))
+                await work.join_sessions(gone, since, until)
+                after = await work.connection.fetchval(work.sql["count_sessions"], *who)
+                await work.count(SESSIONS, max(before - after, 0))
 
             await work.run(delete)
 
         async def delete_rest() -> None:
             await work.connection.execute(sessions.sql("lock"))
-            await work.execute(SESSIONS, SQL["erase_sessions"], *who)
+            await work.execute(SESSIONS, work.sql["erase_sessions"], *who)
 
         await work.run(delete_rest)
 

@@ -99,6 +99,11 @@ class Subject:
 
         More rows have it than quote the id: `quoted_in` decides.
         """
+        any_case, exact = self.texts()
+        return any_case, [_like(text) for text in exact]
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Return the same with the texts themselves in place of patterns."""
         any_case = [str(self.uuid), self.uuid.hex, str(self.hash), self.hash.hex]
         exact = []
         for key in self.keys:
@@ -106,7 +111,7 @@ class Subject:
             exact.append(escaped[1:-1] if len(key) >= SHORT else escaped)
             if len(key) < SHORT and _is_number(key):
                 exact += [f": {key}", f":{key}"]
-        return any_case, [_like(needle) for needle in exact]
+        return any_case, exact
 
     def patterns(self) -> list[str]:
         """Return regular expressions of PostgreSQL for the id in a text."""

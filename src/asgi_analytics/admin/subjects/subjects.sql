@@ -59,8 +59,8 @@ ORDER BY requested_at DESC, id
 LIMIT $2;
 
 -- declared --
--- List our tables, and the views of what an aggregate holds, with each column: its type, and in which form it says that
--- it holds a person; and whether the table says that it holds none.
+-- List our tables, and the views of what an aggregate holds, with each column: its type, whether it is a time, and in
+-- which form it says that it holds a person; and whether the table says that it holds none.
 SELECT
     c.relname AS name,
     c.oid::regclass::text AS relation,
@@ -68,6 +68,7 @@ SELECT
     a.attname AS column,
     quote_ident(a.attname) AS quoted,
     format_type(a.atttypid, a.atttypmod) AS type,
+    a.atttypid IN ('timestamptz'::regtype, 'date'::regtype) AS is_time,
     substring(col_description(c.oid, a.attnum) FROM 'person: ([a-z]+)$') AS form
 FROM pg_class AS c
 JOIN pg_class AS e ON e.oid = 'analytics_events'::regclass AND e.relnamespace = c.relnamespace AND e.relowner = c.relowner
@@ -78,10 +79,11 @@ WHERE c.relname LIKE 'analytics\_%'
 ORDER BY c.relname, a.attnum;
 
 -- days --
--- Find the days on which the user $1 has events, with the originals of the id that the events have.
+-- Find the days on which the user $1 has events, with the originals of the id that the events have, as a JSON array.
 SELECT
-    analytics_bucket('1 day', e.timestamp) AS day,
-    array_agg(DISTINCT e.context ->> 'user_key') FILTER (WHERE e.context ->> 'user_key' IS NOT NULL) AS keys
+    analytics_bucket('1 day', e.timestamp) AS since,
+    analytics_bucket('1 day', e.timestamp) + INTERVAL '1 day' AS until,
+    json_agg(DISTINCT e.context ->> 'user_key') FILTER (WHERE e.context ->> 'user_key' IS NOT NULL)::text AS keys
 FROM analytics_events AS e
 WHERE e.user_id = $1
 GROUP BY 1
@@ -147,6 +149,10 @@ DELETE FROM {relation} AS t WHERE t.{column} = $1;
 -- Empty a column of the rows that have $1 in it.
 UPDATE {relation} AS t SET {column} = NULL WHERE t.{column} = $1;
 
+-- disconnect_rows --
+-- Empty what connects the rows that have $1 in a column with others.
+UPDATE {relation} AS t SET {session} = NULL WHERE t.{column} = $1;
+
 -- mask_own_rows --
 -- Put asterisks for what the pattern $2 finds in a text of the rows that have $1 in a column.
 UPDATE {relation} AS t SET {text} = regexp_replace(t.{text}, $2, '***', 'g')
@@ -166,9 +172,10 @@ GROUP BY analytics_bucket('1 day', p.bucket)
 ORDER BY 1;
 
 -- erase_parts --
--- Delete the parts of sessions of the user $1, or with the key $2, from $3 up to $4.
+-- Delete the parts of sessions of the user $1, or with the key $2, from $3 up to $4; return them.
 DELETE FROM analytics_session_parts_filled AS p
-WHERE (p.user_id = $1 OR p.key = $2) AND p.bucket >= $3 AND p.bucket < $4;
+WHERE (p.user_id = $1 OR p.key = $2) AND p.bucket >= $3 AND p.bucket < $4
+RETURNING p.key;
 
 -- fill_sessions --
 -- Bring the filled sessions in line with the parts from $1 up to $2.
@@ -201,9 +208,12 @@ DELETE FROM {relation} AS t WHERE t.ctid = ANY ($1::text[]::tid[]);
 -- Write $2 into the row at the place $1.
 UPDATE {relation} AS t SET {column} = $2::text::{type} WHERE t.ctid = $1::text::tid;
 
--- next_event --
--- Return the time of the first event from $1 on.
-SELECT e.timestamp FROM analytics_events AS e WHERE e.timestamp >= $1 ORDER BY e.timestamp LIMIT 1;
+-- next_day --
+-- Return the day of the first event from $1 on: its begin and its end.
+SELECT
+    analytics_bucket('1 day', f.timestamp) AS since,
+    analytics_bucket('1 day', f.timestamp) + INTERVAL '1 day' AS until
+FROM (SELECT e.timestamp FROM analytics_events AS e WHERE e.timestamp >= $1 ORDER BY e.timestamp LIMIT 1) AS f;
 
 -- quoting_events --
 -- Return the events from $3 up to $4 that may quote the id: their JSON has one of the four texts $1 in lower case, or is

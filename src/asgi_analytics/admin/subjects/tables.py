@@ -47,6 +47,9 @@ class Tables:
                         for pattern in work.subject.patterns():
                             sql = table.sql("mask_own_rows", column=column, text=text)
                             await work.connection.execute(sql, value, pattern)
+                    for session in table.columns_of("session"):
+                        sql = table.sql("disconnect_rows", column=column, session=session)
+                        await work.connection.execute(sql, value)
                     await work.execute(table.name, table.sql("anonymise_rows", column=column), value)
                 if not table.columns_of("user", "owner", "hash"):
                     for text in table.columns_of("text"):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
 import msgspec
 
 from asgi_analytics.admin.subjects.anonymous import Anonymous, personal_fields
 from asgi_analytics.admin.subjects.report import Exported, Kind, Request
-from asgi_analytics.database.blocks import load
+from asgi_analytics.database.blocks import Blocks, load
 from asgi_analytics.errors import MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from asgi_analytics.admin.subjects.subject import Subject
-    from asgi_analytics.migrate.session import Session
 
 SQL = load("asgi_analytics.admin.subjects", "subjects.sql")
 
@@ -43,6 +43,8 @@ class Table(msgspec.Struct, kw_only=True):
     """In which form a column holds a person, by its name as it stands in SQL."""
     times: tuple[str, ...]
     """The columns with a time or a day."""
+    blocks: Blocks
+    """The SQL of the database that it is in."""
 
     def columns_of(self, *forms: str) -> list[str]:
         """Return the columns that hold a person in one of these forms."""
@@ -54,37 +56,50 @@ class Table(msgspec.Struct, kw_only=True):
 
     def sql(self, block: str, **names: str) -> str:
         """Return a block of SQL about this table."""
-        sql = SQL[block].replace("{relation}", self.relation)
+        sql = self.blocks[block].replace("{relation}", self.relation)
         for place, name in names.items():
             sql = sql.replace(f"{{{place}}}", name)
+        if "{row}" in sql or "{columns}" in sql:
+            columns = ", ".join(f"t.{column}" for column in self.columns)
+            listed = msgspec.json.encode([column[1:-1].replace('""', '"') for column in self.columns]).decode()
+            literal = listed.replace("'", "''")
+            sql = sql.replace("{row}", f"person_row('{literal}', {columns})").replace("{columns}", columns)
         return sql
 
 
-async def find_tables(connection: Any) -> list[Table]:
+async def find_tables(connection: Any, sql: Blocks = SQL) -> list[Table]:
     """Return every table of ours, with what it says of persons."""
     tables: dict[str, Table] = {}
-    for row in await connection.fetch(SQL["declared"]):
+    for row in await connection.fetch(sql["declared"]):
         table = tables.setdefault(
             row["name"],
             Table(
-                name=row["name"], relation=row["relation"], says_none=row["says_none"], columns={}, forms={}, times=()
+                name=row["name"],
+                relation=row["relation"],
+                says_none=bool(row["says_none"]),
+                columns={},
+                forms={},
+                times=(),
+                blocks=sql,
             ),
         )
         table.columns[row["quoted"]] = row["type"]
         if row["form"] is not None:
             table.forms[row["quoted"]] = row["form"]
-        if row["type"] in ("timestamp with time zone", "date"):
+        if row["is_time"]:
             table.times = (*table.times, row["column"])
     return list(tables.values())
 
 
 class Work:
-    """What the places of a person are given: the session, who it is, and where to count."""
+    """What the places of a person are given: the connection and its SQL, who it is, and where to count."""
+
+    sql: ClassVar[Blocks] = SQL
 
     def __init__(
-        self, session: Session, subject: Subject, request: Request, tables: list[Table], spool: Path | None
+        self, connection: Any, subject: Subject, request: Request, tables: list[Table], spool: Path | None
     ) -> None:
-        self.connection = session.connection
+        self.connection = connection
         self.subject = subject
         self.request = request
         self.tables = tables
@@ -112,10 +127,21 @@ class Work:
             await self.connection.fetch(SQL["settings"])
             yield
 
+    def reading(self) -> AbstractAsyncContextManager[None]:
+        """Begin what reads rows one by one, and changes nothing."""
+        return self.transaction()
+
+    async def join_sessions(self, gone: Sequence[Any], since: Any, until: Any) -> None:
+        """Bring the filled sessions in line with the parts that are left, from ``since`` up to ``until``."""
+        await self.connection.execute(SQL["fill_sessions"], since, until)
+
+    async def overwrite(self) -> None:
+        """Overwrite what is deleted, where nobody else does it: a server reuses the room in its files by itself."""
+
     async def count(self, table: str, number: int) -> None:
         """Log so many rows of a table, in the transaction that is open."""
         if number:
-            await self.connection.execute(SQL["count_rows"], self.request.id, table, number)
+            await self.connection.execute(self.sql["count_rows"], self.request.id, table, number)
 
     async def execute(self, table: str, sql: str, *arguments: Any) -> int:
         """Execute a statement that changes rows; count and return them."""
@@ -127,34 +153,34 @@ class Work:
     async def rows(self, table: str, sql: str, *arguments: Any) -> AsyncIterator[Exported]:
         """Yield the rows of a table; the columns ``at`` and ``id`` say when and which, ``row`` is the JSON."""
         number = 0
-        async with self.transaction():
+        async with self.reading():
             async for row in self.connection.cursor(sql, *arguments, prefetch=PREFETCH):
                 number += 1
                 yield Exported(
                     table=table, timestamp=row.get("at"), id=row.get("id"), row=msgspec.Raw(row["row"].encode())
                 )
-            await self.count(table, number)
+        await self.count(table, number)
 
 
-async def open_request(connection: Any, subject: Subject, kind: Kind) -> Request:
+async def open_request(connection: Any, subject: Subject, kind: Kind, sql: Blocks = SQL) -> Request:
     """Return the open request of this kind for a person; a new one unless one was interrupted."""
-    hashed = await keyed_hash(connection, subject)
+    hashed = await keyed_hash(connection, subject, sql)
     while True:
-        await connection.execute(SQL["open_request"], hashed, kind)
-        row = await connection.fetchrow(SQL["opened_request"], hashed, kind)
+        await connection.execute(sql["open_request"], hashed, kind)
+        row = await connection.fetchrow(sql["opened_request"], hashed, kind)
         if row is not None:  # else another run has just completed it
             return request_of(row)
 
 
-async def keyed_hash(connection: Any, subject: Subject) -> str:
+async def keyed_hash(connection: Any, subject: Subject, sql: Blocks = SQL) -> str:
     """Return what the log has of a person."""
-    await connection.execute(SQL["make_key"])
-    return subject.keyed_hash(await connection.fetchval(SQL["key"]))
+    await connection.execute(sql["make_key"])
+    return subject.keyed_hash(await connection.fetchval(sql["key"]))
 
 
-async def complete_request(connection: Any, request: Request) -> Request:
+async def complete_request(connection: Any, request: Request, sql: Blocks = SQL) -> Request:
     """Return a request, completed."""
-    row = await connection.fetchrow(SQL["complete_request"], request.id)
+    row = await connection.fetchrow(sql["complete_request"], request.id)
     if row is None:
         raise MigrationError(f"the request {request.id} has gone from analytics_subject_requests: run this again")
     return request_of(row)

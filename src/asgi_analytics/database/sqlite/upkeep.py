@@ -189,11 +189,21 @@ def _fill_range(connection: sqlite3.Connection, view: str, since: str, until: st
     connection.execute(SQL["clear"].format(**names), values)
     connection.execute(SQL["fill"].format(**names))
     if view == PARTS:
-        joined = connection.execute(SQL["joined"]).fetchall()
-        connection.executemany(SQL["forget_session"], [row[1:4] for row in joined if row[0]])
-        connection.executemany(SQL["add_session"], [row[1:] for row in joined if not row[0]])
+        join_sessions(connection)
     connection.execute(SQL["forget_stale"], values)
     connection.execute(SQL["end_fill"], values)
+    connection.execute(SQL["end_range"])
+
+
+def join_sessions(connection: sqlite3.Connection) -> None:
+    """Bring the filled sessions in line with their parts, those of the range that ``analytics_fills`` names."""
+    joined = connection.execute(SQL["joined"]).fetchall()
+    connection.executemany(SQL["forget_session"], [row[1:4] for row in joined if row[0]])
+    connection.executemany(SQL["add_session"], [row[1:] for row in joined if not row[0]])
+
+
+def end_range(connection: sqlite3.Connection) -> None:
+    """Let the live part of every view begin where the filled part ends."""
     connection.execute(SQL["end_range"])
 
 
