@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_analytics.admin.subjects.work import SQL
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -30,12 +28,16 @@ class Exports:
 
     async def erase(self, work: Work) -> None:
         """Note that each export has to erase the person."""
+        if not any(table.name == ERASURES for table in work.tables):
+            return  # SQLite: nothing is exported from it
 
         async def note() -> None:
-            await work.count(ERASURES, await work.connection.fetchval(SQL["erase_from_exports"], work.subject.uuid))
+            await work.count(
+                ERASURES, await work.connection.fetchval(work.sql["erase_from_exports"], work.subject.uuid)
+            )
 
         await work.run(note)
-        for row in await work.connection.fetch(SQL["exports_to_erase_from"], work.subject.uuid):
+        for row in await work.connection.fetch(work.sql["exports_to_erase_from"], work.subject.uuid):
             work.warnings.append(
                 f"the warehouse of the export {row['name']} holds the person until the next run: "
                 f"analytics-export run {row['name']}"
