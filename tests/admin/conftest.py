@@ -8,6 +8,7 @@ import pytest
 
 from tests.admin.roles import Roles
 from tests.kit.databases import Database
+from tests.reading.conftest import database as store  # noqa: F401  # a database of each kind, SQLite too
 
 
 @pytest.fixture

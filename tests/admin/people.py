@@ -15,11 +15,13 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
+from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.admin.subjects.work import find_tables
 from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.sinks.spool_lines import pack
 from tests.kit.databases import Database
 from tests.kit.sessions import sessions
+from tests.kit.sqlite_files import SqliteConnection
 from tests.kit.visits import random_visits
 from tests.reading.happened import Event, random_events
 from tests.schema.expected import assert_same, expected
@@ -119,7 +121,15 @@ def line_of(event: Event) -> bytes:
     }).encode()  # fmt: skip
 
 
-async def add_dead_letters(connection: asyncpg.Connection, payloads: Iterable[bytes | str]) -> None:
+async def refreshed(connection: asyncpg.Connection | SqliteConnection) -> None:
+    """Bring the aggregates up to date."""
+    if isinstance(connection, SqliteConnection):
+        connection.fill()
+    else:
+        await refresh(connection)
+
+
+async def add_dead_letters(connection: asyncpg.Connection | SqliteConnection, payloads: Iterable[bytes | str]) -> None:
     for number, payload in enumerate(payloads):
         text = payload.decode() if isinstance(payload, bytes) else payload
         await connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -30,6 +31,9 @@ SQL = load("asgi_analytics.admin.subjects", "sqlite.sql")
 AS_SENT = "payload"
 """The column with what was sent: a text, also where it is JSON."""
 
+MOMENT = 0.1
+"""How many seconds a try to cut the log waits for readers, and then lets writers have their turn."""
+
 _is_json = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -39,6 +43,7 @@ class SqliteConnection:
 
     def __init__(self, url: SqliteUrl, *, busy_seconds: float) -> None:
         self.url = url
+        self.busy_seconds = busy_seconds
         self._connection = open_connection(url, "rw", busy_seconds=busy_seconds)
         self._connection.row_factory = _row
         self._connection.execute(SQL["secure_delete"])
@@ -152,14 +157,19 @@ class SqliteWork(Work):
         await self.cut_log()
 
     async def cut_log(self) -> None:
-        """Take the log into the file, and cut it; wait for readers of what was before. Raises `MigrationError`."""
-        row = await self.connection.fetchrow(SQL["checkpoint"])
-        if row is None or next(iter(row.values())):
-            raise MigrationError(
-                f"no row has the person any more, but the log {self.connection.url.path.name}-wal could not be cut, "
-                "and may hold what was deleted: another process has been reading for too long; run this again when it "
-                "has ended, to finish it"
-            )
+        """Take the log into the file, and cut it; wait for readers of what was before. Raises `MigrationError`.
+
+        Whoever waits for a reader here keeps writers waiting: so it is a moment at a time.
+        """
+        deadline = time.monotonic() + self.connection.busy_seconds
+        while not await self.connection.call(_cut_log):
+            if time.monotonic() > deadline:
+                raise MigrationError(
+                    f"no row has the person any more, but the log {self.connection.url.path.name}-wal could not be "
+                    "cut, and may hold what was deleted: another process has been reading for too long; run this again "
+                    "when it has ended, to finish it"
+                )
+            await asyncio.sleep(MOMENT)
 
 
 @contextmanager
@@ -173,6 +183,17 @@ def open_sqlite(url: SqliteUrl, *, busy_seconds: float) -> Iterator[SqliteConnec
             connection.close()
     except (sqlite3.Error, OSError) as error:
         raise MigrationError(explain(error, url).text) from error
+
+
+def _cut_log(connection: sqlite3.Connection) -> bool:
+    """Try to cut the log; False if a reader, or another one who takes the log into the file, is in the way."""
+    before = connection.execute(SQL["busy_timeout"]).fetchone()
+    connection.execute(f"{SQL['busy_timeout']} = {round(MOMENT * 1000)}")
+    try:
+        done = connection.execute(SQL["checkpoint"]).fetchone()
+    finally:
+        connection.execute(f"{SQL['busy_timeout']} = {before['timeout']}")
+    return not done["busy"]
 
 
 def row_text(names: str, *values: Any) -> str:

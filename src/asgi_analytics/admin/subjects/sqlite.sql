@@ -292,6 +292,10 @@ PRAGMA secure_delete = ON;
 -- Write the file anew, without the room where something was.
 VACUUM;
 
+-- busy_timeout --
+-- Say for how many milliseconds a statement waits for others.
+PRAGMA busy_timeout;
+
 -- checkpoint --
 -- Take the log into the file and cut it; the first number is 0 if that was done.
 PRAGMA wal_checkpoint(TRUNCATE);
