@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
@@ -95,7 +95,7 @@ def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
 class Fake:
     """A warehouse in memory that can fail as warehouses do. Tokens tell it what it has already."""
 
-    max_rows = 40
+    max_rows: ClassVar[int] = 40
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
