@@ -204,7 +204,7 @@ class Work:
                 await self._finish_window(stopping)
         if not stopping.is_set():
             await self._state.do("succeed")
-            await self._state._connection.execute(SQL["forget_batches"])
+            await self._state.forget_batches()
 
     async def close(self) -> None:
         """End what the warehouse has open."""

@@ -156,7 +156,7 @@ class ParquetFiles:
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("file", "s3", "gs")
-    max_rows: ClassVar[int] = 50_000
+    max_rows: ClassVar[int] = 20_000
 
     def __init__(self, store: Store) -> None:
         try:

@@ -136,6 +136,10 @@ class State:
         """Note what became of a batch."""
         await self._connection.execute(SQL["batch_done"], token, status, events, duration_ms, error)
 
+    async def forget_batches(self) -> None:
+        """Forget the batches of more than 30 days ago, of all exports."""
+        await self._connection.execute(SQL["forget_batches"])
+
     async def erasures(self) -> tuple[list[str], datetime | None]:
         """Return users who are still to be erased, at most a thousand, and when the last of them was asked for."""
         rows = await self._connection.fetch(SQL["erasures"], self.name)
