@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
@@ -98,7 +98,9 @@ class SqliteConnection:
                 for row in rows:
                     yield row
         finally:
-            cursor.close()
+            # A reader of an export who goes away in the midst of it may have closed all of it by now.
+            with suppress(sqlite3.ProgrammingError):
+                cursor.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
