@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -135,7 +136,7 @@ class SqliteUpkeep:
         types = self._step(begin)
         yield "expired"
         for event_type in types:
-            while self._step(lambda connection, one=event_type: _forget_events(connection, one, now)):
+            while self._step(partial(_forget_events, event_type=event_type, now=now)):
                 yield event_type
         while self._step(_forget_metrics):
             yield "metrics"
