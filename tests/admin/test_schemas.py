@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event
+from asgi_analytics.admin.retention import retention
 from asgi_analytics.admin.schemas import list_schemas, sync_schemas
 from asgi_analytics.encoding.definition import breaking, definition, example, is_same
 from asgi_analytics.events.base import Category, event_types
@@ -26,7 +27,10 @@ from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.admin.roles import Roles
 from tests.kit.databases import Database
 from tests.kit.scripts import SOURCE
+from tests.reading.conftest import database as any_database
 from tests.web.ingestion.service import Process, client, encode, event
+
+__all__ = ["any_database"]
 
 ORDER = str(uuid4())
 
@@ -51,11 +55,11 @@ def order(version: int) -> type[Event]:
     return made
 
 
-async def test_schemas_have_versions_and_breaking_changes_are_refused(database: Database) -> None:
-    connection = await database.connect()
+async def test_schemas_have_versions_and_breaking_changes_are_refused(any_database: Any) -> None:
+    connection = await any_database.connect()
 
     async def sync(version: int, **options: Any) -> tuple[str, int, tuple[str, ...]]:
-        report = await sync_schemas(database.dsn, [order(version)], **options)
+        report = await sync_schemas(any_database.dsn, [order(version)], **options)
         [one] = report.types
         assert report.refused is (one.change == "refused")
         return one.change, one.version, one.breaking
@@ -67,15 +71,15 @@ async def test_schemas_have_versions_and_breaking_changes_are_refused(database: 
     assert await sync(3) == ("refused", 2, wrong)
     assert await sync(4) == ("refused", 2, ("the field note has another type",))
     assert await sync(3, allow_breaking=True) == ("new version", 3, wrong)
-    rows = (await list_schemas(database.dsn)).schemas
+    rows = (await list_schemas(any_database.dsn)).schemas
     assert [(one.version, one.is_active, one.event_category, one.retention_days) for one in rows] == [
         (version, version == 3, "transaction", 7 * 365) for version in (1, 2, 3)
     ]
     assert rows[0].required_fields == ("lines", "order_id")
-    [category] = await connection.fetchrow(
-        "SELECT category FROM analytics_event_types WHERE event_type = 'order_shipped'"
-    )
-    assert category == "transaction"
+    known = "SELECT category FROM analytics_event_types WHERE event_type = 'order_shipped'"
+    assert await connection.fetchval(known) == "transaction"
+    await retention(any_database.dsn, change={"transaction": 100})
+    assert {one.retention_days for one in (await list_schemas(any_database.dsn)).schemas} == {100}
     for stored, sample in await connection.fetch(
         "SELECT schema_definition::text, example_payload::text FROM analytics_event_schemas"
     ):
@@ -140,14 +144,14 @@ class ParcelSent(Event):
 """
 
 
-async def test_unknown_types_are_checked_by_the_registry(database: Database, tmp_path: Path) -> None:
+async def test_unknown_types_are_checked_by_the_registry(any_database: Any, tmp_path: Path) -> None:
     """The service has never heard of the class: the command runs in a process of its own."""
     (tmp_path / "shop_of_parcels.py").write_text(MODULE)
 
     async def command(*arguments: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "asgi_analytics.cli.schemas", *arguments, cwd=tmp_path,
-            env={**os.environ, "DATABASE_URL": database.dsn, "PYTHONPATH": str(SOURCE)},
+            env={**os.environ, "DATABASE_URL": any_database.dsn, "PYTHONPATH": str(SOURCE)},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         said, _ = await process.communicate()
@@ -177,7 +181,7 @@ async def test_unknown_types_are_checked_by_the_registry(database: Database, tmp
         (5, "missing", "user_id"),
         (6, "unknown event type", "event_type"),
     ]
-    app = create_ingestion_app(database_url=database.dsn, strict_types=True)
+    app = create_ingestion_app(database_url=any_database.dsn, strict_types=True)
     async with client(app) as http, app.router.lifespan_context(app):
         response = await http.post(
             "/events/batch", content=encode(events), headers={"Content-Type": "application/json"}

@@ -104,8 +104,16 @@ def test_the_command_line_takes_the_url(
     file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", file.url)
+    assert main(["retention"]) == 2
+    assert "has no tables yet: run analytics-migrate all first" in capsys.readouterr().err
     assert [main([command]) for command in ("status", "all", "status", "refresh")] == [1, 0, 0, 0]
     assert "Nothing is pending" in capsys.readouterr().out
+    assert main(["retention", "--set", "system=7", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["flavour"], report["changed"], report["drops"]) == ("sqlite", True, 0)
+    assert [(one["category"], one["days"]) for one in report["categories"]][:2] == [("system", 7), ("interaction", 365)]
+    assert main(["retention", "--set", "system=0"]) == 2
+    assert "use a whole number from 1" in capsys.readouterr().err
     assert main(["roles"]) == 2
     assert "SQLite has no roles" in capsys.readouterr().err
     assert main(["drop"]) == 2
@@ -193,6 +201,7 @@ async def test_copy_is_gap_free_and_goes_on(
         "INSERT INTO analytics_dead_letters (id, reason, payload) VALUES (?, 'check_violation', '{}')", str(UUID(int=8))
     )
     await set_dashboard_metric(file.url, "w", "k", 5)
+    file.execute("INSERT INTO analytics_event_types (event_type, category) VALUES ('my_own', 'transaction')")
     monkeypatch.setattr("asgi_analytics.migrate.copy.BATCH", 100)
 
     write = TimescaleSink.write
@@ -239,6 +248,8 @@ async def test_copy_is_gap_free_and_goes_on(
     assert await connection.fetchval("SELECT conversion_window FROM analytics_funnels") == timedelta(days=14)
     assert await connection.fetchval("SELECT reason FROM analytics_dead_letters") == "check_violation"
     assert await connection.fetchval("SELECT value FROM analytics_dashboard_values") == 5.0
+    own = "SELECT category FROM analytics_event_types WHERE event_type = 'my_own'"
+    assert await connection.fetchval(own) == "transaction"
 
 
 async def test_copy_says_what_is_wrong(file: SqliteDatabase) -> None:

@@ -15,14 +15,23 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 
 import pytest
 
-from asgi_analytics import AnalyticsClient, events
+from asgi_analytics import AnalyticsClient, Event, events
 from asgi_analytics.errors import ConfigError, OperatorError, TransientError
+from asgi_analytics.events.base import Category
 from asgi_analytics.sinks import sink_from_url
-from asgi_analytics.sinks.base import HasReadiness, HasUpkeep, KnowsVisitors, TellsDuplicates
+from asgi_analytics.sinks.base import (
+    HasReadiness,
+    HasUpkeep,
+    KnowsSchemas,
+    KnowsVisitors,
+    NotesEventTypes,
+    TellsDuplicates,
+)
 from asgi_analytics.sinks.sqlite import SqliteSink
 from tests.faults.small_disk import SmallDisk
 from tests.kit.sqlite import SqliteDatabase
@@ -62,7 +71,7 @@ class TestSqliteSink(SinkContract):
 
 
 def test_it_can_do_what_the_sink_of_postgresql_can(sink: SqliteSink) -> None:
-    for protocol in (HasUpkeep, HasReadiness, KnowsVisitors, TellsDuplicates):
+    for protocol in (HasUpkeep, HasReadiness, KnowsVisitors, TellsDuplicates, NotesEventTypes, KnowsSchemas):
         assert isinstance(sink, protocol)
 
 
@@ -176,6 +185,39 @@ async def test_visitors_are_shared_and_forgotten(file: SqliteDatabase, sink: Sql
 
 
 # -- the file
+
+
+async def test_categories_are_noted_before_the_first_row_and_only_lengthened(
+    file: SqliteDatabase, sink: SqliteSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    class RentPaid(Event):
+        category: ClassVar[Category] = "transaction"
+
+    def known(name: str) -> list[str]:
+        return [row[0] for row in file.execute("SELECT category FROM analytics_event_types WHERE event_type = ?", name)]
+
+    await sink.write([line()])
+    assert known("rent_paid") == ["transaction"]
+    assert RentPaid.category == "transaction"
+    for category in ("system", "activity"):
+        await sink.note_event_types({"rent_paid": category})
+        assert known("rent_paid") == ["transaction"]
+    for category in ("system", "activity", "nonsense"):
+        await sink.note_event_types({"rent_seen": category, "x" * 256: category})
+    assert known("rent_seen") == ["activity"]
+    assert known("x" * 256) == []
+
+    # A file that the new version's steps are still to come to takes events, and says what is missing, once.
+    file.execute("DROP TABLE analytics_event_types")
+    other = SqliteSink(file.url)
+    for _ in range(2):
+        await other.note_event_types({"rent_paid": "transaction"})
+    assert (await other.write([line()])).duplicates == 0
+    await other.aclose()
+    assert [record.message for record in caplog.records if "analytics-migrate all" in record.message] == [
+        "rows of these types are kept as long as interactions, because the database does not take their category: run "
+        "analytics-migrate all; types: 1"
+    ]
 
 
 async def test_without_its_tables_it_names_the_command_and_makes_no_file(tmp_path: Path) -> None:
@@ -338,7 +380,7 @@ async def test_many_threads_write_at_once(file: SqliteDatabase) -> None:
 WRITER = """
 import sys, time
 from uuid import UUID
-from asgi_analytics import AnalyticsClient, events
+from asgi_analytics import AnalyticsClient, Event, events
 client = AnalyticsClient.from_url(sys.argv[1], service=sys.argv[2], flush_interval=0.02)
 print("up", flush=True)
 number = 0

@@ -78,6 +78,8 @@ async def copy(source: str, target: str, *, tell: Callable[[str], None] | None =
     try:
         await sink.ready()
         with closing(open_connection(url, "rw", busy_seconds=60.0)) as connection:
+            # Before the first row of a type, so that none is dropped too early.
+            await sink.note_event_types(dict(connection.execute(SQL["categories"]).fetchall()))
             events = await _copy_events(connection, sink, name, tell or _silent)
             metrics = await _copy_metrics(connection, sink)
             others = await _copy_others(connection, target)

@@ -41,6 +41,10 @@ SELECT user_id, traits, role, registered_at, updated_at, told_by FROM analytics_
 -- Read the funnels that are kept by name.
 SELECT id, name, description, steps, conversion_window, created_at FROM funnels;
 
+-- categories --
+-- Read which category each type of event belongs to.
+SELECT event_type, category FROM analytics_event_types;
+
 -- dashboard --
 -- Read the application's numbers of dashboards.
 SELECT widget_id, metric_key, value, previous_value, updated_at FROM dashboard_metrics;

@@ -46,7 +46,8 @@ ORDER BY 2, p.view_name;
 
 -- due --
 -- Say of which categories rows are still there although their time is over. $1 is now. The types are found by jumping
--- from one to the next, and what is over of each by the index: mostly nothing.
+-- from one to the next, and what is over of each by the index: mostly nothing. Days are cut out, because SQLite rounds a
+-- time to the millisecond, which may be one of the next day.
 WITH RECURSIVE types (event_type) AS (
     SELECT min(e.event_type) FROM analytics_events AS e
     UNION ALL
@@ -59,13 +60,13 @@ SELECT
     r.keep * 86400 AS "keep::interval",
     count(DISTINCT substr(e.timestamp, 1, 10)) AS days,
     count(*) AS events,
-    strftime('%Y-%m-%dT00:00:00.000000Z', min(e.timestamp), '+1 day', '+' || r.keep || ' days')
+    strftime('%Y-%m-%dT00:00:00.000000Z', min(substr(e.timestamp, 1, 10)), '+1 day', '+' || r.keep || ' days')
         AS "due_since::timestamptz"
 FROM types AS n
 LEFT JOIN analytics_event_types AS t ON t.event_type = n.event_type
 JOIN analytics_retention AS r ON r.category = coalesce(t.category, 'interaction')
 JOIN analytics_events AS e ON e.event_type = n.event_type
-    AND e.timestamp < strftime('%Y-%m-%dT00:00:00.000000Z', $1, '-' || r.keep || ' days')
+    AND e.timestamp < strftime('%Y-%m-%dT00:00:00.000000Z', substr($1, 1, 10), '-' || r.keep || ' days')
 GROUP BY r.category, r.keep
 ORDER BY 5, 1;
 
