@@ -360,7 +360,7 @@ async def test_tables_of_ones_own_are_found_and_a_file_without_tables_is_told_of
     assert file.found(BEN) == []
     for options in ({"schema": "other"}, {"wait": -1}):
         with pytest.raises(errors.ConfigError):
-            await subjects.erase(file.dsn, BEN, **options)  # type: ignore[arg-type]
+            await subjects.erase(file.dsn, BEN, **options)
     with pytest.raises(errors.MigrationError, match="run analytics-migrate all first"):
         await subjects.erase(f"sqlite:///{tmp_path / 'none.db'}", BEN)
     assert not (tmp_path / "none.db").exists()

@@ -17,6 +17,7 @@ from asgi_analytics.cli.subject import main
 from tests.admin.people import BEN, EVE, a_row, left_spool, line_of
 from tests.cli.ran import Command, Ran
 from tests.kit.databases import Database, query, run
+from tests.kit.sqlite_files import SqliteDatabase
 from tests.reading.happened import Event, insert
 from tests.schema.happenings import midnight
 
@@ -151,4 +152,27 @@ def test_what_is_wrong_is_said_in_one_line(database: Database, subject: Command,
         assert said in ran.err
     ran = subject("erase", "ann", url=empty_database.dsn)
     assert ran.code == 2
+    assert "run analytics-migrate all first" in ran.err
+
+
+def test_a_file_of_sqlite_is_a_database_like_the_others(subject: Command, tmp_path: Path) -> None:
+    file = SqliteDatabase(tmp_path)
+    events = [a_row(Random(3), midnight(1), "page_view", user, page="/") for user in (BEN, EVE)]
+
+    async def put() -> None:
+        await insert(await file.connect(), events)
+        await file.close()
+
+    run(put())
+    assert json.loads(subject("export", str(BEN), url=file.dsn).out)["tables"]["analytics_events"][0]["data"] == {
+        "page": "/"
+    }
+    ran = subject("erase", str(BEN), url=file.dsn)
+    assert (ran.code, ran.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    assert lines[0].startswith(file.version)
+    assert "analytics_events 1 erased" in lines
+    assert subject("status", str(BEN), url=file.dsn).code == 0
+    ran = subject("erase", str(BEN), url=f"sqlite:///{tmp_path}/none.db")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "run analytics-migrate all first" in ran.err

@@ -304,7 +304,7 @@ async def test_each_category_is_kept_for_its_time_and_what_is_gone_is_told(file:
                 events=len(mine),
                 due_since=first + (1 + days) * DAY,
             )
-        before = None
+        before: Any = None
         for _ in range(2):
             await file.refresh()
             assert {e.id for e in events} - {row["id"] for row in file.rows("analytics_events")} == {

@@ -82,9 +82,10 @@ async def erase(
 
     ``user`` is the id as the application says it: a UUID, str or int. ``spool`` is the folder of the spool. The other
     arguments are those of `migrate`. It works a day and a transaction at a time, beside writers, and may be interrupted
-    and repeated. Rows of others that quote the id are listed in the report, and left as they are. Raises
-    `MigrationError` without the rights of the tables' owner, or if events of the person keep coming, `ConfigError` for
-    what cannot be a user or a folder, and as `migrate` does.
+    and repeated. Rows of others that quote the id are listed in the report, and left as they are. An SQLite file is
+    written anew at the end. Raises `MigrationError` without the rights of the tables' owner, if events of the person
+    keep coming, or if another process keeps the file from being written anew, `ConfigError` for what cannot be a user
+    or a folder, and as `migrate` does.
     """
     return await _forget(target, user, "erase", spool, options)
 

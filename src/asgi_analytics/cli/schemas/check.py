@@ -66,7 +66,7 @@ async def run(options: argparse.Namespace, output: Output) -> CheckReport:
     schemas = await active_schemas(database_url(options), **session_options(options, output))
     validator = Validator(strict_types=True, retention=ANY_TIME, max_ahead=ANY_TIME)
     validator.use(compiled(schemas))
-    _, _, refused = validator.check([_sendable(line) for line in lines])
+    _, _, refused = validator.check([None if line is None else _sendable(line) for line in lines])
     return CheckReport(len(lines), tuple(Wrong(one.index, one.reason, one.field) for one in refused))
 
 
