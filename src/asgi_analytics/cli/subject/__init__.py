@@ -7,8 +7,8 @@ from asgi_analytics.cli.program import Program
 
 EPILOG = """\
 USER is the id as the application says it: a UUID, or any other text or number. The database is --database-url, or the
-variable DATABASE_URL, or PLATFORM_DATABASE_URL, in this order; PostgreSQL, where the role owns the tables, or SQLite. The
-spool is --spool, or the variable ANALYTICS_SPOOL.
+variable DATABASE_URL, or PLATFORM_DATABASE_URL, in this order: PostgreSQL, where the role owns the tables, or SQLite.
+The spool is --spool, or the variable ANALYTICS_SPOOL.
 
 exit codes: 0 done; 1 a request was interrupted (status only); 2 error, in one line on stderr; 130 interrupted.
 What was interrupted is gone on with by the same command. Stop giving the id before: an event that arrives afterwards
