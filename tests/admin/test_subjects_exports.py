@@ -23,9 +23,9 @@ async def test_copies_in_a_warehouse_go_with_its_next_run(database: Database, tm
     await run(database)
     assert str(gone) in {row["user_id"] for row in read(tmp_path)}
 
-    for turn in range(2):  # what was noted is not noted again
+    for _ in range(2):  # what was noted is not noted again
         report = await getattr(subjects, kind)(database.dsn, gone)
-        assert report.request.rows.get(ERASURES, 0) == 1 - turn
+        assert ERASURES not in report.request.rows
         assert [one for one in report.warnings if "analytics-export run lake" in one]
         assert [(one.table, one.column) for one in report.mentions] == [(ERASURES, "user_id")]
     assert str(gone) in {row["user_id"] for row in read(tmp_path)}

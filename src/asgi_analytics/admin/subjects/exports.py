@@ -32,9 +32,7 @@ class Exports:
             return  # SQLite: nothing is exported from it
 
         async def note() -> None:
-            await work.count(
-                ERASURES, await work.connection.fetchval(work.sql["erase_from_exports"], work.subject.uuid)
-            )
+            await work.connection.execute(work.sql["erase_from_exports"], work.subject.uuid)
 
         await work.run(note)
         for row in await work.connection.fetch(work.sql["exports_to_erase_from"], work.subject.uuid):

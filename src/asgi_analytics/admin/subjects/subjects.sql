@@ -264,17 +264,8 @@ ORDER BY 1;
 ANALYZE {relation};
 
 -- erase_from_exports --
--- Note that each export has to erase the user $1; return how many do not know it yet.
-SELECT CASE
-    WHEN EXISTS (
-        SELECT FROM analytics_exports AS x
-        WHERE NOT EXISTS (
-            SELECT FROM analytics_export_erasures AS e WHERE e.name = x.name AND e.user_id = $1::uuid
-        )
-    )
-    THEN analytics_erase_from_exports(ARRAY[$1::uuid])
-    ELSE 0
-END;
+-- Note that each export has to erase the user $1.
+SELECT analytics_erase_from_exports(ARRAY[$1::uuid]);
 
 -- exports_to_erase_from --
 -- List the exports whose warehouses still hold the user $1.
