@@ -15,18 +15,6 @@ BLOCKS = [
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for number, block in enumerate(re.findall(r"^```sql\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL))
 ]
-KINDS = {"-- TimescaleDB": "timescaledb", "-- plain PostgreSQL": "postgresql"}
-
-
-def for_kind(block: str, kind: str) -> str:
-    """Return the lines of a block that are for a kind of database: all, but for those below the other's name."""
-    mine, lines = True, []
-    for line in block.splitlines():
-        if line in KINDS:
-            mine = KINDS[line] == kind
-        if mine:
-            lines.append(line)
-    return "\n".join(lines)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -35,10 +23,5 @@ async def test_the_sql_of_the_docs_runs(database: Database, block: str) -> None:
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute("CREATE ROLE application; CREATE ROLE analytics_writer; CREATE ROLE analytics_reader")
-    await connection.execute(for_kind(block, database.flavour))
+    await connection.execute(block)
     await transaction.rollback()
-
-
-def test_there_is_sql_for_both_kinds() -> None:
-    texts = [str(block.values[0]) for block in BLOCKS]
-    assert any(for_kind(text, "postgresql") != for_kind(text, "timescaledb") for text in texts)

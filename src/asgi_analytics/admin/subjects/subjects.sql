@@ -121,7 +121,15 @@ WHERE e.id = $1 AND e.timestamp = $2;
 
 -- export_events --
 -- Return the events of the user $1 from $2 up to $3.
-SELECT e.timestamp::text AS at, e.id::text AS id, to_json(e)::text AS row
+SELECT
+    e.timestamp::text AS at,
+    e.id::text AS id,
+    (
+        SELECT to_json(r)::text
+        FROM (
+            SELECT e.id, e.timestamp, e.event_type, e.service, e.user_id, e.session_id, e.data, e.context
+        ) AS r
+    ) AS row
 FROM analytics_events AS e
 WHERE e.user_id = $1 AND e.timestamp >= $2 AND e.timestamp < $3
 ORDER BY e.timestamp, e.id;
