@@ -150,6 +150,7 @@ async def views(connection: asyncpg.Connection) -> list[str]:
         " WHERE n.nspname = current_schema() AND c.relkind = 'v' AND c.relname LIKE 'analytics%'"
         r" AND c.relname NOT LIKE '%\_filled'"  # what is stored of a view is none
         r" AND c.relname NOT LIKE 'analytics\_metric%' AND c.relname <> 'analytics_dashboard_metrics'"
+        r" AND c.relname NOT LIKE 'analytics\_export\_%'"
         " ORDER BY c.relname"
     )
     return [str(row["relname"]) for row in await connection.fetch(sql)]

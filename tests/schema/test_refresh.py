@@ -215,8 +215,9 @@ async def test_policies_refresh_every_hour_the_last_three_days(database: Databas
     for name, interval, config in found:
         assert interval == timedelta(hours=1), name
         assert '"start_offset": "3 days"' in config
-    retention = "SELECT config->>'drop_after' FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'"
-    assert await connection.fetchval(retention) == "90 days"
+    jobs = "SELECT schedule_interval FROM timescaledb_information.jobs WHERE proc_name = $1"
+    assert await connection.fetchval(jobs, "policy_retention") is None  # rows are dropped by category
+    assert await connection.fetchval(jobs, "analytics_drop_all_old") == timedelta(hours=1)
 
 
 @pytest.mark.parametrize("database", ["timescaledb"], indirect=True)

@@ -56,6 +56,7 @@ async def test_every_column_holds_what_was_tracked(database: Database, rows: Row
     await sink.write([encoder.encode(EverythingStored(what=what, user_id="ada"), surroundings)])
     await sink.aclose()
     [row] = await rows()
+    assert row.pop("export_xid") > 0
     assert row.pop("timestamp") == now.astimezone(UTC)
     assert json.loads(row.pop("data")) == {"what": what}
     assert json.loads(row.pop("context")) == {
