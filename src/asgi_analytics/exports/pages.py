@@ -120,9 +120,14 @@ class PageReader:
             cursor = await self._connection.cursor(STATEMENTS[lane], *after, *until, *arguments, limit, self._fields)
             while block := await cursor.fetch(BLOCK_ROWS):
                 # A block at a time, so that the page is in memory once.
-                rows += [(*row[:2], known(row[1], OTHERWISE), *row[2:14], ingested_at) for row in block]
-                xids += [row[KEY_XID] for row in block]
-                size += sum(len(row[DATA]) + len(row[METADATA] or "") for row in block)
+                rows += [
+                    (id, kind, known(kind, OTHERWISE), user, role, tenure, entity, entity_id, data, metadata, source,
+                     at, session, geo, device, ingested_at)
+                    for id, kind, user, role, tenure, entity, entity_id, data, metadata, source, at, session, geo,
+                    device, _ in block
+                ]  # fmt: skip
+                xids += [record[KEY_XID] for record in block]
+                size += sum(len(record[DATA]) + len(record[METADATA] or "") for record in block)
                 if len(block) < BLOCK_ROWS or (size >= PAGE_BYTES and not is_fixed):
                     break
         return Page(rows, xids if lane == "window" else [0] * len(rows))
