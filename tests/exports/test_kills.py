@@ -65,7 +65,7 @@ def of_duckdb(folder: Path) -> tuple[str, Callable[[], list[str]]]:
         (of_files, 10),
         (of_duckdb, 4),
         pytest.param(of_files, 100, marks=pytest.mark.long),
-        pytest.param(of_duckdb, 100, marks=pytest.mark.long),
+        pytest.param(of_duckdb, 30, marks=pytest.mark.long),
     ],
 )
 async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(

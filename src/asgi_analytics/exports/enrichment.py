@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,9 +14,9 @@ OTHERWISE = "interaction"
 """The category of a type of which nothing is known."""
 
 
-async def stored_categories(connection: Any) -> dict[str, str]:
+async def stored_categories(connection: Any) -> Mapping[str, str]:
     """Return the category of each type: what the database knows, else what the classes here say."""
-    return known_categories() | dict(map(tuple, await connection.fetch(SQL["categories"])))
+    return {**known_categories(), **dict(map(tuple, await connection.fetch(SQL["categories"])))}
 
 
 def entity_fields() -> dict[str, str | None]:
