@@ -6,49 +6,79 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from asgi_analytics.exports.setup import want_backfill
-from tests.exports.stored import all_ids, an_event, ids, make, read, run, store
+from asgi_analytics.exports.setup import init_export, want_backfill
+from tests.exports.stored import all_ids, an_event, ids, read, run, store
 from tests.kit.databases import Database
 
 EXPORTER = """
 import asyncio, sys
 from random import Random
 from asgi_analytics.errors import TransientError
-from asgi_analytics.exports import files
+from asgi_analytics.exports import warehouse_from_url
 from asgi_analytics.exports.exporter import Exporter
 
 random = Random(int(sys.argv[2]))
-class Losing(files.ParquetFiles):
+class Losing:
     max_rows = 60
+    def __init__(self, warehouse):
+        self.warehouse = warehouse
+    def __getattr__(self, name):
+        return getattr(self.warehouse, name)
     def load(self, batch, token):
-        super().load(batch, token)
+        self.warehouse.load(batch, token)
         if random.random() < 0.1:
             raise TransientError("the answer was lost")
 
-warehouse = Losing.from_url(sys.argv[3])
-exporter = Exporter(sys.argv[1], "lake", warehouse=warehouse)
+exporter = Exporter(sys.argv[1], "lake", warehouse=Losing(warehouse_from_url(sys.argv[3])))
 print("runs", flush=True)
 asyncio.run(exporter.run_every(0.01))
 """
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
+def of_files(folder: Path) -> tuple[str, Callable[[], list[str]]]:
+    """Return the URL of Parquet files, and what reads the ids of all events there."""
+    return folder.as_uri(), lambda: ids(read(folder))
+
+
+def of_duckdb(folder: Path) -> tuple[str, Callable[[], list[str]]]:
+    """Return the same of a file of DuckDB."""
+    duckdb = pytest.importorskip("duckdb")
+    path = folder / "events.duckdb"
+
+    def found() -> list[str]:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            return ids(connection.execute("SELECT event_id FROM platform_events").fetchall())
+
+    return f"duckdb://{path}", found
+
+
+@pytest.mark.parametrize(
+    ("place", "kills"),
+    [
+        (of_files, 10),
+        (of_duckdb, 4),
+        pytest.param(of_files, 100, marks=pytest.mark.long),
+        pytest.param(of_duckdb, 30, marks=pytest.mark.long),
+    ],
+)
 async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
-    database: Database, tmp_path: Path, kills: int
+    database: Database, tmp_path: Path, place: Callable[[Path], tuple[str, Callable[[], list[str]]]], kills: int
 ) -> None:
     pytest.importorskip("pyarrow")
+    url, found = place(tmp_path)
     random = Random(kills)
     connection = await database.connect()
     await store(connection, [an_event(random, datetime.now(UTC) - timedelta(days=day)) for day in range(22)])
     await store(connection, [an_event(random) for _ in range(60 * kills)])
     await connection.execute("UPDATE analytics_events SET export_xid = NULL WHERE id < $1", random_id(random))
-    await make(database, tmp_path)
+    await init_export(database.dsn, "lake", url)
     await want_backfill(database.dsn, "lake")
     ended = asyncio.Event()
 
@@ -66,7 +96,7 @@ async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
     writers = [asyncio.create_task(write(seed)) for seed in range(4)]
     for number in range(kills):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", EXPORTER, database.dsn, str(number), tmp_path.as_uri(),
+            sys.executable, "-c", EXPORTER, database.dsn, str(number), url,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
@@ -80,9 +110,9 @@ async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
     # A first run may only finish what a dead process has begun.
     await run(database)
     await run(database)
-    found = read(tmp_path)
-    assert ids(found) == await all_ids(connection)
-    assert len(found) > 60 * kills
+    copied = found()
+    assert copied == await all_ids(connection)
+    assert len(copied) > 60 * kills
 
 
 def random_id(random: Random) -> str:

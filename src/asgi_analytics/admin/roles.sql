@@ -91,11 +91,13 @@ GRANT EXECUTE ON FUNCTION analytics_export_behind(text) TO {reader};
 REVOKE ALL ON
     analytics_events, analytics_dead_letters, analytics_user_traits, analytics_migrations,
     analytics_visitor_keys, analytics_midnight_visitors, analytics_funnels, analytics_metrics,
-    analytics_metrics_realtime, analytics_exports, analytics_export_lanes, analytics_export_refusals,
-    analytics_export_erasures, analytics_export_origin, analytics_warehouse_sync_status
+    analytics_metrics_realtime, analytics_event_types, analytics_exports, analytics_export_lanes,
+    analytics_export_refusals, analytics_export_erasures, analytics_export_origin, analytics_warehouse_sync_status
 FROM {exporter};
 GRANT USAGE ON SCHEMA {schema} TO {exporter};
-GRANT SELECT ON analytics_events, analytics_user_traits, analytics_export_origin, analytics_export_lag TO {exporter};
+GRANT SELECT ON
+    analytics_events, analytics_event_types, analytics_user_traits, analytics_export_origin, analytics_export_lag
+TO {exporter};
 GRANT SELECT, UPDATE ON analytics_exports TO {exporter};
 GRANT SELECT, INSERT, UPDATE ON analytics_export_lanes TO {exporter};
 GRANT SELECT, INSERT, UPDATE, DELETE ON

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from asgi_analytics.events.base import Event, event_types, known_categories
+from asgi_analytics.exports.session import SQL
 
 OTHERWISE = "interaction"
-"""The category of a type whose class is not known here."""
+"""The category of a type of which nothing is known."""
 
 
-def categories() -> dict[str, str]:
-    """Return the category of each known type."""
-    return dict(known_categories())
+async def stored_categories(connection: Any) -> Mapping[str, str]:
+    """Return the category of each type: what the database knows, else what the classes here say."""
+    return {**known_categories(), **dict(map(tuple, await connection.fetch(SQL["categories"])))}
 
 
 def entity_fields() -> dict[str, str | None]:

@@ -13,9 +13,10 @@ import msgspec
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.exports import scheme_of, snapshots, warehouse_from_url
 from asgi_analytics.exports.base import SCHEMA, Refused
+from asgi_analytics.exports.enrichment import stored_categories
 from asgi_analytics.exports.pages import Page, PageReader
 from asgi_analytics.exports.session import SQL, export_lock, open_session
-from asgi_analytics.exports.state import OtherProcess, State
+from asgi_analytics.exports.state import OtherProcess, Place, State
 from asgi_analytics.log import failure, log, log_problem, solved
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from asgi_analytics.exports.base import Warehouse
     from asgi_analytics.exports.pages import Lane
-    from asgi_analytics.exports.state import Export, Place
+    from asgi_analytics.exports.state import Export
 
 T = TypeVar("T")
 
@@ -140,7 +141,8 @@ class Exporter:
                 export = await state.export()
                 if export is None:
                     raise ConfigError(f"the export {self.name} was removed")
-                work = Work(connection, state, export, timeline, self._given or warehouse_from_url(export.url), ran)
+                reader = PageReader(connection, await stored_categories(connection))
+                work = Work(reader, state, export, timeline, self._given or warehouse_from_url(export.url), ran)
                 try:
                     await work.do_all(self._stopping, retry=retry)
                 except OtherProcess:
@@ -170,14 +172,15 @@ class Work:
     """What one session does."""
 
     def __init__(
-        self, connection: Any, state: State, export: Export, timeline: str, warehouse: Warehouse, ran: Ran
+        self, reader: PageReader, state: State, export: Export, timeline: str, warehouse: Warehouse, ran: Ran
     ) -> None:
         self._state = state
         self._export = export
         self._prefix = f"{export.name}-{export.identity}-{timeline}"
         self._warehouse = warehouse
         self._kind = scheme_of(export.url)
-        self._reader = PageReader(connection)
+        self._reader = reader
+        self._ahead: tuple[Place, Page] | None = None
         self._ran = ran
 
     async def do_all(self, stopping: asyncio.Event, *, retry: bool) -> None:
@@ -250,6 +253,7 @@ class Work:
                 return
 
     async def _erase(self) -> None:
+        self._ahead = None  # it may have rows of who is erased now
         while True:
             users, requested_at = await self._state.erasures()
             if not users:
@@ -260,7 +264,7 @@ class Work:
     async def _page(self, lane: Lane) -> bool:
         """Copy the next page of a lane, or the one that is fixed; False if there is none."""
         place = await self._state.place(lane)
-        page = await self._read(place)
+        page = await self._next(place)
         if place.until is None:
             if not page.rows:
                 return False
@@ -269,6 +273,11 @@ class Work:
             await self._state.note_batch(self._token(place), self._kind, page.rows[-1])
         await self._load(place, page)
         return True
+
+    async def _next(self, place: Place) -> Page:
+        """Return the page of a place: the one that was read ahead, if it is of this place."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] == place else await self._read(place)
 
     async def _read(self, place: Place) -> Page:
         export = self._export
@@ -295,7 +304,7 @@ class Work:
         await self._state.batch_sent(token)
         try:
             if page.rows:  # else all of them were erased since the page was fixed
-                await self._call(lambda: self._warehouse.load(page.rows, token))
+                await self._send(place, page, token)
         except Refused as refused:
             await self._state.batch_done(token, "failed", 0, _since(began), str(refused))
             await self._make_smaller(place, page, token, refused)
@@ -303,11 +312,30 @@ class Work:
         except SinkError as error:
             await self._state.batch_done(token, "pending", 0, _since(began), str(error))
             raise
-        limit = min(place.page_rows, self._warehouse.max_rows)
-        await self._state.advance(place, min(2 * limit, FIRST_ROWS), page.rows)
+        await self._state.advance(place, self._larger(place), page.rows)
         await self._state.batch_done(token, "completed", len(page.rows), _since(began), None)
         self._ran.batches += 1
         self._ran.events += len(page.rows)
+
+    async def _send(self, place: Place, page: Page, token: str) -> None:
+        """Load a page; read the next one meanwhile, unless this one was fixed earlier: then others may come first."""
+        reading = None
+        if place.until is None:
+            following = Place(place.lane, place.sequence + 1, self._larger(place), 0, page.key(-1), None)
+            reading = asyncio.create_task(self._read_ahead(following))
+        try:
+            await self._call(lambda: self._warehouse.load(page.rows, token))
+        finally:
+            if reading is not None:
+                await asyncio.wait({reading})  # the connection does one thing at a time
+
+    async def _read_ahead(self, place: Place) -> None:
+        with contextlib.suppress(Exception):  # what is wrong is told when it is this page's turn
+            self._ahead = place, await self._read(place)
+
+    def _larger(self, place: Place) -> int:
+        """Return how many rows the next page of a lane may have."""
+        return min(2 * min(place.page_rows, self._warehouse.max_rows), FIRST_ROWS)
 
     async def _make_smaller(self, place: Place, page: Page, token: str, refused: Refused) -> None:
         """Fix a smaller page in place of one that was refused, or keep its only row after three attempts."""
@@ -317,8 +345,7 @@ class Work:
             size = (known[0] or 1) if known else number // 2
             await self._state.shrink(place, page.key(size - 1), size)
         elif await self._state.refuse_again(place) >= ATTEMPTS:
-            limit = min(place.page_rows, self._warehouse.max_rows)
-            await self._state.advance(place, min(2 * limit, FIRST_ROWS), page.rows, refusal=(str(refused), token))
+            await self._state.advance(place, self._larger(place), page.rows, refusal=(str(refused), token))
             self._ran.dead_letters += 1
             log.warning("the export %s keeps a dead letter, see analytics_export_dead_letters", self._export.name)
 

@@ -36,6 +36,9 @@ SELECT
     set_config('search_path', $1, false), set_config('timezone', 'UTC', false),
     set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false),
     set_config('max_parallel_workers_per_gather', '0', false),
+    -- A page is the next rows in the order of an index. Where the planner expects few rows in all, it would rather sort:
+    -- all that is left to copy, again for each page.
+    set_config('enable_sort', 'off', false),
     set_config('synchronous_commit', 'on', false),
     set_config('statement_timeout', '0', false), set_config('transaction_timeout', '0', false),
     set_config('idle_in_transaction_session_timeout', '0', false), set_config('idle_session_timeout', '0', false);
@@ -159,14 +162,17 @@ WHERE r.name = $7 AND r.is_retried
 ORDER BY r.timestamp, r.id
 LIMIT $8;
 
+-- categories --
+-- List the types that have a category: all others are interaction.
+SELECT event_type, category FROM analytics_event_types;
+
 -- enriched --
--- The rows of one of the statements above as the warehouse gets them. {fields} is a parameter: for each known type the
--- field that names its entity. A type that is not known has the first such field of its data, in the order of jsonb.
+-- The rows of one of the statements above as the warehouse gets them, without their category and when they were read.
+-- {fields} is a parameter: for each known type the field that names its entity. A type that is not known has the first
+-- such field of its data, in the order of jsonb.
 SELECT
-    coalesce(e.export_xid, 0) AS key_xid,
     e.id::text AS event_id,
     e.event_type,
-    NULL AS event_category,
     e.user_id::text AS user_id,
     t.role AS user_role,
     (e.timestamp AT TIME ZONE 'UTC')::date - (t.registered_at AT TIME ZONE 'UTC')::date AS user_tenure_days,
@@ -181,15 +187,19 @@ SELECT
     e.timestamp,
     e.session_id,
     (e.context -> 'geo')::text AS geo_location,
-    (e.context -> 'device')::text AS device_info
+    (e.context -> 'device')::text AS device_info,
+    coalesce(e.export_xid, 0) AS key_xid
 FROM ({rows}) AS e
 LEFT JOIN analytics_user_traits AS t USING (user_id)
 CROSS JOIN LATERAL (
     SELECT CASE
         WHEN {fields}::jsonb ? e.event_type THEN {fields}::jsonb ->> e.event_type
         WHEN jsonb_typeof(e.data) = 'object'
-            THEN (SELECT k FROM jsonb_object_keys(e.data) AS k WHERE k LIKE '%_\_id' LIMIT 1)
+            -- Not a function in FROM, whose result is stored before it is looked at.
+            THEN (SELECT k FROM (SELECT jsonb_object_keys(e.data) AS k) AS o WHERE k LIKE '%_\_id' LIMIT 1)
     END AS field
+    -- Once for each row: without it the expression takes the place of each use of its name.
+    OFFSET 0
 ) AS f
 ORDER BY {order};
 

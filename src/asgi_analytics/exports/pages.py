@@ -9,10 +9,12 @@ from uuid import UUID
 import msgspec
 
 from asgi_analytics.exports.base import PLACE
-from asgi_analytics.exports.enrichment import OTHERWISE, categories, entity_fields
+from asgi_analytics.exports.enrichment import OTHERWISE, entity_fields
 from asgi_analytics.exports.session import SQL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from asgi_analytics.exports.base import Row
     from asgi_analytics.exports.snapshots import Snapshot, Transactions
 
@@ -26,6 +28,8 @@ LAST_ID = UUID(int=2**128 - 1)
 NEVER, ALWAYS = datetime(1999, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
 """Times before and after those of all events."""
 TICK = timedelta(microseconds=1)
+DATA, METADATA, KEY_XID = 7, 8, 14
+"""Where a row of the statements has what is looked at here."""
 
 
 class Key(NamedTuple):
@@ -64,9 +68,9 @@ STATEMENTS: dict[Lane, str] = {
 class PageReader:
     """Reads pages of at most ``limit`` rows: after a key, and up to another one where the page is fixed."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, categories: Mapping[str, str]) -> None:
         self._connection = connection
-        self._categories = categories()
+        self._categories = categories
         self._fields = msgspec.json.encode(entity_fields()).decode()
 
     async def window(self, ranges: list[Transactions], after: Key | None, until: Key | None, limit: int) -> Page:
@@ -107,16 +111,23 @@ class PageReader:
     ) -> Page:
         if is_fixed:  # to its end, whatever was stored or erased meanwhile
             limit = 2**31 - 1
-        found: list[Any] = []
+        rows: list[Row] = []
+        xids: list[int] = []
         size = 0
+        known = self._categories.get
+        ingested_at = datetime.now(UTC)
         async with self._connection.transaction(readonly=True):
             cursor = await self._connection.cursor(STATEMENTS[lane], *after, *until, *arguments, limit, self._fields)
             while block := await cursor.fetch(BLOCK_ROWS):
-                found += block
-                size += sum(len(record[9]) + len(record[10] or "") for record in block)
+                # A block at a time, so that the page is in memory once.
+                rows += [
+                    (id, kind, known(kind, OTHERWISE), user, role, tenure, entity, entity_id, data, metadata, source,
+                     at, session, geo, device, ingested_at)
+                    for id, kind, user, role, tenure, entity, entity_id, data, metadata, source, at, session, geo,
+                    device, _ in block
+                ]  # fmt: skip
+                xids += [record[KEY_XID] for record in block]
+                size += sum(len(record[DATA]) + len(record[METADATA] or "") for record in block)
                 if len(block) < BLOCK_ROWS or (size >= PAGE_BYTES and not is_fixed):
                     break
-        ingested_at = datetime.now(UTC)
-        known = self._categories.get
-        rows = [(record[1], record[2], known(record[2], OTHERWISE), *record[4:16], ingested_at) for record in found]
-        return Page(rows, [record[0] for record in found] if lane == "window" else [0] * len(found))
+        return Page(rows, xids if lane == "window" else [0] * len(rows))
