@@ -17,8 +17,8 @@ CREATE TABLE analytics_user_quarters_filled (
     user_id TEXT,
     events INTEGER
 );
+-- None by user, as for analytics_user_days_filled.
 CREATE INDEX analytics_user_quarters_filled_quarter_idx ON analytics_user_quarters_filled (quarter);
-CREATE INDEX analytics_user_quarters_filled_user_id_quarter_idx ON analytics_user_quarters_filled (user_id, quarter);
 
 CREATE VIEW analytics_user_quarters AS
 SELECT

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from asgi_analytics.encoding.records import RECORD_BYTES, Record
 from asgi_analytics.events.base import METRIC
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_TAGS = 20
 MAX_NAME = 255
@@ -163,3 +166,10 @@ def is_metric(line: bytes) -> bool:
         return _decode_type(line).event_type == METRIC
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
+
+
+def metrics_in(lines: Sequence[bytes]) -> list[int]:
+    """Return the places of the lines that hold a metric."""
+    if _MARK not in b"\n".join(lines):  # nearly always, and much quicker than to look into each
+        return []
+    return [place for place, line in enumerate(lines) if is_metric(line)]

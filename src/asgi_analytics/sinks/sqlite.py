@@ -15,14 +15,14 @@ from asgi_analytics.database.sqlite.failures import explain
 from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.database.sqlite.upkeep import SqliteUpkeep, forget_visitors
 from asgi_analytics.database.sqlite.url import read_sqlite_url
-from asgi_analytics.encoding.metric_record import is_metric
+from asgi_analytics.encoding.metric_record import metrics_in
 from asgi_analytics.errors import OperatorError, SinkError, TransientError
 from asgi_analytics.events.base import categories_to_note, definitions
 from asgi_analytics.log import log
 from asgi_analytics.sinks.base import Receipt, Rejected, StoredSchema
 from asgi_analytics.sinks.dead_letters import Refusal, dead_letter
 from asgi_analytics.sinks.sqlite_rows import Unfit, hours_of, read_event, read_events, read_metric
-from asgi_analytics.sinks.sqlite_traits import IDENTIFIED, note_traits
+from asgi_analytics.sinks.sqlite_traits import note_traits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SQL = blocks.load("asgi_analytics.sinks", "sqlite.sql")
-_IDENTIFIED = f'"{IDENTIFIED}"'.encode()
 _DAY = timedelta(days=1)
 
 
@@ -215,14 +214,13 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 def _store(connection: sqlite3.Connection, batch: Sequence[bytes]) -> Receipt:
     """Store a batch: the quick way where all of it are events that are as they should be and were never sent before."""
-    metric_at = [place for place, line in enumerate(batch) if is_metric(line)]
+    metric_at = metrics_in(batch)
     if not metric_at and (rows := read_events(batch)) is not None:
         try:
             with transaction(connection):
                 connection.executemany(SQL["store_new_events"], rows)
                 connection.executemany(SQL["note_events"], hours_of(rows))
-                if any(_IDENTIFIED in line for line in batch):
-                    note_traits(connection, rows, SQL)
+                note_traits(connection, rows, SQL)
             return Receipt(duplicate_at=())
         except sqlite3.IntegrityError:
             pass  # one of them is there already, or breaks a rule: nothing is stored yet
