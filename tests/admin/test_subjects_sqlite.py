@@ -103,11 +103,13 @@ async def test_nothing_of_a_person_is_left_in_the_bytes_and_others_are_as_they_w
     torn = [f'{{"user_id": "{uuid_of(ANN)}", torn', '{"torn": ']
     quoting = json.dumps({"user_id": str(EVE), "data": {"note": f"{QUOTED} {uuid_of(ANN)}"}})
     await add_dead_letters(file.connection, [line_of(anns), line_of(bens), line_of(eve), *torn, quoting])
-    await file.connection.execute("INSERT INTO funnels (id, name, steps) VALUES ('f', 'buys', '[]')")
+    await file.connection.execute(
+        "INSERT INTO funnels (id, name, steps) VALUES ('00000000-0000-4000-8000-00000000000f', 'buys', '[]')"
+    )
     for user in (ANN, BEN, EVE):
         await file.connection.execute(
             "INSERT INTO funnel_conversions (funnel_id, user_id, session_id, started_at, current_step, completed,"
-            " step_timestamps) VALUES ('f', $1, 's', '2026', 1, 0, '[]')",
+            " step_timestamps) VALUES ('00000000-0000-4000-8000-00000000000f', $1, 's', '2026', 1, 0, '[]')",
             uuid_of(user),
         )
     segment = left_spool(tmp_path / "spool", [line_of(anns), line_of(eve), line_of(bens)])

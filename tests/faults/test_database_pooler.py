@@ -145,7 +145,7 @@ async def test_a_pool_with_a_statement_cache_is_told_what_it_lacks(database: Dat
         sink = TimescaleSink(pool)
 
         async def write_often() -> None:
-            for _ in range(20):
+            for _ in range(200):  # until the pooler has given one client two of its connections
                 await asyncio.gather(*(sink.write([line()]) for _ in range(4)))
 
         with pytest.raises(SinkError, match="create the pool that is given to the sink with statement_cache_size=0"):

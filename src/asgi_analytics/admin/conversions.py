@@ -12,6 +12,7 @@ from asgi_analytics.database.blocks import load
 from asgi_analytics.database.sqlite.connection import open_connection, transaction
 from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.database.sqlite.url import SqliteUrl, read_sqlite_url
+from asgi_analytics.errors import InvalidQuery
 from asgi_analytics.reading import AnalyticsReader
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ async def fill_conversions(url: str) -> None:
         return
     async with AnalyticsReader.from_url(url, statement_timeout=TIMEOUT) as reader:
         for funnel_id, name in funnels:
-            attempts = await reader.query_funnel_conversions(name, limit=MOST)
+            try:
+                attempts = await reader.query_funnel_conversions(name, limit=MOST)
+            except InvalidQuery:
+                continue  # somebody has put it in by hand, without steps perhaps; it costs the refresh nothing
             await asyncio.to_thread(_replace, file, funnel_id, attempts)
 
 
