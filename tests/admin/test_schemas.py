@@ -135,7 +135,7 @@ class Parcel(msgspec.Struct):
     weight: float
 
 
-class ParcelSent(Event):
+class CrateShipped(Event):
     "A parcel left the house."
     category: ClassVar = "content"
     parcel_id: UUID
@@ -159,18 +159,18 @@ async def test_unknown_types_are_checked_by_the_registry(any_database: Any, tmp_
 
     assert (await command("sync", "shop_of_nothing"))[0] == 2
     code, said = await command("sync", "shop_of_parcels")
-    assert (code, "parcel_sent  version 1  new" in said) == (0, True), said
-    assert "parcel_sent" not in event_types()
-    assert "parcel_sent  version 1  active  content" in (await command("list"))[1]
+    assert (code, "crate_shipped  version 1  new" in said) == (0, True), said
+    assert "crate_shipped" not in event_types()
+    assert "crate_shipped  version 1  active  content" in (await command("list"))[1]
 
     good = {"parcel_id": ORDER, "parcels": [{"weight": 1}]}
     events = [
-        event(event_type="parcel_sent", data=good),
-        event(event_type="parcel.sent", data=good | {"more": 1}),
-        event(event_type="parcel_sent", data=good | {"parcel_id": "secret"}),
-        event(event_type="parcel_sent", data=good | {"parcels": [{"weight": 1}, {"weight": "secret"}]}),
-        event(event_type="parcel_sent", data={"parcel_id": ORDER}),
-        event(event_type="parcel_sent", data=good, user_id=...),
+        event(event_type="crate_shipped", data=good),
+        event(event_type="crate.shipped", data=good | {"more": 1}),
+        event(event_type="crate_shipped", data=good | {"parcel_id": "secret"}),
+        event(event_type="crate_shipped", data=good | {"parcels": [{"weight": 1}, {"weight": "secret"}]}),
+        event(event_type="crate_shipped", data={"parcel_id": ORDER}),
+        event(event_type="crate_shipped", data=good, user_id=...),
         event(event_type="never_heard_of"),
         event(),
     ]

@@ -365,6 +365,7 @@ async def test_a_funnel_is_built_kept_followed_and_deleted(browser: Any, served:
     name = "paid & <done>"
     await page.get_by_label("Keep it as").fill(name)
     await page.get_by_role("button", name="Keep").click()
+    await page.wait_for_url("**name=paid**")  # it is kept by now
     await page.goto(served.locked + "funnels?range=30d")
     await page.get_by_role("link", name=name).click()
     await page.get_by_role("link", name="dropped out").first.click()

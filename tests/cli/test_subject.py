@@ -24,7 +24,7 @@ from tests.schema.happenings import midnight
 MODULE = """
 from asgi_analytics.events import Event, Personal
 
-class ParcelSent(Event):
+class PalletLost(Event):
     to: Personal[str]
     weight: int
 """
@@ -49,7 +49,7 @@ def subject(
 def stored(database: Database) -> list[Event]:
     random = Random(3)
     events = [
-        a_row(random, midnight(2), "parcel_sent", "=1+1", to="f00d", weight=20),
+        a_row(random, midnight(2), "pallet_lost", "=1+1", to="f00d", weight=20),
         a_row(random, midnight(2), "order_placed", EVE, note=f"for {BEN}"),
         a_row(random, midnight(1), "page_view", BEN, page="/", text='with "quotes", and\ttabs'),
     ]
@@ -157,7 +157,8 @@ def test_what_is_wrong_is_said_in_one_line(database: Database, subject: Command,
 
 def test_a_file_of_sqlite_is_a_database_like_the_others(subject: Command, tmp_path: Path) -> None:
     file = SqliteDatabase(tmp_path)
-    events = [a_row(Random(3), midnight(1), "page_view", user, page="/") for user in (BEN, EVE)]
+    random = Random(3)
+    events = [a_row(random, midnight(1), "page_view", user, page="/") for user in (BEN, EVE)]
 
     async def put() -> None:
         await insert(await file.connect(), events)

@@ -52,7 +52,9 @@ class TestDuckDbFile(WarehouseContract):
 
     def test_a_file_that_another_process_has_open_is_waited_for(self, warehouse: Any) -> None:
         warehouse.prepare(SCHEMA)
-        code = f"import duckdb; c = duckdb.connect({str(self.path)!r}); print('open', flush=True); sys.stdin.read()"
+        code = (
+            f"import duckdb, sys; c = duckdb.connect({str(self.path)!r}); print('open', flush=True); sys.stdin.read()"
+        )
         other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
