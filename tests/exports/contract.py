@@ -59,7 +59,7 @@ class WarehouseContract:
     """The stand-in fills objects of a JSON column with the keys of others."""
 
     def read(self, warehouse: Any) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        raise NotImplementedError  # each engine reads what it has by means of its own
 
     def same(self, warehouse: Warehouse, rows: list[Row]) -> None:
         found = sorted(map(plain, self.read(warehouse)), key=lambda row: str(row["event_id"]))
