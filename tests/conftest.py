@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import settings
 
 from asgi_analytics import AnalyticsClient
 from asgi_analytics.context import current
@@ -190,7 +191,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the real standard error, which the capture of output takes away, for `_end_when_it_hangs`."""
+    """Keep the real standard error, which the capture of output takes away, for `_end_when_it_hangs`.
+
+    How long an example of Hypothesis takes tells how busy the machine is, and nothing else.
+    """
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         config.stash[STANDARD_ERROR] = os.dup(2)

@@ -54,7 +54,7 @@ TEXT = st.sampled_from(ATTEMPTS) | st.text(st.characters(exclude_categories=()),
 NAMES = TEXT.filter(lambda text: bool(text.strip()))
 SCHEMAS = st.text(st.sampled_from("abAB \"'\\.;-${}%\n\u2028é😀\x1b"), min_size=1, max_size=12)
 EACH_EXAMPLE = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_a_schema_is_refused_at_once(schema: str) -> None:
 
 
 @given(header=st.binary(max_size=250), path=TEXT, text=TEXT)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_request_writes_no_log_line_of_its_own(
     lines: Callable[[], list[str]], header: bytes, path: str, text: str
 ) -> None:
@@ -263,7 +263,7 @@ async def test_what_the_server_shows_of_us_holds_no_event(database: Database) ->
 
 
 @given(secret=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_a_wrong_password_is_in_no_error_and_no_traceback(database: Database, secret: str) -> None:
     secret = f"{MARK}{secret}{MARK}"

@@ -56,7 +56,6 @@ def naive_inside(value: Any) -> bool:
 
 
 @given(VALUES, ANY_TEXT, st.floats())
-@settings(deadline=None)
 def test_any_value_is_encoded_to_strict_json_unless_it_holds_a_naive_datetime(
     what: Any, text: str, measure: float
 ) -> None:
@@ -73,7 +72,6 @@ def test_any_value_is_encoded_to_strict_json_unless_it_holds_a_naive_datetime(
 
 
 @given(st.integers(0, MAX_DEPTH + 50), st.sampled_from("[{"))
-@settings(deadline=None)
 def test_nesting_is_stored_up_to_a_depth_and_refused_beyond(depth: int, kind: str) -> None:
     value: Any = None
     for _ in range(depth):
@@ -87,7 +85,7 @@ async def test_postgresql_takes_whatever_was_encoded(empty_database: Database) -
     lines: list[bytes] = []
 
     @given(VALUES, ANY_TEXT, st.floats())
-    @settings(deadline=None, max_examples=300, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck))
     def collect(what: Any, text: str, measure: float) -> None:
         with contextlib.suppress(InvalidEvent):
             lines.append(ENCODER.encode(Fuzzed(what=what, text=text, measure=measure)))

@@ -19,14 +19,14 @@ def test_every_seed_keeps_the_promises(harness: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("mode", [b"", b"\x01"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(parts=st.lists(st.sampled_from(statements.WORDS) | st.binary(max_size=20), max_size=20))
 def test_any_statement_keeps_the_promises(mode: bytes, parts: list[bytes]) -> None:
     statements.check(mode + b" ".join(parts))
 
 
 @pytest.mark.parametrize("mode", [b"", b"\x01", b"\x02"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(batches.SEEDS), st.lists(st.tuples(st.integers(0, 400), st.sampled_from(batches.WORDS))))
 def test_any_body_keeps_the_promises(mode: bytes, seed: bytes, changes: list[tuple[int, bytes]]) -> None:
     body = bytearray(seed)

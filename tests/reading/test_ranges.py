@@ -237,7 +237,7 @@ MOMENTS = st.datetimes(datetime(2000, 1, 2), datetime(2090, 1, 1), timezones=st.
 
 
 @given(st.sampled_from(ZONES), st.datetimes(datetime(2000, 1, 2), datetime(2090, 1, 1)))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_midnight_is_the_first_instant_of_its_day(name: str, moment: datetime) -> None:
     zone = ZoneInfo(name)
     begins = midnight(moment.date(), zone)
@@ -252,7 +252,7 @@ def test_a_midnight_is_the_first_instant_of_its_day(name: str, moment: datetime)
     st.sampled_from(["hour", "day", "week", "month", None]),
     st.floats(0, 1, exclude_max=True),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_every_instant_of_a_range_is_in_one_bucket_with_its_label(
     name: str, start: datetime, length: timedelta, step: Step | None, part: float
 ) -> None:

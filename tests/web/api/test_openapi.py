@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 # Of each parameter by itself the schema tells what it may be; that a start must be before its end it cannot tell.
 NOT_BY_SCHEMA = [positive_data_acceptance]
-few = settings(max_examples=2, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=2, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 TOKEN = {"Authorization": "Bearer t0ken"}
 
 

@@ -77,7 +77,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     address=st.sampled_from(["127.0.0.1", "::1%eth0", "", "x stored=9", "a\nb", "\x1b[31m", MARK + " "]) | st.text(),
     tokens=st.booleans(),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_request_is_one_line_and_an_answer_that_repeats_nothing(
     lines: Callable[[], list[str]],
     method: str,
@@ -118,7 +118,7 @@ async def test_any_request_is_one_line_and_an_answer_that_repeats_nothing(
         max_size=20,
     )
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_what_the_decoder_takes_the_database_takes_or_keeps_as_a_dead_letter(
     database: Database, made: list[tuple[dict[str, str], list[tuple[int, bytes]]]]
 ) -> None:

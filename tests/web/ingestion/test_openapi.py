@@ -34,7 +34,7 @@ class Takes:
 
 open_schema = schemathesis.openapi.from_asgi("/openapi.json", create_ingestion_app(sink=Takes()))
 closed_schema = schemathesis.openapi.from_asgi("/openapi.json", create_ingestion_app(sink=Takes(), tokens=["t0ken"]))
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 @open_schema.parametrize()  # type: ignore[untyped-decorator]  # there are no types
