@@ -170,8 +170,9 @@ def _repeated_on_another_server(items: list[pytest.Item], where: tuple[str, ...]
     """Yield the tests in some folders that would run on one more kind of server."""
     runs: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.nodeid.startswith(where):
-            runs.setdefault(re.sub("|".join(SERVERS.available), "", item.nodeid), []).append(item)
+        name = re.sub("|".join(SERVERS.available), "", item.nodeid)
+        if name != item.nodeid and name.startswith(where):
+            runs.setdefault(name, []).append(item)
     for name, same in runs.items():
         chosen = zlib.crc32(name.encode()) % len(same)  # as every parallel worker chooses
         yield from (item for number, item in enumerate(same) if number != chosen)

@@ -9,11 +9,14 @@ import pytest
 
 from asgi_analytics.sinks.base import Receipt
 from asgi_analytics.web.ingestion import create_ingestion_app
+from tests.web.described import try_all
 from tests.web.ingestion.service import client
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-from hypothesis import HealthCheck, settings  # noqa: E402  # after the line that may skip
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance  # noqa: E402
+from schemathesis.specs.openapi.checks import (  # noqa: E402  # after the line that may skip
+    negative_data_rejection,
+    positive_data_acceptance,
+)
 
 # Both ask of a status what is told of each event: an array with one wrong event in it is 200, and one whose events
 # are right but too old is 422.
@@ -32,21 +35,15 @@ class Takes:
         pass
 
 
-open_schema = schemathesis.openapi.from_asgi("/openapi.json", create_ingestion_app(sink=Takes()))
-closed_schema = schemathesis.openapi.from_asgi("/openapi.json", create_ingestion_app(sink=Takes(), tokens=["t0ken"]))
-few = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("tokens", [[], ["t0ken"]])
+def test_it_does_what_the_description_says(tokens: list[str]) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", create_ingestion_app(sink=Takes(), tokens=tokens))
+    headers = {"Authorization": "Bearer t0ken"}
 
+    def matches(case: Any) -> None:
+        case.call_and_validate(excluded_checks=JUDGED_ONE_BY_ONE, headers=headers)
 
-@open_schema.parametrize()  # type: ignore[untyped-decorator]  # there are no types
-@few
-def test_it_does_what_the_description_says(case: Any) -> None:
-    case.call_and_validate(excluded_checks=JUDGED_ONE_BY_ONE)
-
-
-@closed_schema.parametrize()  # type: ignore[untyped-decorator]  # there are no types
-@few
-def test_it_does_so_with_a_token(case: Any) -> None:
-    case.call_and_validate(excluded_checks=JUDGED_ONE_BY_ONE, headers={"Authorization": "Bearer t0ken"})
+    assert try_all(schema, matches, 20) == set(schema.raw_schema["paths"])
 
 
 async def test_every_status_is_described_with_its_limits() -> None:
