@@ -17,6 +17,7 @@ import pytest
 from asgi_analytics.migrate.lock import key
 from tests.cli.ran import Command, Ran, one_line
 from tests.kit.databases import PASSWORD, Cluster, Database, free_port, query
+from tests.kit.scripts import PATIENCE
 
 SECRET = "hunter2/h@x"
 
@@ -199,7 +200,7 @@ def test_ctrl_c_is_one_line_and_130(empty_database: Database, folder: Path) -> N
     while not query(empty_database.dsn, busy) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err == f"analytics-migrate: {json.loads(out)['error']}\n"
     assert "interrupted" in err

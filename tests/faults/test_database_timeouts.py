@@ -35,14 +35,14 @@ async def react(database: Database, body: str) -> None:
 
 async def limit(database: Database, setting: str) -> None:
     connection = await database.connect()
-    await connection.execute(f'ALTER DATABASE "{database.name}" SET {setting} = 300')
+    await connection.execute(f'ALTER DATABASE "{database.name}" SET {setting} = 1000')
 
 
 @pytest.mark.parametrize("setting", ["transaction_timeout", "statement_timeout"])
 async def test_what_the_server_ends_by_time_is_written_in_smaller_parts_until_all_is_stored(
     database: Database, rows: Rows, connect: Connect, setting: str
 ) -> None:
-    await react(database, "PERFORM pg_sleep(0.05);")
+    await react(database, "PERFORM pg_sleep(0.15);")
     await limit(database, setting)
     client = connect(database.dsn)
     say(client, 60)
@@ -56,7 +56,7 @@ async def test_what_the_server_ends_by_time_is_written_in_smaller_parts_until_al
 async def test_a_write_that_the_server_ends_by_time_is_not_repeated_as_it_is(
     database: Database, rows: Rows, setting: str
 ) -> None:
-    await react(database, "PERFORM pg_sleep(0.05);")
+    await react(database, "PERFORM pg_sleep(0.15);")
     await limit(database, setting)
     sink = TimescaleSink(database.dsn)
     batch = [line(f"{number}") for number in range(30)]
@@ -76,7 +76,7 @@ async def test_time_that_runs_out_between_two_statements_asks_for_fewer_events(
     find_poison = sink._find_poison
 
     async def dawdle(connection: Any, batch: Any) -> Any:
-        await asyncio.sleep(0.6)  # a process that gets no time from its machine
+        await asyncio.sleep(1.5)  # a process that gets no time from its machine
         return await find_poison(connection, batch)
 
     monkeypatch.setattr(sink, "_find_poison", dawdle)
@@ -109,7 +109,7 @@ async def test_a_session_that_was_idle_too_long_costs_no_attempt(
     for _ in range(3):
         say(client)
         assert await client.aflush(20)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.5)
     assert client.stats().retries == 0
     assert len(await rows()) == 3
 
@@ -150,8 +150,8 @@ async def test_an_answer_that_was_lost_is_found_out_by_the_same_write(
 
 
 async def test_no_timeout_of_the_server_ends_a_migration(empty_database: Database, tmp_path: Any) -> None:
-    (tmp_path / "001_pre_a.sql").write_text("-- A\nCREATE TABLE a (x int);\nSELECT pg_sleep(0.5);")
-    (tmp_path / "002_pre_b.sql").write_text("-- B\n-- transaction: no\nSELECT pg_sleep(0.5);")
+    (tmp_path / "001_pre_a.sql").write_text("-- A\nCREATE TABLE a (x int);\nSELECT pg_sleep(1.2);")
+    (tmp_path / "002_pre_b.sql").write_text("-- B\n-- transaction: no\nSELECT pg_sleep(1.2);")
     for setting in (
         "transaction_timeout",
         "statement_timeout",
@@ -162,8 +162,8 @@ async def test_no_timeout_of_the_server_ends_a_migration(empty_database: Databas
     assert len((await migrate(empty_database.dsn, folder=tmp_path)).applied) == 2
     connection = await empty_database.connect()
     await migrate(connection, folder=tmp_path, schema="other")
-    assert await connection.fetchval("SHOW transaction_timeout") == "300ms"
-    assert await connection.fetchval("SHOW idle_session_timeout") == "300ms"
+    assert await connection.fetchval("SHOW transaction_timeout") == "1s"
+    assert await connection.fetchval("SHOW idle_session_timeout") == "1s"
 
 
 async def test_a_write_on_a_wire_that_stalls_asks_for_fewer_events(

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from asgi_analytics import AnalyticsClient
 from asgi_analytics.pipeline.queue import Item
-from tests.kit.scripts import SOURCE
+from tests.kit.scripts import PATIENCE, SOURCE
 
 PROLOGUE = """
 import asyncio, atexit, gc, json, logging, os, signal, sys, threading, time, warnings
@@ -103,7 +103,9 @@ def environment(folder: Path, dsn: str, **more: str) -> dict[str, str]:
     }
 
 
-def run_witnessed(code: str, folder: Path, dsn: str, *, timeout: float = 60, check: bool = True, **more: str) -> str:
+def run_witnessed(
+    code: str, folder: Path, dsn: str, *, timeout: float = PATIENCE, check: bool = True, **more: str
+) -> str:
     """Run a program to its end and return what it wrote; fails when it failed or hung."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
         _command(code, folder),

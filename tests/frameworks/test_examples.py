@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.asgi_app import http_scope, run
-from tests.kit.scripts import SOURCE
+from tests.kit.scripts import PATIENCE, SOURCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -72,7 +72,7 @@ def test_an_example_captures_what_it_says(name: str) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, name]
     environment = {"PYTHONPATH": f"{SOURCE}:{root}", "PATH": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     captured = json.loads(done.stdout.splitlines()[-1])
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import asgi_analytics
 
+PATIENCE = 180
+"""Seconds that a program may take on a machine that has much else to do; after them it hangs."""
+
 SOURCE = Path(asgi_analytics.__file__).parent.parent
 
 PROLOGUE = """
@@ -57,7 +60,7 @@ def environment(**more: object) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONFAULTHANDLER": "1"} | {k: str(v) for k, v in more.items()}
 
 
-def run_script(code: str, *arguments: object, timeout: float = 60, check: bool = True, **options: Any) -> str:
+def run_script(code: str, *arguments: object, timeout: float = PATIENCE, check: bool = True, **options: Any) -> str:
     """Run a script to its end and return what it wrote to stdout and stderr; fails when it failed or hung."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROLOGUE + textwrap.dedent(code), *map(str, arguments)],
