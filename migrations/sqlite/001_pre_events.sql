@@ -19,6 +19,7 @@ CREATE TABLE analytics_events (
         coalesce(json_extract(data, '$.page_url'), json_extract(data, '$.url'), json_extract(data, '$.page'))
     ) VIRTUAL,
     referrer TEXT GENERATED ALWAYS AS (json_extract(data, '$.referrer')) VIRTUAL,
+    hour TEXT GENERATED ALWAYS AS (substr(timestamp, 1, 13)) STORED,
     number INTEGER PRIMARY KEY,
     -- Identity is the pair, as on PostgreSQL.
     UNIQUE (timestamp, id)
@@ -28,9 +29,9 @@ CREATE TABLE analytics_events (
 CREATE INDEX analytics_events_event_type_timestamp_idx ON analytics_events (event_type, timestamp);
 
 -- By hour first: users come in any order, and an index by user is written all over, a page for each event. To find a
--- user's events one looks into each hour, 24 times for a day.
-CREATE INDEX analytics_events_hour_user_id_idx ON analytics_events (substr(timestamp, 1, 13), user_id)
-    WHERE user_id IS NOT NULL;
+-- user's events one looks into each hour, 24 times for a day: `hour IN (SELECT h.hour FROM analytics_hours AS h)`. The
+-- column is stored, because SQLite 3.40, when it joins by a virtual one and there are statistics, finds nothing.
+CREATE INDEX analytics_events_hour_user_id_idx ON analytics_events (hour, user_id) WHERE user_id IS NOT NULL;
 
 -- The hours that have events, 2026-11-30T09, by jumping from one to the next.
 CREATE VIEW analytics_hours AS
