@@ -19,6 +19,7 @@ CREATE TABLE analytics_events (
         coalesce(json_extract(data, '$.page_url'), json_extract(data, '$.url'), json_extract(data, '$.page'))
     ) VIRTUAL,
     referrer TEXT GENERATED ALWAYS AS (json_extract(data, '$.referrer')) VIRTUAL,
+    hour TEXT GENERATED ALWAYS AS (substr(timestamp, 1, 13)) STORED,
     number INTEGER PRIMARY KEY,
     -- Identity is the pair, as on PostgreSQL.
     UNIQUE (timestamp, id)
@@ -26,7 +27,22 @@ CREATE TABLE analytics_events (
 );
 
 CREATE INDEX analytics_events_event_type_timestamp_idx ON analytics_events (event_type, timestamp);
-CREATE INDEX analytics_events_user_id_timestamp_idx ON analytics_events (user_id, timestamp) WHERE user_id IS NOT NULL;
+
+-- By hour first: users come in any order, and an index by user is written all over, a page for each event. To find a
+-- user's events one looks into each hour, 24 times for a day: `hour IN (SELECT h.hour FROM analytics_hours AS h)`. The
+-- column is stored, because SQLite 3.40, when it joins by a virtual one and there are statistics, finds nothing.
+CREATE INDEX analytics_events_hour_user_id_idx ON analytics_events (hour, user_id) WHERE user_id IS NOT NULL;
+
+-- The hours that have events, 2026-11-30T09, by jumping from one to the next.
+CREATE VIEW analytics_hours AS
+WITH RECURSIVE hours (hour) AS (
+    SELECT substr(min(e.timestamp), 1, 13) FROM analytics_events AS e
+    UNION ALL
+    SELECT (SELECT substr(min(e.timestamp), 1, 13) FROM analytics_events AS e WHERE e.timestamp > h.hour || '~')
+    FROM hours AS h
+    WHERE h.hour IS NOT NULL
+)
+SELECT h.hour FROM hours AS h WHERE h.hour IS NOT NULL;
 
 -- The hours that a transaction changed. The sink notes those of what it inserts, because a trigger would run once per
 -- row; whoever inserts by hand does as it does. Written in the same transaction as the events, so that both become

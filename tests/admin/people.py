@@ -21,7 +21,7 @@ from asgi_analytics.events import USER_NAMESPACE
 from asgi_analytics.sinks.spool_lines import pack
 from tests.kit.databases import Database
 from tests.kit.sessions import sessions
-from tests.kit.sqlite_files import SqliteConnection
+from tests.kit.sqlite import SqliteConnection
 from tests.kit.visits import random_visits
 from tests.reading.happened import Event, random_events
 from tests.schema.expected import assert_same, expected

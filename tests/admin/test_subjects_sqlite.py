@@ -36,8 +36,8 @@ from tests.admin.people import (
 )
 from tests.admin.test_subjects import MENTIONED, without
 from tests.admin.test_subjects_interrupted import start
-from tests.kit.sqlite import SqliteDatabase as Rows
-from tests.kit.sqlite_files import SqliteConnection, SqliteDatabase
+from tests.kit.databases import run
+from tests.kit.sqlite import SqliteConnection, SqliteDatabase
 from tests.reading.happened import Event, insert
 from tests.schema.expected import assert_same
 from tests.schema.happenings import midnight
@@ -52,9 +52,9 @@ class File:
     """A database, a connection that keeps its log from being deleted, and ways to look into them."""
 
     def __init__(self, folder: Path) -> None:
-        self.database = SqliteDatabase(folder)
-        self.dsn = self.database.dsn
-        self.rows = Rows(folder / "analytics.db")
+        self.rows = SqliteDatabase(folder / "analytics.db")
+        run(self.rows.migrate())
+        self.dsn = self.rows.dsn
         self.connection = SqliteConnection(self.dsn)
 
     def found(self, user: UUID | str) -> list[tuple[str, str]]:
@@ -250,7 +250,7 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_others_write_meanwhile(
         f"CREATE TRIGGER hang BEFORE DELETE ON analytics_events WHEN old.id = '{newest.id}'"
         " BEGIN SELECT * FROM endless; END"
     )
-    process = start(file.database, "erase", ANN)  # type: ignore[arg-type]  # it has a URL
+    process = start(file.rows, "erase", ANN)  # type: ignore[arg-type]  # it has a URL
     count = "SELECT rows FROM analytics_subject_requests"
     while file.rows.execute(count) != [(json.dumps({"analytics_events": len(mine) - today}, separators=(",", ":")),)]:
         assert process.poll() is None, process.communicate()
@@ -261,12 +261,12 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_others_write_meanwhile(
         file.rows.execute(statement)
     [first] = (await subjects.status(file.dsn, ANN)).requests
     assert first.completed_at is None
-    process = start(file.database, "status")  # type: ignore[arg-type]
+    process = start(file.rows, "status")  # type: ignore[arg-type]
     assert "interrupted" in process.communicate()[0]
     assert process.returncode == 1
 
     # To the end, beside another run of the same, and others who write.
-    processes = [start(file.database, "erase", ANN, "--json") for _ in range(2)]  # type: ignore[arg-type]
+    processes = [start(file.rows, "erase", ANN, "--json") for _ in range(2)]  # type: ignore[arg-type]
     sink = SqliteSink(file.dsn)
     while any(process.poll() is None for process in processes):
         beside = a_row(random, midnight(len(events) % 9), "order_placed", EVE, total=2)
@@ -288,7 +288,7 @@ async def test_who_is_in_the_way_at_the_end_is_named_and_the_same_command_finish
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await file.rows.insert([a_row(Random(1), midnight(2), "order_placed", ANN, total=1)])
-    other = file.rows.connect()
+    other = file.rows.open()
 
     # A reader of what was there before keeps the log.
     other.execute("BEGIN")

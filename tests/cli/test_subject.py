@@ -17,7 +17,7 @@ from asgi_analytics.cli.subject import main
 from tests.admin.people import BEN, EVE, a_row, left_spool, line_of
 from tests.cli.ran import Command, Ran
 from tests.kit.databases import Database, query, run
-from tests.kit.sqlite_files import SqliteDatabase
+from tests.kit.sqlite import SqliteDatabase
 from tests.reading.happened import Event, insert
 from tests.schema.happenings import midnight
 
@@ -156,11 +156,12 @@ def test_what_is_wrong_is_said_in_one_line(database: Database, subject: Command,
 
 
 def test_a_file_of_sqlite_is_a_database_like_the_others(subject: Command, tmp_path: Path) -> None:
-    file = SqliteDatabase(tmp_path)
+    file = SqliteDatabase(tmp_path / "analytics.db")
     random = Random(3)
     events = [a_row(random, midnight(1), "page_view", user, page="/") for user in (BEN, EVE)]
 
     async def put() -> None:
+        await file.migrate()
         await insert(await file.connect(), events)
         await file.close()
 

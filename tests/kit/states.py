@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from asgi_analytics.admin import refresh as servers
-from tests.kit.sqlite_files import SqliteConnection
+from tests.kit.sqlite import SqliteConnection
 from tests.schema import happenings
 
 

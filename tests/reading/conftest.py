@@ -13,14 +13,15 @@ from asgi_analytics.reading import AnalyticsReader
 from tests.conftest import SERVERS
 from tests.kit.databases import Database
 from tests.kit.servers import Servers
-from tests.kit.sqlite_files import SqliteDatabase
+from tests.kit.sqlite import SqliteDatabase
 
 
 @pytest.fixture(params=[*SERVERS.available, "sqlite"])
 async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Any]:
     """Give a migrated database of this test's own, once for each kind there is."""
     if request.param == "sqlite":
-        file = SqliteDatabase(tmp_path)
+        file = SqliteDatabase(tmp_path / "analytics.db")
+        await file.migrate()
         yield file
         await file.close()
         return

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from tests.kit.moments import moments
-from tests.kit.sqlite_files import SqliteConnection
+from tests.kit.sqlite import SqliteConnection
 from tests.schema.happenings import TYPES, some_data
 
 EVERY_TYPE = (*TYPES, "api_request", "database_query", "database_query", "database_query", "order_placed")

@@ -23,7 +23,7 @@ from asgi_analytics.database.sqlite.times import to_text
 from asgi_analytics.errors import ConfigError, NoConnection, NotMigrated, QueryTimeout, ReadError
 from asgi_analytics.reading import QUESTIONS, AnalyticsReader, sqlite_functions
 from asgi_analytics.reading.statements import Dialect, Statements
-from tests.kit.sqlite_files import SqliteDatabase
+from tests.kit.sqlite import SqliteDatabase
 from tests.reading.happened import REQUIRED, an_event, insert, random_events
 
 NOW = datetime.now(UTC)
@@ -36,7 +36,8 @@ ENDLESS = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELE
 @pytest.fixture
 async def file(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     """Give a migrated file."""
-    database = SqliteDatabase(tmp_path)
+    database = SqliteDatabase(tmp_path / "analytics.db")
+    await database.migrate()
     yield database
     await database.close()
 
@@ -114,7 +115,7 @@ async def test_a_question_cannot_write(file: SqliteDatabase) -> None:
 
 
 async def test_what_is_in_the_way_is_told(tmp_path: Path) -> None:
-    nowhere = SqliteDatabase(tmp_path, migrated=False)
+    nowhere = SqliteDatabase(tmp_path / "analytics.db")
     async with reading(nowhere) as reader:
         with pytest.raises(NoConnection, match=r"cannot be opened: run analytics-migrate all to make it"):
             await reader.ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -14,6 +15,10 @@ from asgi_analytics import Event
 from asgi_analytics.admin.refresh import refresh
 from asgi_analytics.admin.retention import retention
 from asgi_analytics.admin.schemas import sync_schemas
+from asgi_analytics.database import blocks
+from asgi_analytics.database.sqlite.times import to_text
+from asgi_analytics.database.sqlite.upkeep import Filled, SqliteUpkeep
+from asgi_analytics.database.sqlite.url import read_sqlite_url
 from asgi_analytics.errors import ConfigError, InvalidQuery
 from asgi_analytics.events.base import Category, event_types
 from asgi_analytics.events.named import NAMED
@@ -55,6 +60,7 @@ referrer landing_page exit_page
 funnels: id name description steps created_at
 funnel_conversions: id funnel_id user_id session_id started_at completed_at current_step completed step_timestamps
 """
+SUBJECTS = blocks.load("asgi_analytics.admin.subjects", "sqlite.sql")
 OURS = ("analytics_session_parts",)
 """A view of PostgreSQL that SQLite has no need of."""
 
@@ -130,6 +136,45 @@ async def test_views_equal_an_independent_computation(file: SqliteDatabase, seed
     left = [event for event in first + late if event not in gone and event != moved]
     await file.refresh()
     assert_same(views_of(file), wanted_of([*left, moved._replace(user_id=None)]))
+
+
+async def test_who_is_erased_while_the_upkeep_fills_does_not_come_back(file: SqliteDatabase) -> None:
+    """It reads what happened on a day once, and fills twenty tables with it, between which others write."""
+    events = some_events(Random(3), 300, midnight(2), midnight(1))
+    user = next(event.user_id for event in events if event.user_id)
+    await file.insert(events)
+    upkeep = SqliteUpkeep(read_sqlite_url(file.url))
+    steps = upkeep.steps()
+    assert next(step.view for step in steps if isinstance(step, Filled)) < "analytics_consumer_days"
+    file.execute("DELETE FROM analytics_events WHERE user_id = ?", str(user))
+    assert list(steps)
+    upkeep.close()
+    left = [event for event in events if event.user_id != user]
+    tables = [name for (name,) in file.execute("SELECT view_name || '_filled' FROM analytics_fills")]
+    assert str(user) not in repr([file.execute(f"SELECT * FROM {table}") for table in tables])
+    await file.refresh()
+    assert_same(views_of(file), wanted_of(left))
+
+
+async def test_the_events_of_a_user_are_found_by_hour_and_user(file: SqliteDatabase) -> None:
+    random = Random(5)
+    events = some_events(random, 400, now() - 40 * DAY, now())
+    await file.insert(events)
+    await file.refresh()  # with statistics
+    hours = [hour for (hour,) in file.execute("SELECT hour FROM analytics_hours")]
+    assert hours == sorted({event.timestamp.strftime("%Y-%m-%dT%H") for event in events})
+    user = next(event.user_id for event in events if event.user_id)
+    since, until = to_text(now() - 30 * DAY), to_text(now() - 3 * DAY)
+    values = {"1": str(user), "2": since, "3": until, "4": 1000}
+    mine = {str(e.id) for e in events if e.user_id == user and since <= to_text(e.timestamp) < until}
+    with closing(file.open()) as connection:
+        found = connection.execute(SUBJECTS["find_events"], values).fetchall()
+        assert {row[0] for row in found} == mine
+        for name in ("days", "find_events", "erase_events"):
+            plan = repr(connection.execute(f"EXPLAIN QUERY PLAN {SUBJECTS[name]}", values).fetchall())
+            assert "analytics_events_hour_user_id_idx (hour=? AND user_id=?)" in plan, name
+        assert connection.execute(SUBJECTS["erase_events"], values).rowcount == len(mine)
+    assert {row["id"] for row in file.rows("analytics_events")} == {e.id for e in events if str(e.id) not in mine}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

@@ -235,7 +235,7 @@ async def test_without_its_tables_it_names_the_command_and_makes_no_file(tmp_pat
 
 
 async def test_a_file_that_is_locked_is_waited_for(file: SqliteDatabase, sink: SqliteSink) -> None:
-    other = file.connect()
+    other = file.open()
     other.execute("BEGIN IMMEDIATE")
     with sink._keeper.connection() as connection:
         connection.execute("PRAGMA busy_timeout = 20")
@@ -328,7 +328,7 @@ async def test_a_full_disk_is_waited_for_and_costs_nothing(tmp_path: Path) -> No
 
 async def test_a_reader_that_stays_open_does_not_make_the_log_grow_for_ever(file: SqliteDatabase) -> None:
     sink = SqliteSink(file.url)
-    reader = file.connect()
+    reader = file.open()
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM analytics_events").fetchall()
     for _ in range(6):

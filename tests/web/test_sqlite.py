@@ -9,7 +9,7 @@ from random import Random
 
 from asgi_analytics.web.dashboard.admission import COOKIE
 from asgi_analytics.web.dashboard.pages import PAGES
-from tests.kit.sqlite_files import SqliteDatabase
+from tests.kit.sqlite import SqliteDatabase
 from tests.reading.happened import insert, random_events
 from tests.web.api.service import Process, ask, fill, reading
 from tests.web.dashboard.test_admission import SAME_ORIGIN
@@ -20,7 +20,8 @@ FUNNEL = {"name": "orders", "steps": ["task_created", "order_placed"]}
 
 
 async def test_the_service_answers_from_a_file_while_others_write(tmp_path: Path) -> None:
-    file = SqliteDatabase(tmp_path)
+    file = SqliteDatabase(tmp_path / "analytics.db")
+    await file.migrate()
     await fill(file)
     connection = await file.connect()
     with Process(file.dsn, ANALYTICS_READ_TOKENS="r3ads", ANALYTICS_TOKENS="k33ps") as process:

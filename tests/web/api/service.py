@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from asgi_analytics.reading import QUESTIONS, Question
 from tests.kit.databases import Database
-from tests.kit.sqlite_files import SqliteDatabase
+from tests.kit.sqlite import SqliteDatabase
 from tests.reading.happened import insert, random_events
 from tests.web.ingestion import service
 from tests.web.ingestion.service import client

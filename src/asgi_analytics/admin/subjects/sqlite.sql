@@ -89,20 +89,24 @@ FROM (
         json_group_array(DISTINCT json_extract(e.context, '$.user_key'))
             FILTER (WHERE json_type(e.context, '$.user_key') = 'text') AS keys
     FROM analytics_events AS e
-    WHERE e.user_id = $1
+    WHERE e.user_id = $1 AND e.hour IN (SELECT h.hour FROM analytics_hours AS h)
     GROUP BY 1
 ) AS d
 ORDER BY 1;
 
 -- erase_events --
 -- Delete the events of the user $1 from $2 up to $3.
-DELETE FROM analytics_events WHERE user_id = $1 AND timestamp >= $2 AND timestamp < $3;
+DELETE FROM analytics_events
+WHERE hour IN (SELECT h.hour FROM analytics_hours AS h WHERE h.hour >= substr($2, 1, 13) AND h.hour < $3)
+    AND user_id = $1 AND +timestamp >= $2 AND +timestamp < $3;
 
 -- find_events --
 -- Find the next events of the user $1 from $2 up to $3; at most $4.
 SELECT e.id, e.timestamp, e.event_type, e.data, e.context
 FROM analytics_events AS e
-WHERE e.user_id = $1 AND e.timestamp >= $2 AND e.timestamp < $3
+WHERE e.user_id = $1
+    AND e.hour IN (SELECT h.hour FROM analytics_hours AS h WHERE h.hour >= substr($2, 1, 13) AND h.hour < $3)
+    AND +e.timestamp >= $2 AND +e.timestamp < $3
 ORDER BY e.timestamp, e.id
 LIMIT $4;
 
@@ -140,7 +144,9 @@ SELECT
         e.id, e.timestamp, e.event_type, e.service, e.user_id, e.session_id, e.data, e.context
     ) AS row
 FROM analytics_events AS e
-WHERE e.user_id = $1 AND e.timestamp >= $2 AND e.timestamp < $3
+WHERE e.user_id = $1
+    AND e.hour IN (SELECT h.hour FROM analytics_hours AS h WHERE h.hour >= substr($2, 1, 13) AND h.hour < $3)
+    AND +e.timestamp >= $2 AND +e.timestamp < $3
 ORDER BY e.timestamp, e.id;
 
 -- export_rows --

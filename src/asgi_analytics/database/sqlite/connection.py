@@ -25,10 +25,12 @@ OLDEST = (3, 35, 0)
 """The oldest SQLite: RETURNING and MATERIALIZED."""
 
 CACHE_KIB = 32 * 1024
-"""Of pages of the file: users come in any order, so the index of users is written all over."""
+"""Of pages of the file: users come in any order, so the pages of an hour in the index of users are written again and
+again."""
 
-CHECKPOINT_PAGES = 4_000
-"""How long the log gets before a writer takes it into the file, 16 MiB: each time waits for the disk."""
+CHECKPOINT_PAGES = 16_000
+"""How long the log gets before a writer takes it into the file, 64 MiB: each time waits for the disk, and takes a page
+that was written many times once."""
 
 WAL_BYTES = 64 * 1024 * 1024
 """To what the log is cut when all of it has been taken into the file."""

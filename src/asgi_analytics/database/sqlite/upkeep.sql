@@ -74,8 +74,40 @@ UPDATE analytics_fills SET live_since = :since, live_until = :until WHERE view_n
 DELETE FROM {view_name}_filled WHERE {bucket_column} >= :since AND {bucket_column} < :until;
 
 -- fill --
--- Copy the live part of a view into its table.
-INSERT INTO {view_name}_filled SELECT * FROM {view_name}_live;
+-- Copy the live part of a view into its table: that of main reads the events, that of temp the facts that were read.
+INSERT INTO {view_name}_filled SELECT * FROM {schema}.{view_name}_live;
+
+-- live_views --
+-- List the live parts of views.
+SELECT m.sql
+FROM main.sqlite_master AS m
+JOIN main.analytics_fills AS f ON m.name = f.view_name || '_live'
+WHERE m.type = 'view';
+
+-- make_facts --
+-- Make the table of facts that were read. It hides the view of its name from the live parts in temp.
+CREATE TEMP TABLE analytics_event_facts AS SELECT * FROM main.analytics_event_facts LIMIT 0;
+
+-- index_facts --
+-- Most live parts are of one type of event.
+CREATE INDEX temp.analytics_event_facts_event_type_idx ON analytics_event_facts (event_type);
+
+-- forget_facts --
+-- Forget the facts that were read.
+DELETE FROM temp.analytics_event_facts;
+
+-- read_facts --
+-- Read the facts of a range.
+INSERT INTO temp.analytics_event_facts
+SELECT * FROM main.analytics_event_facts AS e WHERE e.timestamp >= :since AND e.timestamp < :until;
+
+-- drop_facts --
+-- Let the name be that of the view again.
+DROP TABLE temp.analytics_event_facts;
+
+-- have_changed --
+-- Tell whether events of a range have changed since the changes were sorted in.
+SELECT EXISTS (SELECT 1 FROM analytics_changes AS c WHERE c.hour >= :since AND c.hour < :until);
 
 -- joined --
 -- Find what changes in the sessions.

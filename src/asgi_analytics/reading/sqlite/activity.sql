@@ -12,7 +12,12 @@ WITH events AS (
             analytics_bucket(e.timestamp, 1) AS bucket, e.event_type, count(*) AS events,
             min(e.timestamp) AS first_at, max(e.timestamp) AS last_at
         FROM analytics_events AS e
-        WHERE e.user_id = $2 AND e.timestamp >= json_extract($1, '$[0]') AND e.timestamp < json_extract($1, '$[#-1]')
+        WHERE e.user_id = $2
+            AND e.hour IN (
+                SELECT h.hour FROM analytics_hours AS h
+                WHERE h.hour >= substr(json_extract($1, '$[0]'), 1, 13) AND h.hour <= json_extract($1, '$[#-1]')
+            )
+            AND +e.timestamp >= json_extract($1, '$[0]') AND +e.timestamp < json_extract($1, '$[#-1]')
             AND e.event_type <> 'page_engaged'
             AND ($3 IS NULL OR e.service = $3)
         GROUP BY 1, 2
