@@ -71,11 +71,18 @@ function drawChart(figure) {
 function series(head, colour) {
   const { form } = head.dataset;
   const stroke = colour(head.dataset.colour);
-  const shown = { label: head.textContent.trim(), stroke, spanGaps: false, points: { show: form === "line" ? undefined : false, size: 5 }, value: (_, value) => (value == null ? "–" : value.toLocaleString("en", { maximumFractionDigits: 1 })) };
+  const shown = { label: head.textContent.trim(), stroke, spanGaps: false, points: { show: form === "line" ? undefined : false, size: 5, filter: form === "bar" ? undefined : alone }, value: (_, value) => (value == null ? "–" : value.toLocaleString("en", { maximumFractionDigits: 1 })) };
   if (form === "bar") return { ...shown, fill: stroke + (head.dataset.colour === "errors" ? "" : "b0"), width: 0, paths: uPlot.paths.bars({ size: [0.7, 48], align: 0 }) };
   if (form === "thin") return { ...shown, width: 1.25, dash: [4, 4] };
   if (form === "low" || form === "high") return { ...shown, width: 1 };
   return { ...shown, width: 2 };
+}
+
+// What no line leads to or from would not be seen without a point.
+function alone(chart, number, isShown) {
+  if (isShown) return null;
+  const values = chart.data[number];
+  return values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
 }
 
 function bandsOf(heads, colour) {
