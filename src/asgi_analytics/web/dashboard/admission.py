@@ -130,8 +130,8 @@ def _accepts(tokens: Tokens, token: str) -> bool:
 def _is_loopback(scope: Scope) -> bool:
     """Tell whether a request comes from this machine, by a name of it, and not through a proxy.
 
-    The name, since a page anywhere may have a name of its own that leads to 127.0.0.1. No browser speaks HTTP/1.0, which
-    is what nginx does to the service behind it, with that service's own name and nothing forwarded, unless told otherwise.
+    The name, since a page anywhere may have a name of its own that leads to 127.0.0.1. No browser speaks HTTP/1.0, but
+    nginx does, in the name of the service behind it and with nothing forwarded, unless it is told otherwise.
     """
     if scope.get("http_version") == "1.0":
         return False
