@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +30,8 @@ def queries(board: dict[str, Any]) -> list[tuple[str, str]]:
 
 WIDTH = 24
 """Columns of the grid that panels lie on."""
-FIELDS = (int, float, str, bool, datetime, None.__class__)
+NUMBERS = (int, float, Decimal)
+FIELDS = (*NUMBERS, str, bool, datetime, None.__class__)
 """What the data source makes a field of; of all else it makes text."""
 
 
@@ -42,11 +44,11 @@ def assert_can_be_drawn(rows: list[Any], title: str) -> None:
     """Assert what the data source demands of a time series: a time in order, numbers, and texts as labels."""
     times = [row["time"] for row in rows]
     assert times == sorted(times), title
-    assert all(isinstance(at, datetime | float | int) for at in times), title
+    assert all(isinstance(at, (datetime, *NUMBERS)) for at in times), title
     for row in rows:
         others = [value for name, value in row.items() if name != "time"]
-        assert any(isinstance(value, int | float) or value is None for value in others), title
-        assert all(isinstance(value, int | float | str) or value is None for value in others), title
+        assert any(isinstance(value, NUMBERS) or value is None for value in others), title
+        assert all(isinstance(value, (str, *NUMBERS)) or value is None for value in others), title
     labels = [(row["time"], *(v for v in row.values() if isinstance(v, str))) for row in rows]
     assert len(labels) == len(set(labels)), title  # else one point would hide another
 
