@@ -93,7 +93,8 @@ def test_a_url_keeps_what_is_looked_at_and_no_empty_parameter() -> None:
     ("written", "text"),
     [
         (figures.count(1234567), "1,234,567"), (figures.count(2.5), "2.50"), (figures.count(None), "–"),
-        (figures.duration(0.0), "0 ms"), (figures.duration(3.21), "3.2 ms"), (figures.duration(999), "999 ms"), (figures.duration(61_000), "1.0 min"),
+        (figures.duration(0.0), "0 ms"),
+        (figures.duration(3.21), "3.2 ms"), (figures.duration(999), "999 ms"), (figures.duration(61_000), "1.0 min"),
         (figures.duration(3 * 86_400_000), "3.0 d"), (figures.percent(0.0123), "1.23 %"),
         (figures.percent(1), "100.0 %"), (figures.size(1536), "1.5 KiB"), (figures.size(0), "0 B"),
         (figures.change(50, 100), "\N{MINUS SIGN}50 %"), (figures.change(110, 100), "+10 %"),
