@@ -71,7 +71,7 @@ async def traffic(page: Page) -> Chart:
     if page.view.compare:
         # The same question, since another one may be of one environment only.
         asked.append(page.ask("get_latency_series", bucket=step, **only, **page.view.before()))
-    found, told, *earlier = await asyncio.gather(marks(page), *asked)
+    found, (told, *earlier) = await asyncio.gather(marks(page), asyncio.gather(*asked))
     rows = told.results
     labels = buckets(page)
     lines = [
@@ -103,7 +103,7 @@ async def durations(page: Page) -> Chart:
     asked = [page.ask("get_latency_series", bucket=page.view.step, **only)]
     if page.view.compare:
         asked.append(page.ask("get_latency_series", bucket=page.view.step, **only, **page.view.before()))
-    found, told, *earlier = await asyncio.gather(marks(page), *asked)
+    found, (told, *earlier) = await asyncio.gather(marks(page), asyncio.gather(*asked))
     labels = buckets(page)
 
     def percentile(field: str, rows: Sequence[Any], *, before: bool = False) -> list[float | None]:
