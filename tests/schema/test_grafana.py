@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 
@@ -68,6 +69,10 @@ async def test_every_panel_runs_on_both_kinds_with_the_reader_role(database: Dat
     now = datetime.now(UTC)
     start, end = now - timedelta(days=6), now + timedelta(hours=1)
     events = random_events(Random(2), 400, now - timedelta(days=5), now - timedelta(seconds=1))
+    events += [
+        one._replace(id=uuid4(), event_type="page_view", data={"page": "/"}, user_id=None, context={"visitor": "v"})
+        for one in events[:3]
+    ]
     await insert(await database.connect(), events)
     requests = sum(event.event_type == "api_request" for event in events)
     connection = await asyncpg.connect(reader_dsn)
