@@ -122,6 +122,8 @@ QUESTIONS: list[Question] = [
     ("get_endpoint_latency", {"bucket": "hour", "days": 1}, AGGREGATES),
     ("get_endpoint_latency", {"bucket": "day"}, AGGREGATES),
     ("get_endpoint_latency", {"bucket": "all"}, AGGREGATES),
+    ("get_latency_series", {}, AGGREGATES),
+    ("get_latency_series", {"bucket": "hour", "days": 2}, AGGREGATES),
     ("get_slowest_endpoints", {}, AGGREGATES),
     ("get_apdex", {}, AGGREGATES),
     ("get_api_consumers", {}, RAW),

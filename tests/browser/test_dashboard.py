@@ -182,6 +182,8 @@ async def test_every_page_is_quiet_still_and_accessible(browser: Any, served: Se
         )
         for figure in await page.locator("figure.plot").all():
             assert await figure.locator("canvas").count() == 1, name
+        for panel in await page.locator(".panel.table:has(tbody), .panel.chart:has(tbody)").all():
+            assert await panel.locator("a[download]").count() == 1, (name, await panel.inner_text())
         assert await page.evaluate(SHIFTS) == 0, name
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
         assert await violations(page, None if theme == "light" else OF_THE_THEME) == [], name
@@ -317,6 +319,9 @@ async def test_a_table_is_saved_as_it_is_shown(browser: Any, served: Served) -> 
         (PAGES["endpoint"], "Durations", 4),
         (PAGES["endpoint"], "Its errors", 7),
         ("metrics?range=30d", "Metrics", 5),
+        ("api?range=30d&compare=1", "Durations", 5),
+        ("web?range=30d", "Ways through the pages", 4),
+        ("metrics?range=30d", "delivery", 4),
     ):
         page = await opened(browser, served.open + path)
         panel = page.get_by_role("region", name=name, exact=True).first

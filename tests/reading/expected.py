@@ -15,6 +15,7 @@ from tests.reading.expected_sessions import (
     get_session_series,
     get_session_summary,
     get_user_activity,
+    labels,
     list_pages,
     query_sessions,
     top_features,
@@ -190,6 +191,23 @@ def get_endpoint_latency(events: Sequence[Event], asked: Asked, bucket: str = "h
     rows = [(*key, *_latency(found)) for key, found in groups.items()]
     rows.sort(key=lambda row: (row[1], -row[4], *nulls_last(row[2], row[3])))
     return sorted(rows, key=lambda row: row[0], reverse=True)
+
+
+def get_latency_series(
+    events: Sequence[Event], asked: Asked, bucket: str = "day", endpoint: str | None = None, method: str | None = None
+) -> Answer:
+    label: Any = {
+        "hour": asked.hour, "day": asked.day, "week": asked.week, "month": asked.month, "all": lambda e: asked.start,
+    }[bucket]  # fmt: skip
+    requests = [
+        e
+        for e in asked.within(events, "api_request")
+        if endpoint in (None, e.data.get("endpoint")) and method in (None, e.data.get("method"))
+    ]
+    groups = grouped(requests, label)
+    every = [asked.start] if bucket == "all" else labels(asked, bucket)
+    nothing = (0, None, None, None, None, 0, 0, None)
+    return [(one, *(_latency(groups[one]) if one in groups else nothing)) for one in every]
 
 
 def get_slowest_endpoints(events: Sequence[Event], asked: Asked, min_requests: int = 20, limit: int = 10) -> Answer:

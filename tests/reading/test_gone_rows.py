@@ -43,8 +43,8 @@ async def test_what_is_asked_in_utc_is_still_exact(database: Database, reader: A
     asked = Asked(start, midnight(-1), UTC, now)
     for name in (
         "get_daily_active_users", "get_weekly_active_users", "get_monthly_active_users", "get_task_stats_daily",
-        "get_task_stats_overview", "get_endpoint_latency", "get_integration_health", "get_auth_stats",
-        "get_cocoon_activity", "get_error_summary", "list_repeated_queries", "query_aggregations",
+        "get_task_stats_overview", "get_endpoint_latency", "get_latency_series", "get_integration_health",
+        "get_auth_stats", "get_cocoon_activity", "get_error_summary", "list_repeated_queries", "query_aggregations",
         "get_api_consumers", "get_apdex",
     ):  # fmt: skip
         await compare(reader, name, events, {"start": start.date()}, asked)
@@ -67,6 +67,7 @@ NEEDS_RAW_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("get_task_stats_daily", {"service": "shop"}),
     ("get_auth_stats", {"timezone": "America/New_York"}),
     ("get_endpoint_latency", {"timezone": "Asia/Kolkata"}),
+    ("get_latency_series", {"timezone": "Asia/Kolkata"}),
     ("get_error_summary", {"timezone": "Asia/Kathmandu"}),
     ("query_aggregations", {"aggregation_type": "hourly", "event_type": "api_request"}),
     ("get_daily_active_users", {"start": midnight(35) + timedelta(hours=10, minutes=7)}),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 
@@ -27,6 +29,31 @@ def queries(board: dict[str, Any]) -> list[tuple[str, str]]:
     return found + [(one["name"], one["target"]["rawSql"]) for one in board["annotations"]["list"]]
 
 
+WIDTH = 24
+"""Columns of the grid that panels lie on."""
+NUMBERS = (int, float, Decimal)
+FIELDS = (*NUMBERS, str, bool, datetime, None.__class__)
+"""What the data source makes a field of; of all else it makes text."""
+
+
+def targets(board: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the title, the SQL and the format of each panel."""
+    return [(one["title"], t["rawSql"], t["format"]) for one in board["panels"] for t in one["targets"]]
+
+
+def assert_can_be_drawn(rows: list[Any], title: str) -> None:
+    """Assert what the data source demands of a time series: a time in order, numbers, and texts as labels."""
+    times = [row["time"] for row in rows]
+    assert times == sorted(times), title
+    assert all(isinstance(at, (datetime, *NUMBERS)) for at in times), title
+    for row in rows:
+        others = [value for name, value in row.items() if name != "time"]
+        assert any(isinstance(value, NUMBERS) or value is None for value in others), title
+        assert all(isinstance(value, (str, *NUMBERS)) or value is None for value in others), title
+    labels = [(row["time"], *(v for v in row.values() if isinstance(v, str))) for row in rows]
+    assert len(labels) == len(set(labels)), title  # else one point would hide another
+
+
 def expanded(sql: str, service: str, start: datetime, end: datetime) -> str:
     """Return SQL as Grafana sends it: with the macros of its PostgreSQL data source, and the variables, replaced."""
     first, last = f"'{start:%Y-%m-%dT%H:%M:%SZ}'", f"'{end:%Y-%m-%dT%H:%M:%SZ}'"
@@ -42,6 +69,10 @@ async def test_every_panel_runs_on_both_kinds_with_the_reader_role(database: Dat
     now = datetime.now(UTC)
     start, end = now - timedelta(days=6), now + timedelta(hours=1)
     events = random_events(Random(2), 400, now - timedelta(days=5), now - timedelta(seconds=1))
+    events += [
+        one._replace(id=uuid4(), event_type="page_view", data={"page": "/"}, user_id=None, context={"visitor": "v"})
+        for one in events[:3]
+    ]
     await insert(await database.connect(), events)
     requests = sum(event.event_type == "api_request" for event in events)
     connection = await asyncpg.connect(reader_dsn)
@@ -54,6 +85,12 @@ async def test_every_panel_runs_on_both_kinds_with_the_reader_role(database: Dat
                         assert rows[0][0] == requests, name
                     if '"time"' in sql and rows:
                         assert next(iter(rows[0].keys())) == "time"
+            for title, sql, format in targets(board):
+                rows = await connection.fetch(expanded(sql, "", start, end))
+                assert rows or name == "pipeline", title
+                assert all(isinstance(value, FIELDS) for row in rows for value in row.values()), title
+                if format == "time_series":
+                    assert_can_be_drawn(rows, title)
     finally:
         await connection.close()
 
@@ -68,3 +105,32 @@ def test_the_boards_are_provisioned_as_they_are() -> None:
     sources = (FOLDER / "provisioning" / "datasources" / "analytics.yaml").read_text()
     assert "uid: asgi-analytics" in sources
     assert "password: ${ANALYTICS_DATABASE_PASSWORD}" in sources
+
+
+def test_the_boards_are_as_the_model_of_grafana_says() -> None:
+    sources = (FOLDER / "provisioning" / "datasources" / "analytics.yaml").read_text()
+    for name, board in BOARDS.items():
+        assert board["schemaVersion"] >= 39, name
+        assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]), name
+        variables = {one["name"]: one for one in board["templating"]["list"]}
+        assert f"uid: {variables['datasource']['current']['value']}\n" in sources
+        assert f"type: {variables['datasource']['query']}\n" in sources
+        used = set(re.findall(r"\$\{(\w+)", json.dumps(board)))
+        assert used == set(variables), name
+        assert {one["type"] for one in variables.values()} <= {"datasource", "textbox"}, (
+            name
+        )  # none has rows of its own
+        taken: set[tuple[int, int]] = set()
+        for panel in board["panels"]:
+            assert panel["type"] in ("stat", "timeseries", "table"), panel["title"]
+            place = panel["gridPos"]
+            assert place["x"] + place["w"] <= WIDTH, panel["title"]
+            cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+            assert not cells & taken, panel["title"]
+            taken |= cells
+            for target in panel["targets"]:
+                assert target["datasource"] == panel["datasource"] == {"type": "postgres", "uid": "${datasource}"}
+                assert target["format"] == ("time_series" if panel["type"] == "timeseries" else "table")
+                assert (target["rawQuery"], target["editorMode"]) == (True, "code")
+                macros = set(re.findall(r"\$(__\w+)", target["rawSql"]))
+                assert macros <= {"__timeFilter", "__timeFrom", "__timeTo", "__timeGroup"}

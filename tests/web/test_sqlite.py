@@ -56,6 +56,7 @@ async def test_the_service_answers_from_a_file_while_others_write(tmp_path: Path
             for page in PAGES:
                 shown = await browser.get(f"/ui/{page.path}?range=7d&timezone=Europe/Berlin")
                 assert (shown.status_code, 'class="bad"' in shown.text) == (200, False), page.path
+            assert "SQLite 3." in (await browser.get("/ui/pipeline")).text
         assert await process.end() == 0
         assert "Traceback" not in process.log
     await file.close()

@@ -44,6 +44,21 @@ class SlowEndpoint(EndpointLatency, frozen=True):
     """Of all its requests together: what it costs."""
 
 
+class LatencyBucket(msgspec.Struct, frozen=True):
+    """The requests of one local hour, day, week or month, or of a range, to all endpoints or to one."""
+
+    bucket: datetime
+    request_count: int
+    avg_duration_ms: float | None
+    p50_duration_ms: float | None
+    p95_duration_ms: float | None
+    p99_duration_ms: float | None
+    error_4xx_count: int
+    error_5xx_count: int
+    error_rate: float | None
+    """error_5xx_count / request_count."""
+
+
 class Apdex(msgspec.Struct, frozen=True):
     """How satisfied the callers of one endpoint are."""
 
@@ -96,6 +111,42 @@ async def get_endpoint_latency(
             1,
             False,
             bucket == "day",
+            snapshot.limit(),
+            buckets=buckets,
+        )
+
+
+@question("/api/latency/series", approximates=True)
+async def get_latency_series(
+    source: Source,
+    *,
+    bucket: Literal["hour", "day", "week", "month", "all"] = "day",
+    endpoint: Text | None = None,
+    method: Text | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timezone: str | None = None,
+    service: Text | None = None,
+) -> list[LatencyBucket]:
+    """Count the requests to all endpoints together in each local hour, day, week or month, with durations and errors.
+
+    ``endpoint`` and ``method`` leave those of one; ``all`` makes the range one bucket. Every bucket of the range has a
+    row, oldest first. Percentiles are of all requests of a bucket: they come from the sum of the histograms of its
+    endpoints, and are within 2 %.
+    """
+    buckets = source.range(start, end, timezone).buckets(None if bucket == "all" else bucket)
+    split = buckets.split(HOUR)
+    async with source.snapshot() as snapshot:
+        await snapshot.require_parts(split)
+        days = buckets.split(DAY, filled_until=await snapshot.filled_until("analytics_endpoint_days"))
+        return await snapshot.rows(
+            LatencyBucket,
+            SQL["series"],
+            *split.around(days),
+            buckets.edges,
+            service,
+            endpoint,
+            method,
             snapshot.limit(),
             buckets=buckets,
         )

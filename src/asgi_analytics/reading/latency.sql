@@ -175,6 +175,108 @@ ORDER BY
     c.bucket DESC, c.service, c.requests DESC, c.endpoint, c.method
 LIMIT $12;
 
+-- series --
+-- Describe each bucket of all endpoints together by adding up days and hours; percentiles come from the sum of their
+-- histograms. $1 to $6 are the bounds of the five parts, $7 the edges of the buckets, $8 is the service, $9 the endpoint,
+-- $10 the method, $11 the greatest number of rows.
+WITH days AS (
+    SELECT width_bucket(d.day, $7::timestamptz[]) AS bucket, d.*
+    FROM analytics_endpoint_days_filled AS d
+    WHERE d.day >= $3 AND d.day < $4
+        AND ($8::text IS NULL OR d.service = $8)
+        AND ($9::text IS NULL OR d.endpoint = $9)
+        AND ($10::text IS NULL OR d.method = $10)
+),
+raw AS (
+    SELECT width_bucket(r.timestamp, $7::timestamptz[]) AS bucket, analytics_amount(r.data -> 'duration_ms') AS duration_ms,
+        analytics_amount(r.data -> 'status_code') AS status_code
+    FROM (
+        SELECT e.timestamp, e.service, e.data FROM analytics_events AS e
+        WHERE e.timestamp >= $1 AND e.timestamp < $2 AND e.event_type = 'api_request'
+        UNION ALL
+        SELECT e.timestamp, e.service, e.data FROM analytics_events AS e
+        WHERE e.timestamp >= $5 AND e.timestamp < $6 AND e.event_type = 'api_request'
+    ) AS r
+    WHERE ($8::text IS NULL OR r.service = $8)
+        AND ($9::text IS NULL OR r.data ->> 'endpoint' = $9)
+        AND ($10::text IS NULL OR r.data ->> 'method' = $10)
+),
+counts AS (
+    SELECT
+        a.bucket, sum(a.requests) AS requests, sum(a.measured) AS measured, sum(a.duration_ms) AS duration_ms,
+        sum(a.errors_4xx) AS errors_4xx, sum(a.errors_5xx) AS errors_5xx
+    FROM (
+        SELECT d.bucket, d.requests, d.measured, d.duration_ms, d.errors_4xx, d.errors_5xx FROM days AS d
+        UNION ALL
+        SELECT width_bucket(h.hour, $7::timestamptz[]), h.requests, h.measured, h.duration_ms, h.errors_4xx, h.errors_5xx
+        FROM analytics_endpoint_hours AS h
+        WHERE (h.hour >= $2 AND h.hour < $3 OR h.hour >= $4 AND h.hour < $5)
+            AND ($8::text IS NULL OR h.service = $8)
+            AND ($9::text IS NULL OR h.endpoint = $9)
+            AND ($10::text IS NULL OR h.method = $10)
+        UNION ALL
+        SELECT r.bucket, 1, (r.duration_ms IS NOT NULL)::integer, r.duration_ms,
+            coalesce(r.status_code BETWEEN 400 AND 499, false)::integer,
+            coalesce(r.status_code BETWEEN 500 AND 599, false)::integer
+        FROM raw AS r
+    ) AS a
+    GROUP BY a.bucket
+),
+bins AS (
+    SELECT a.bucket, a.bin, sum(a.requests) AS requests
+    FROM (
+        SELECT d.bucket, b.bin, b.requests
+        FROM days AS d
+        CROSS JOIN LATERAL unnest(d.bins, d.bin_requests) AS b (bin, requests)
+        UNION ALL
+        SELECT width_bucket(h.hour, $7::timestamptz[]), h.bin, h.requests
+        FROM analytics_latency_histogram AS h
+        WHERE (h.hour >= $2 AND h.hour < $3 OR h.hour >= $4 AND h.hour < $5)
+            AND ($8::text IS NULL OR h.service = $8)
+            AND ($9::text IS NULL OR h.endpoint = $9)
+            AND ($10::text IS NULL OR h.method = $10)
+        UNION ALL
+        SELECT r.bucket, analytics_latency_bin(r.duration_ms), 1 FROM raw AS r WHERE r.duration_ms IS NOT NULL
+    ) AS a
+    GROUP BY a.bucket, a.bin
+),
+ranked AS (
+    SELECT
+        b.bucket,
+        b.bin,
+        sum(b.requests) OVER (PARTITION BY b.bucket ORDER BY b.bin) AS below,
+        sum(b.requests) OVER (PARTITION BY b.bucket) - 1 AS last
+    FROM bins AS b
+),
+ends AS (
+    -- As in merged.
+    SELECT
+        r.bucket, min(r.last)::float8 AS last,
+        analytics_latency_of_bin(min(r.bin) FILTER (WHERE r.below > floor(0.5 * r.last))) AS p50_low,
+        analytics_latency_of_bin(min(r.bin) FILTER (WHERE r.below > ceil(0.5 * r.last))) AS p50_high,
+        analytics_latency_of_bin(min(r.bin) FILTER (WHERE r.below > floor(0.95 * r.last))) AS p95_low,
+        analytics_latency_of_bin(min(r.bin) FILTER (WHERE r.below > ceil(0.95 * r.last))) AS p95_high,
+        analytics_latency_of_bin(min(r.bin) FILTER (WHERE r.below > floor(0.99 * r.last))) AS p99_low,
+        analytics_latency_of_bin(min(r.bin) FILTER (WHERE r.below > ceil(0.99 * r.last))) AS p99_high
+    FROM ranked AS r
+    GROUP BY r.bucket
+)
+SELECT
+    b.bucket,
+    coalesce(c.requests, 0)::bigint AS request_count,
+    c.duration_ms / nullif(c.measured, 0)::float8 AS avg_duration_ms,
+    e.p50_low + (e.p50_high - e.p50_low) * (0.5 * e.last - floor(0.5 * e.last)) AS p50_duration_ms,
+    e.p95_low + (e.p95_high - e.p95_low) * (0.95 * e.last - floor(0.95 * e.last)) AS p95_duration_ms,
+    e.p99_low + (e.p99_high - e.p99_low) * (0.99 * e.last - floor(0.99 * e.last)) AS p99_duration_ms,
+    coalesce(c.errors_4xx, 0)::bigint AS error_4xx_count,
+    coalesce(c.errors_5xx, 0)::bigint AS error_5xx_count,
+    c.errors_5xx::float8 / nullif(c.requests, 0)::float8 AS error_rate
+FROM generate_series(1, cardinality($7::timestamptz[]) - 1) AS b (bucket)
+LEFT JOIN counts AS c ON c.bucket = b.bucket
+LEFT JOIN ends AS e ON e.bucket = b.bucket
+ORDER BY b.bucket
+LIMIT $11;
+
 -- apdex --
 -- Rate each endpoint by how satisfied its callers are: within the threshold satisfied, within four times of it
 -- tolerating, and frustrated beyond that or by an answer of 500 and above. $1 to $6 are the bounds of the five parts,

@@ -82,6 +82,7 @@ class AnalyticsReader(Source):
     get_task_stats_daily = tasks.get_task_stats_daily
     get_task_stats_overview = tasks.get_task_stats_overview
     get_endpoint_latency = latency.get_endpoint_latency
+    get_latency_series = latency.get_latency_series
     get_slowest_endpoints = latency.get_slowest_endpoints
     get_apdex = latency.get_apdex
     get_api_consumers = consumers.get_api_consumers

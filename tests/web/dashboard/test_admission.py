@@ -118,6 +118,35 @@ async def test_the_cookie_is_secure_where_the_page_is(reader: AnalyticsReader) -
         assert "secure" in answer.headers["set-cookie"].lower()
 
 
+async def test_behind_a_proxy_that_says_little_the_login_works_and_is_secure(reader: AnalyticsReader) -> None:
+    async with client(create_dashboard_app(reader, authorize="t"), "shop.example") as http:
+        for headers, status in [
+            ({"origin": "http://shop.example"}, 303),
+            ({"origin": "https://shop.example"}, 303),  # TLS ends before, and nothing is forwarded
+            ({"origin": "https://shop.example:8443"}, 303),  # nginx's $host has no port
+            ({"origin": "https://shop.example:8443", "host": "api:8093", "x-forwarded-host": "shop.example:8443"}, 303),
+            ({"origin": "https://shop.example:8443", "host": "api:8093"}, 403),
+            ({"origin": "https://evil.example", "x-forwarded-host": "shop.example"}, 403),
+            ({"origin": "https://shop.example:8443", "host": "shop.example:8444"}, 403),
+        ]:
+            answer = await http.post("/login", data={"token": "t"}, headers=headers)
+            assert answer.status_code == status, headers
+            is_secure = "secure" in answer.headers.get("set-cookie", "").lower()
+            assert is_secure == (status == 303 and headers["origin"].startswith("https:"))
+            assert status == 303 or "pass the Host header on" in answer.text
+
+
+async def test_what_nginx_passes_on_with_no_more_said_is_not_loopback(reader: AnalyticsReader) -> None:
+    """It speaks HTTP/1.0, and names the service behind it instead of itself."""
+    app = create_dashboard_app(reader, authorize="loopback")
+
+    async def as_nginx(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "http_version": "1.0"}, receive, send)
+
+    async with client(as_nginx) as http:
+        assert (await http.get("/")).status_code == 403
+
+
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example/", "../x", "errors\r\nX: y", "nothing"])
 async def test_the_login_leads_to_pages_of_its_own_only(reader: AnalyticsReader, target: str) -> None:
     async with client(create_dashboard_app(reader, authorize="t")) as http:

@@ -93,6 +93,7 @@ def test_a_url_keeps_what_is_looked_at_and_no_empty_parameter() -> None:
     ("written", "text"),
     [
         (figures.count(1234567), "1,234,567"), (figures.count(2.5), "2.50"), (figures.count(None), "–"),
+        (figures.duration(0.0), "0 ms"),
         (figures.duration(3.21), "3.2 ms"), (figures.duration(999), "999 ms"), (figures.duration(61_000), "1.0 min"),
         (figures.duration(3 * 86_400_000), "3.0 d"), (figures.percent(0.0123), "1.23 %"),
         (figures.percent(1), "100.0 %"), (figures.size(1536), "1.5 KiB"), (figures.size(0), "0 B"),
@@ -131,13 +132,13 @@ async def test_what_is_compared_is_of_the_period_before() -> None:
             return Told([SimpleNamespace(call_count=calls, total_duration_ms=took, error_count=errors)], "", "")
         if question in ("get_apdex", "query_events"):
             return Told([] if question == "get_apdex" else SimpleNamespace(events=[]), "", "")
-        assert question == "get_endpoint_latency"
+        assert question in ("get_endpoint_latency", "get_latency_series")
         days = [2 + 7 * is_before, 3 + 7 * is_before]
         rows = [
             SimpleNamespace(
-                hour=today - timedelta(days=day), endpoint="/", method="GET", request_count=count,
+                bucket=today - timedelta(days=day), endpoint="/", method="GET", request_count=count,
                 error_4xx_count=0, error_5xx_count=count // 10, p50_duration_ms=float(count), p95_duration_ms=None,
-                p99_duration_ms=None,
+                p99_duration_ms=None, error_rate=count // 10 / count,
             )
             for day, count in zip(days, (10, 4) if is_before else (1, 2), strict=True)
         ]  # fmt: skip
@@ -147,6 +148,9 @@ async def test_what_is_compared_is_of_the_period_before() -> None:
     lines = {line.label: list(line.values) for line in (await api.traffic(page)).lines}
     assert lines["Requests"] == [0, 0, 0, 2, 1, 0, 0]
     assert lines["Requests, period before"] == [0, 0, 0, 4, 10, 0, 0]
+    durations = {line.label: list(line.values) for line in (await api.durations(page)).lines}
+    assert durations["p50"] == [None, None, None, 2.0, 1.0, None, None]
+    assert [*durations] == ["p50", "p95", "p99", "p95, period before"]
     numbers = {one.label: (one.change, one.is_good) for one in (await database_page.stats(page)).stats}
     assert numbers == {
         "Queries": ("\N{MINUS SIGN}75 %", None), "Time in all": ("\N{MINUS SIGN}50 %", True),

@@ -108,6 +108,72 @@ ORDER BY
     c.bucket DESC, c.service, c.requests DESC, c.endpoint NULLS LAST, c.method NULLS LAST
 LIMIT $12;
 
+-- series --
+-- Describe each bucket of all endpoints together by adding up days and hours; percentiles come from the sum of their
+-- histograms. $1 to $6 are the bounds of the five parts, $7 the edges of the buckets, $8 is the service, $9 the endpoint,
+-- $10 the method, $11 the greatest number of rows.
+WITH days AS (
+    SELECT analytics_bucket(d.day, 7) AS bucket, d.*
+    FROM analytics_endpoint_days_filled AS d
+    WHERE d.day >= $3 AND d.day < $4
+        AND ($8 IS NULL OR d.service = $8)
+        AND ($9 IS NULL OR d.endpoint = $9)
+        AND ($10 IS NULL OR d.method = $10)
+),
+parts AS (
+    SELECT d.bucket, d.requests, d.measured, d.duration_ms, d.errors_4xx, d.errors_5xx, NULL AS bin, 0 AS bin_requests
+    FROM days AS d
+    UNION ALL
+    SELECT analytics_bucket(h.hour, 7), h.requests, h.measured, h.duration_ms, h.errors_4xx, h.errors_5xx, NULL, 0
+    FROM analytics_endpoint_hours AS h
+    WHERE (h.hour >= $2 AND h.hour < $3 OR h.hour >= $4 AND h.hour < $5)
+        AND ($8 IS NULL OR h.service = $8)
+        AND ($9 IS NULL OR h.endpoint = $9)
+        AND ($10 IS NULL OR h.method = $10)
+    UNION ALL
+    SELECT analytics_bucket(e.timestamp, 7), 1, e.duration_ms IS NOT NULL, e.duration_ms,
+        coalesce(e.status_code BETWEEN 400 AND 499, 0), coalesce(e.status_code BETWEEN 500 AND 599, 0),
+        analytics_latency_bin(e.duration_ms), 1
+    FROM analytics_event_facts AS e
+    WHERE (e.timestamp >= $1 AND e.timestamp < $2 OR e.timestamp >= $5 AND e.timestamp < $6)
+        AND e.event_type = 'api_request'
+        AND ($8 IS NULL OR e.service = $8)
+        AND ($9 IS NULL OR e.endpoint = $9)
+        AND ($10 IS NULL OR e.method = $10)
+    UNION ALL
+    SELECT d.bucket, 0, 0, NULL, 0, 0, CAST(b.key AS INTEGER), b.value
+    FROM days AS d, json_each(d.histogram) AS b
+    UNION ALL
+    SELECT analytics_bucket(h.hour, 7), 0, 0, NULL, 0, 0, h.bin, h.requests
+    FROM analytics_latency_histogram AS h
+    WHERE (h.hour >= $2 AND h.hour < $3 OR h.hour >= $4 AND h.hour < $5)
+        AND ($8 IS NULL OR h.service = $8)
+        AND ($9 IS NULL OR h.endpoint = $9)
+        AND ($10 IS NULL OR h.method = $10)
+),
+counts AS (
+    SELECT
+        p.bucket, sum(p.requests) AS requests, sum(p.measured) AS measured, sum(p.duration_ms) AS duration_ms,
+        sum(p.errors_4xx) AS errors_4xx, sum(p.errors_5xx) AS errors_5xx,
+        analytics_quantiles_of_bins(p.bin, p.bin_requests, '[0.5, 0.95, 0.99]') AS percentiles
+    FROM parts AS p
+    GROUP BY p.bucket
+)
+SELECT
+    b.bucket,
+    coalesce(c.requests, 0) AS request_count,
+    c.duration_ms / nullif(c.measured, 0) AS avg_duration_ms,
+    json_extract(c.percentiles, '$[0]') AS p50_duration_ms,
+    json_extract(c.percentiles, '$[1]') AS p95_duration_ms,
+    json_extract(c.percentiles, '$[2]') AS p99_duration_ms,
+    coalesce(c.errors_4xx, 0) AS error_4xx_count,
+    coalesce(c.errors_5xx, 0) AS error_5xx_count,
+    c.errors_5xx * 1.0 / nullif(c.requests, 0) AS error_rate
+FROM (SELECT j.key + 1 AS bucket FROM json_each($7) AS j WHERE j.key < json_array_length($7) - 1) AS b
+LEFT JOIN counts AS c ON c.bucket = b.bucket
+ORDER BY b.bucket
+LIMIT $11;
+
 -- apdex --
 -- Rate each endpoint by how satisfied its callers are: within the threshold satisfied, within four times of it
 -- tolerating, and frustrated beyond that or by an answer of 500 and above. $1 to $6 are the bounds of the five parts,

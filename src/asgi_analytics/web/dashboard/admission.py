@@ -83,7 +83,8 @@ class Admission:
         Without a path: the browser takes that of the page, which is the mount as the browser knows it, whatever
         proxies make of it.
         """
-        secure = request.url.scheme == "https"
+        # A proxy that ends TLS need not say so, or need not be believed; the browser says where its page is from.
+        secure = "https" in (request.url.scheme, urlsplit(request.headers.get("origin", "")).scheme)
         response.set_cookie(COOKIE, quote(token), SECONDS, path=None, secure=secure, httponly=True, samesite="strict")
 
     def forget(self, response: Response) -> None:
@@ -97,10 +98,17 @@ def require_same_origin(headers: Headers) -> None:
     origin = headers.get("origin")
     if site is not None:
         is_own = site == "same-origin"
-    else:
-        is_own = origin is None or urlsplit(origin).netloc == headers.get("host")
+    else:  # over plain HTTP, where browsers do not say it
+        sender = urlsplit(origin or "")
+        hosts = {headers.get("host"), headers.get("x-forwarded-host")}  # which no form of another page can set
+        # Without the port, as proxies are often told to pass it on. Cookies do not tell ports apart either.
+        is_own = origin is None or sender.netloc in hosts or sender.hostname in hosts - {None}
     if not is_own:
-        raise Problem(403, "this form was not sent by a page of the dashboard")
+        raise Problem(
+            403,
+            "this form was not sent by a page of the dashboard; if it was, the proxy before this service has to pass "
+            "the Host header on",
+        )
 
 
 def _token_of(request: HTTPConnection) -> str:
@@ -122,8 +130,11 @@ def _accepts(tokens: Tokens, token: str) -> bool:
 def _is_loopback(scope: Scope) -> bool:
     """Tell whether a request comes from this machine, by a name of it, and not through a proxy.
 
-    The name, since a page anywhere may have a name of its own that leads to 127.0.0.1.
+    The name, since a page anywhere may have a name of its own that leads to 127.0.0.1. No browser speaks HTTP/1.0, but
+    nginx does, in the name of the service behind it and with nothing forwarded, unless it is told otherwise.
     """
+    if scope.get("http_version") == "1.0":
+        return False
     headers = Headers(scope=scope)
     host = urlsplit("//" + headers.get("host", "")).hostname or ""
     client = (scope.get("client") or ("",))[0]

@@ -28,7 +28,7 @@ from asgi_analytics.web.dashboard import figures
 from asgi_analytics.web.dashboard.admission import Admission, require_same_origin
 from asgi_analytics.web.dashboard.asking import Away, Page, gather
 from asgi_analytics.web.dashboard.pages import PAGES, funnels
-from asgi_analytics.web.dashboard.panels import Chart, Note, Table, rows_of
+from asgi_analytics.web.dashboard.panels import Chart, Note, Table, rows_of, with_csv
 from asgi_analytics.web.dashboard.view import RANGES, SHARED, View
 from asgi_analytics.web.problem import Problem
 
@@ -133,7 +133,9 @@ class DashboardService:
         )
         status = 200
         wanted = view.text("csv")
-        parts = [part for part in page.parts(asked) if not wanted or part.is_wanted(wanted)]
+        parts = page.parts(asked)
+        if any(part.title == wanted for part in parts):  # else a part makes several panels, and it is one of these
+            parts = [part for part in parts if part.is_wanted(wanted)]
         try:
             async with Caller(request.receive) as caller:
                 panels: Sequence[Panel] = await caller.wait(gather(parts))
@@ -143,6 +145,7 @@ class DashboardService:
             return Response(status_code=499)
         if wanted:
             return self._csv(request, wanted, panels)
+        panels = [with_csv(panel, view.csv_of(panel.title)) for panel in panels]
         took = (time.perf_counter() - started) * 1000
         return self._show(request, view, panels, status, {"Server-Timing": f"questions;dur={took:.1f}"})
 

@@ -21,6 +21,8 @@ def duration(ms: float | None) -> str:
     """Return milliseconds in the unit that suits them."""
     if ms is None:
         return NONE
+    if ms == 0:
+        return "0 ms"
     if ms < 10:
         return f"{ms:.1f} ms"
     if ms < 1000:

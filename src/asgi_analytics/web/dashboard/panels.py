@@ -142,6 +142,14 @@ def rows_of(panel: Table | Chart) -> list[list[Any]]:
     return [head, *([one.value for one in row] for row in panel.rows)]
 
 
+def with_csv(panel: Panel, url: str) -> Panel:
+    """Return a panel with the URL of what it shows, if it is a table or a chart that has no better one."""
+    shown = panel.rows if isinstance(panel, Table) else panel.labels if isinstance(panel, Chart) else ()
+    if panel.csv is None and shown:
+        return msgspec.structs.replace(panel, csv=url)
+    return panel
+
+
 def _values(chart: Chart) -> list[list[float | None]]:
     length = len(chart.labels)
     return [[*line.values, *([None] * length)][:length] for line in chart.lines]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from asgi_analytics.reading import Filter, Step
-from asgi_analytics.web.dashboard.asking import Page, Part, Told
+from asgi_analytics.web.dashboard.asking import Page, Part
 from asgi_analytics.web.dashboard.figures import duration, percent
 from asgi_analytics.web.dashboard.pages import database, errors
 from asgi_analytics.web.dashboard.pages.base import (
@@ -18,11 +18,12 @@ from asgi_analytics.web.dashboard.pages.base import (
     links,
     marks,
     number,
+    placed,
     stat,
     summed,
     user_cell,
 )
-from asgi_analytics.web.dashboard.pages.overview import NO_REQUESTS, requests_of
+from asgi_analytics.web.dashboard.pages.overview import NO_REQUESTS
 from asgi_analytics.web.dashboard.panels import Cell, Chart, Column, Line, Note, Stats, Table, shares
 
 THRESHOLD = 500.0
@@ -35,8 +36,8 @@ def parts(page: Page) -> list[Part]:
     if endpoint := page.view.text("endpoint"):
         return [
             Part(endpoint, one_stats(page, endpoint)),
-            Part("Durations", durations(page, endpoint)),
-            Part("Requests", one_traffic(page, endpoint)),
+            Part("Durations", durations(page)),
+            Part("Traffic", traffic(page)),
             Part("Its queries", database.slow(page, endpoint)),
             Part("Its errors", errors.groups(page, endpoint)),
             Part("Who calls it", callers(page, endpoint), True),
@@ -44,6 +45,7 @@ def parts(page: Page) -> list[Part]:
         ]
     return [
         Part("Traffic", traffic(page)),
+        Part("Durations", durations(page)),
         Part("Endpoints", endpoints(page)),
         Part("Slowest endpoints", slowest(page)),
         Part("Who calls", consumers(page)),
@@ -55,40 +57,85 @@ def _is(row: Any, page: Page, endpoint: str) -> bool:
     return row.endpoint == endpoint and (not method or row.method == method)
 
 
-async def _latency(page: Page, **period: datetime) -> Told:
-    step = "hour" if page.view.step == "hour" else "day"
-    return await page.ask("get_endpoint_latency", bucket=step, **period)
+def _only(page: Page) -> dict[str, str]:
+    """Return the endpoint and the method that the URL names, as arguments of a question."""
+    return {name: text for name in ("endpoint", "method") if (text := page.view.text(name))}
 
 
 async def traffic(page: Page) -> Chart:
     """Return the requests over time, by whether they failed, beside those of the period before."""
-    told, found = await asyncio.gather(_latency(page), marks(page))
-    rows = told.results
-    labels = buckets(page)
-    before = []
+    only = _only(page)
+    # By days where the chart has weeks, since those of the period before need not begin on Monday.
+    step = "hour" if page.view.step == "hour" else "day"
+    asked = [page.ask("get_latency_series", bucket=step, **only)]
     if page.view.compare:
         # The same question, since another one may be of one environment only.
-        earlier = await _latency(page, **page.view.before())
-        sums = summed(page, [(row.hour, row.request_count) for row in earlier.results], before=True)
-        before.append(Line("Requests, period before", sums, "requests", "thin"))
+        asked.append(page.ask("get_latency_series", bucket=step, **only, **page.view.before()))
+    found, (told, *earlier) = await asyncio.gather(marks(page), asyncio.gather(*asked))
+    rows = told.results
+    labels = buckets(page)
+    lines = [
+        Line("Requests", summed(page, [(row.bucket, row.request_count) for row in rows]), "requests", "bar"),
+        Line("4xx", summed(page, [(row.bucket, row.error_4xx_count) for row in rows]), "warnings"),
+        Line("5xx", summed(page, [(row.bucket, row.error_5xx_count) for row in rows]), "errors"),
+    ]
+    if earlier:
+        counts = [(row.bucket, row.request_count) for row in earlier[0].results]
+        lines.append(Line("Requests, period before", summed(page, counts, before=True), "requests", "thin"))
     return Chart(
         title="Traffic",
         says="Requests in each " + page.view.step + "; failed are those answered with 400 or above.",
-        csv=told.csv,
-        empty="" if rows else NO_REQUESTS,
+        csv=page.view.csv_of("Traffic"),
+        empty="" if any(row.request_count for row in rows) else _nothing(page),
         unit="requests",
         labels=labels,
-        lines=[
-            Line("Requests", summed(page, [(row.hour, row.request_count) for row in rows]), "requests", "bar"),
-            Line("4xx", summed(page, [(row.hour, row.error_4xx_count) for row in rows]), "warnings"),
-            Line("5xx", summed(page, [(row.hour, row.error_5xx_count) for row in rows]), "errors"),
-            *before,
-        ],
-        links=links(page, "events", labels, type="api_request"),
+        lines=lines,
+        links=links(page, "events", labels, type="api_request", endpoint=only.get("endpoint")),
         marks=found,
         step=page.view.step,
         zone_name=page.view.zone_name,
     )
+
+
+async def durations(page: Page) -> Chart:
+    """Return the percentiles of all requests over time, beside those of the period before."""
+    only = _only(page)
+    asked = [page.ask("get_latency_series", bucket=page.view.step, **only)]
+    if page.view.compare:
+        asked.append(page.ask("get_latency_series", bucket=page.view.step, **only, **page.view.before()))
+    found, (told, *earlier) = await asyncio.gather(marks(page), asyncio.gather(*asked))
+    labels = buckets(page)
+
+    def percentile(field: str, rows: Sequence[Any], *, before: bool = False) -> list[float | None]:
+        return placed(page, [(row.bucket, getattr(row, field)) for row in rows], before=before)
+
+    lines = [
+        Line("p50", percentile("p50_duration_ms", told.results), "time", "low"),
+        Line("p95", percentile("p95_duration_ms", told.results), "time", "line"),
+        Line("p99", percentile("p99_duration_ms", told.results), "time", "high"),
+    ]
+    if earlier:
+        p95 = percentile("p95_duration_ms", earlier[0].results, before=True)
+        lines.append(Line("p95, period before", p95, "time", "thin"))
+    of_what = "this endpoint" if only else "all endpoints together"
+    return Chart(
+        title="Durations",
+        says=f"How long half, 95 % and 99 % of the requests to {of_what} took at most in each {page.view.step}, within "
+        "2 %. The band is from the half to 99 %.",
+        csv=page.view.csv_of("Durations"),
+        empty="" if any(row.request_count for row in told.results) else _nothing(page),
+        unit="ms",
+        labels=labels,
+        lines=lines,
+        links=links(page, "events", labels, type="api_request", endpoint=only.get("endpoint")),
+        marks=found,
+        step=page.view.step,
+        zone_name=page.view.zone_name,
+    )
+
+
+def _nothing(page: Page) -> str:
+    return "No request to this endpoint in this range." if page.view.text("endpoint") else NO_REQUESTS
 
 
 async def endpoints(page: Page) -> Table:
@@ -198,83 +245,35 @@ async def consumers(page: Page) -> Table:
 
 async def one_stats(page: Page, endpoint: str) -> Stats | Note:
     """Return the numbers of one endpoint, beside those of the period before."""
-    asked = [page.ask("get_endpoint_latency", bucket="all"), page.ask("get_apdex", threshold_ms=THRESHOLD)]
+    only = _only(page)
+    asked = [
+        page.ask("get_latency_series", bucket="all", **only),
+        page.ask("get_apdex", threshold_ms=THRESHOLD),
+    ]
     if page.view.compare:
-        asked.append(page.ask("get_endpoint_latency", bucket="all", **page.view.before()))
+        asked.append(page.ask("get_latency_series", bucket="all", **only, **page.view.before()))
     told, rated, *earlier = await asyncio.gather(*asked)
-    rows = [row for row in told.results if _is(row, page, endpoint)]
-    rows_before = [row for row in earlier[0].results if _is(row, page, endpoint)] if earlier else []
+    [found] = told.results
+    old = earlier[0].results[0] if earlier else None
     title = f"{page.view.text('method')} {endpoint}".strip()
-    if not rows:
+    if not found.request_count:
         return Note(title=title, text="No request to this endpoint in this range. Choose a longer one.")
     apdex = next((row.apdex for row in rated.results if _is(row, page, endpoint)), None)
-    requests, rate = requests_of(rows)
-    requests_before, rate_before = requests_of(rows_before) if rows_before else (None, None)
-    only = rows[0] if len(rows) == 1 else None
-    old = rows_before[0] if len(rows_before) == 1 else None
     events = page.view.url("events", type="api_request", endpoint=endpoint)
     return Stats(
         title=title,
         stats=[
-            stat("Requests", requests, told.says, before=requests_before, href=events),
+            stat("Requests", found.request_count, told.says, before=old and old.request_count, href=events),
             *(
-                stat(
-                    name, getattr(only, field, None), told.says,
-                    write=duration, before=getattr(old, field, None), good=False,
-                )
+                stat(name, getattr(found, field), told.says, write=duration, before=old and getattr(old, field),
+                     good=False)
                 for name, field in (("p50", "p50_duration_ms"), ("p95", "p95_duration_ms"), ("p99", "p99_duration_ms"))
             ),
-            stat("Failed", rate, "Answered with 500 or above, of all.", write=percent, before=rate_before, href=events,
-                 good=False),
+            stat("Failed", found.error_rate, "Answered with 500 or above, of all.", write=percent,
+                 before=old and old.error_rate, href=events, good=False),
             stat("Apdex", apdex, rated.says, write=lambda rate: "–" if rate is None else f"{rate:.2f}"),
         ],
     )  # fmt: skip
-
-
-async def durations(page: Page, endpoint: str) -> Chart:
-    """Return the percentiles of an endpoint over time."""
-    told, found = await asyncio.gather(_latency(page), marks(page))
-    rows = sorted((row for row in told.results if _is(row, page, endpoint)), key=lambda row: row.hour)
-    labels = sorted({row.hour for row in rows})
-    by_hour = {row.hour: row for row in rows}
-    return Chart(
-        title="Durations",
-        says="How long half, 95 % and 99 % of the requests took at most. The band is from the half to 99 %.",
-        csv=page.view.csv_of("Durations"),
-        empty="" if rows else "No request to this endpoint in this range.",
-        unit="ms",
-        labels=labels,
-        lines=[
-            Line("p50", [by_hour[at].p50_duration_ms for at in labels], "time", "low"),
-            Line("p95", [by_hour[at].p95_duration_ms for at in labels], "time", "line"),
-            Line("p99", [by_hour[at].p99_duration_ms for at in labels], "time", "high"),
-        ],
-        links=[page.view.of_bucket("events", at, type="api_request", endpoint=endpoint) for at in labels],
-        marks=found,
-        step="hour" if page.view.step == "hour" else "day",
-        zone_name=page.view.zone_name,
-    )
-
-
-async def one_traffic(page: Page, endpoint: str) -> Chart:
-    """Return the requests to an endpoint over time."""
-    told = await _latency(page)
-    rows = [row for row in told.results if _is(row, page, endpoint)]
-    labels = buckets(page)
-    return Chart(
-        title="Requests",
-        says="Requests to this endpoint in each " + page.view.step + ".",
-        csv=page.view.csv_of("Requests"),
-        unit="requests",
-        labels=labels,
-        lines=[
-            Line("Requests", summed(page, [(row.hour, row.request_count) for row in rows]), "requests", "bar"),
-            Line("5xx", summed(page, [(row.hour, row.error_5xx_count) for row in rows]), "errors"),
-        ],
-        links=links(page, "events", labels, type="api_request", endpoint=endpoint),
-        step=page.view.step,
-        zone_name=page.view.zone_name,
-    )
 
 
 async def callers(page: Page, endpoint: str) -> Table:

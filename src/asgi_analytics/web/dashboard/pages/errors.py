@@ -58,7 +58,7 @@ async def chart(page: Page) -> Chart:
 
 async def groups(page: Page, endpoint: str | None = None) -> Table:
     """Return the groups of errors, or those of an endpoint."""
-    told = await page.ask("list_error_groups", limit=100)
+    told = await page.ask("list_error_groups", limit=100 if endpoint is None else 1000)
     rows = [row for row in told.results if endpoint is None or row.endpoint == endpoint]
     return Table(
         title="Groups" if endpoint is None else "Its errors",

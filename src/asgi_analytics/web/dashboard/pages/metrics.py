@@ -81,6 +81,7 @@ def _chart(page: Page, name: str, rows: Sequence[Any], before: Sequence[Any]) ->
         def percentile(field: str, rows: Sequence[Any], *, before: bool = False) -> list[float | None]:
             return placed(page, [(row.period_start, getattr(row, field)) for row in rows], before=before)
 
+        says = "What half, 90 % and 99 % of the values were at most, within 2 %. The band is from the half to 99 %."
         lines = [
             Line("p50", percentile("p50", rows), "time", "low"),
             Line("p90", percentile("p90", rows), "time", "line"),
@@ -93,11 +94,12 @@ def _chart(page: Page, name: str, rows: Sequence[Any], before: Sequence[Any]) ->
         def calls(rows: Sequence[Any], *, before: bool = False) -> list[float]:
             return summed(page, [(row.period_start, row.count) for row in rows], before=before)
 
+        says = f"Calls in each {page.view.step}."
         lines = [Line("Calls", calls(rows), "events", "bar")]
         if before:
             lines.append(Line("Calls, period before", calls(before, before=True), "events", "thin"))
     unit = rows[0].unit if has_percentiles else None
-    return Chart(title=name, unit=unit or "calls", labels=buckets(page), lines=lines, step=page.view.step,
+    return Chart(title=name, says=says, unit=unit or "calls", labels=buckets(page), lines=lines, step=page.view.step,
                  zone_name=page.view.zone_name, is_half=True)  # fmt: skip
 
 

@@ -39,22 +39,25 @@ def parts(page: Page) -> list[Part]:
 async def stats(page: Page) -> Stats:
     """Return the numbers at the top."""
     view = page.view
-    latency, sessions, trends, overview = await asyncio.gather(
+    asked = [
         page.ask("get_endpoint_latency", bucket="all"),
         page.ask("get_session_summary"),
         page.ask(
             "query_trends", series=["api_request", "application_error"], interval=view.step, compare=view.compare
         ),
         page.ask("get_overview_stats"),
-    )  # fmt: skip
+    ]  # fmt: skip
+    if view.compare:
+        asked += [
+            page.ask("get_endpoint_latency", bucket="all", **view.before()),
+            page.ask("get_session_summary", **view.before()),
+        ]
+    latency, sessions, trends, overview, *earlier = await asyncio.gather(*asked)
     requests, rate = requests_of(latency.results)
     requests_before = rate_before = old = None
     errors, errors_before = trends.results.series[1].count, None
-    if view.compare:
-        latency_before, sessions_before = await asyncio.gather(
-            page.ask("get_endpoint_latency", bucket="all", **view.before()),
-            page.ask("get_session_summary", **view.before()),
-        )
+    if earlier:
+        latency_before, sessions_before = earlier
         requests_before, rate_before = requests_of(latency_before.results)
         old, errors_before = sessions_before.results, trends.results.series[3].count
     found, people = sessions.results, overview.results
@@ -117,18 +120,19 @@ async def requests(page: Page) -> Chart:
 
 async def visitors(page: Page) -> Chart:
     """Return how many people and sessions there were over time."""
-    told = await page.ask("get_session_series", bucket=page.view.step)
+    asked = [page.ask("get_session_series", bucket=page.view.step)]
+    if page.view.compare:
+        asked.append(page.ask("get_session_series", bucket=page.view.step, **page.view.before()))
+    told, *earlier = await asyncio.gather(*asked)
     labels = buckets(page)
     rows = told.results[: len(labels)]
     lines = [
         Line("Visitors", [row.visitors for row in rows], "visitors"),
         Line("Sessions", [row.active_sessions for row in rows], "sessions"),
     ]
-    if page.view.compare:
-        before = await page.ask("get_session_series", bucket=page.view.step, **page.view.before())
-        lines.append(
-            Line("Visitors, period before", [row.visitors for row in before.results[: len(labels)]], "visitors", "thin")
-        )
+    if earlier:
+        before = [row.visitors for row in earlier[0].results[: len(labels)]]
+        lines.append(Line("Visitors, period before", before, "visitors", "thin"))
     return Chart(
         title="Visitors",
         says=told.says,

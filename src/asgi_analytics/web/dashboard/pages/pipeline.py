@@ -19,7 +19,7 @@ async def pipeline(page: Page) -> list[Panel]:
     found, view = told.results, page.view
     database = found.database
     behind = None if found.newest_event_at is None else max((view.now - found.newest_event_at).total_seconds(), 0)
-    versions = f"PostgreSQL {database.postgresql_version}"
+    versions = f"{'SQLite' if database.flavour == 'sqlite' else 'PostgreSQL'} {database.postgresql_version}"
     if database.timescaledb_version:
         versions = f"TimescaleDB {database.timescaledb_version} on {versions}"
     return [
@@ -27,8 +27,9 @@ async def pipeline(page: Page) -> list[Panel]:
             title="Pipeline",
             note=versions,
             stats=[
-                stat("Newest event", behind, "How long ago it happened.", href=view.url("events", range="today"),
-                     write=lambda n: "none" if n is None else duration(n * 1000) + " ago"),
+                stat("Since newest event", behind, "How long ago it happened.",
+                     href=view.url("events", range="today"),
+                     write=lambda n: "none" if n is None else duration(n * 1000)),
                 stat("In the last minute", found.events_last_minute, "Events that happened in the last 60 seconds.",
                      href=view.url("events", range="24h")),
                 stat("Dead letters", sum(one.count for one in found.dead_letters),

@@ -12,6 +12,8 @@ function draw() {
   sortTables();
 }
 
+// Where the menu is wider than the screen, it begins with the page that is looked at.
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 followControls();
 offerTheme(drawCharts);
 stayLive(draw);

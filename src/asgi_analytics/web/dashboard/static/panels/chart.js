@@ -46,7 +46,7 @@ function drawChart(figure) {
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high || 1) * 1.08] },
     },
     axes: [
-      { ...axis, size: 34, space: 70, values: (_, ticks) => ticks.map((at) => tick(at, zone, ticks[1] - ticks[0])) },
+      { ...axis, size: 34, space: 70, incrs: APART.filter((apart) => apart >= Math.min(stepSeconds, 7 * DAY)), values: (_, ticks) => ticks.map((at) => tick(at, zone, ticks[1] - ticks[0])) },
       { ...axis, label: figure.dataset.unit, labelFont: font, labelSize: 18, size: 56, values: (_, ticks) => ticks.map(short) },
     ],
     series: [{ value: (_, at) => (at == null ? "–" : label(at, figure.dataset)) }, ...heads.map((head) => series(head, colour))],
@@ -70,12 +70,21 @@ function drawChart(figure) {
 
 function series(head, colour) {
   const { form } = head.dataset;
-  const stroke = colour(head.dataset.colour);
-  const shown = { label: head.textContent.trim(), stroke, spanGaps: false, points: { show: form === "line" ? undefined : false, size: 5 }, value: (_, value) => (value == null ? "–" : value.toLocaleString("en", { maximumFractionDigits: 1 })) };
+  // Over bars of its own colour a line would not be seen.
+  const isOverBars = form === "thin" && head.closest("tr").querySelector("[data-form=bar]");
+  const stroke = colour(isOverBars ? "ink" : head.dataset.colour);
+  const shown = { label: head.textContent.trim(), stroke, spanGaps: false, points: { show: form === "line" ? undefined : false, size: 5, filter: form === "bar" ? undefined : alone }, value: (_, value) => (value == null ? "–" : value.toLocaleString("en", { maximumFractionDigits: 1 })) };
   if (form === "bar") return { ...shown, fill: stroke + (head.dataset.colour === "errors" ? "" : "b0"), width: 0, paths: uPlot.paths.bars({ size: [0.7, 48], align: 0 }) };
   if (form === "thin") return { ...shown, width: 1.25, dash: [4, 4] };
   if (form === "low" || form === "high") return { ...shown, width: 1 };
   return { ...shown, width: 2 };
+}
+
+// What no line leads to or from would not be seen without a point.
+function alone(chart, number, isShown) {
+  if (isShown) return null;
+  const values = chart.data[number];
+  return values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
 }
 
 function bandsOf(heads, colour) {
