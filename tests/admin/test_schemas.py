@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -219,6 +220,8 @@ async def test_the_writer_notes_categories_before_the_first_row(roles: Roles, wr
     await sink.note_event_types({"sign_up_seen": "system"})
     await sink.note_event_types({"sign_up_seen": "activity"})
     assert await roles.admin.fetchval(known, "sign_up_seen") == "activity"
+    kept = await sink.kept_types()
+    assert (kept["sign_up_paid"], kept["api_request"], kept[None]) == tuple(timedelta(days=n) for n in (2555, 90, 365))
     await sink.upkeep()
     await sink.aclose()
     connection = await asyncpg.connect(writer_dsn)

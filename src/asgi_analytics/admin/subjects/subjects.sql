@@ -186,8 +186,8 @@ WHERE (p.user_id = $1 OR p.key = $2) AND p.bucket >= $3 AND p.bucket < $4
 RETURNING p.key;
 
 -- fill_sessions --
--- Bring the filled sessions in line with the parts from $1 up to $2.
-SELECT analytics_fill_sessions($1, $2);
+-- Bring the filled sessions with the keys $3 in line with the parts from $1 up to $2.
+SELECT analytics_fill_sessions($1, $2, $3::text[]);
 
 -- count_sessions --
 -- Count the filled sessions of the user $1, or with the key $2.

@@ -132,8 +132,11 @@ class Work:
         return self.transaction()
 
     async def join_sessions(self, gone: Sequence[Any], since: Any, until: Any) -> None:
-        """Bring the filled sessions in line with the parts that are left, from ``since`` up to ``until``."""
-        await self.connection.execute(SQL["fill_sessions"], since, until)
+        """Bring the filled sessions in line with the parts that are left, from ``since`` up to ``until``.
+
+        Only those of the keys that lost a part: nobody else's have changed.
+        """
+        await self.connection.execute(SQL["fill_sessions"], since, until, list({part["key"] for part in gone}))
 
     async def overwrite(self) -> None:
         """Overwrite what is deleted, where nobody else does it: a server reuses the room in its files by itself."""
