@@ -24,7 +24,7 @@ async def test_events_may_be_as_old_as_the_database_keeps_their_types(
         event(event_type=name, timestamp=(datetime.now(UTC) - timedelta(days=days)).isoformat(), data=data)
         for name, days, data in (
             ("task_created", 29, {"task_id": TASK, "command": "x"}), ("project_deleted", 2554, {"project_id": TASK}),
-            ("lamp_lit", 364, {}), ("task_created", 31, {"task_id": TASK, "command": "x"}), ("lamp_lit", 366, {}),
+            ("bell_rung", 364, {}), ("task_created", 31, {"task_id": TASK, "command": "x"}), ("bell_rung", 366, {}),
         )
     ]  # fmt: skip
 

@@ -64,6 +64,8 @@ async def forget(
     command: Callable[..., Awaitable[SubjectReport]], options: argparse.Namespace, output: Output
 ) -> SubjectReport:
     """Call `erase` or `anonymise` with what the options say."""
+    if not options.user.strip():
+        raise ConfigError("USER is empty: give the id as the application says it")
     return await command(database_url(options), options.user, spool=spool(options), **session_options(options, output))
 
 
