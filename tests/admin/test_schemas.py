@@ -19,8 +19,9 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event
 from asgi_analytics.admin.retention import retention
-from asgi_analytics.admin.schemas import list_schemas, sync_schemas
+from asgi_analytics.admin.schemas import classes_of, list_schemas, sync_schemas
 from asgi_analytics.encoding.definition import breaking, definition, example, is_same
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import Category, event_types
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.sinks.timescale import TimescaleSink
@@ -143,6 +144,13 @@ class CrateShipped(Event):
     parcels: list[Parcel]
     user_id: UUID
 """
+
+
+def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_that_exits.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="shop_that_exits cannot be imported: SystemExit"):
+        classes_of(["shop_that_exits"])
 
 
 async def test_unknown_types_are_checked_by_the_registry(any_database: Any, tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ async def test_nothing_is_dropped_before_its_time_whatever_is_set_meanwhile(data
 
     # The clock was three days ahead when the pass began, and was set back.
     await connection.execute("UPDATE analytics_dropped SET dropped_before = dropped_before + INTERVAL '3 days'")
-    await connection.execute("UPDATE analytics_drop_state SET cursor = '-infinity', seen_at = now() + INTERVAL '3 days'")
+    await connection.execute(
+        "UPDATE analytics_drop_state SET cursor = '-infinity', seen_at = now() + INTERVAL '3 days'"
+    )
     await drop_old(connection)
     assert await stored(connection) == left(events, {**DAYS, "system": 60})
 

@@ -51,7 +51,7 @@ def import_events(options: argparse.Namespace) -> None:
     for name in options.events:
         try:
             import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"--events {name}: it cannot be imported: {type(error).__name__}: {error}") from error
 
 

@@ -57,8 +57,8 @@ def create_ingestion_app(
 
     ``max_body_bytes`` (uncompressed) and ``max_events`` limit a batch; ``body_timeout`` is how many seconds its body
     may take to arrive; ``max_waiting_bytes`` limits what all requests together hold in memory. ``retention`` is how
-    old an event may be; without it, as old as the database keeps the rows of its type, which is looked up once a minute,
-    and 90 days with a sink that does not say. ``strict_types`` refuses event types that have neither a class nor a
+    old an event may be; without it, as long as the database keeps the rows of its type, looked up once a minute, and
+    90 days with a sink that does not say. ``strict_types`` refuses event types that have neither a class nor a
     schema in the registry of the database. Raises `ConfigError` for a wrong setting, `MissingExtra` without Starlette.
     """
     given = [one for one in (database_url, pool, sink) if one is not None]
