@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -18,8 +19,9 @@ import pytest
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, Event
 from asgi_analytics.admin.retention import retention
-from asgi_analytics.admin.schemas import list_schemas, sync_schemas
+from asgi_analytics.admin.schemas import classes_of, list_schemas, sync_schemas
 from asgi_analytics.encoding.definition import breaking, definition, example, is_same
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import Category, event_types
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.sinks.timescale import TimescaleSink
@@ -144,6 +146,13 @@ class CrateShipped(Event):
 """
 
 
+def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_that_exits.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="shop_that_exits cannot be imported: SystemExit"):
+        classes_of(["shop_that_exits"])
+
+
 async def test_unknown_types_are_checked_by_the_registry(any_database: Any, tmp_path: Path) -> None:
     """The service has never heard of the class: the command runs in a process of its own."""
     (tmp_path / "shop_of_parcels.py").write_text(MODULE)
@@ -219,6 +228,8 @@ async def test_the_writer_notes_categories_before_the_first_row(roles: Roles, wr
     await sink.note_event_types({"sign_up_seen": "system"})
     await sink.note_event_types({"sign_up_seen": "activity"})
     assert await roles.admin.fetchval(known, "sign_up_seen") == "activity"
+    kept = await sink.kept_types()
+    assert (kept["sign_up_paid"], kept["api_request"], kept[None]) == tuple(timedelta(days=n) for n in (2555, 90, 365))
     await sink.upkeep()
     await sink.aclose()
     connection = await asyncpg.connect(writer_dsn)

@@ -36,6 +36,20 @@ def test_json_is_one_document_for_errors_too(empty_database: Database, command: 
         assert len(ran.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["nonsense=5"], "is not a category"), (["system=0"], "from 1 to 36500"), (["system=-3"], "whole number"),
+        (["system"], "whole number"), (["system=\u0663"], "whole number"),
+        (["system=30", "system=40"], "30 days and 40 days"),
+    ],
+)  # fmt: skip
+def test_a_retention_that_cannot_be_is_refused(command: Command, said: list[str], expected: str) -> None:
+    ran = command("retention", *(part for one in said for part in ("--set", one)))
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert expected in ran.err
+
+
 def urls(url: str, password: str) -> list[str]:
     """Write a URL with a password in either of its places."""
     from urllib.parse import quote

@@ -144,6 +144,7 @@ def test_what_is_wrong_is_said_in_one_line(database: Database, subject: Command,
     for arguments, said in (
         (("erase",), "USER"),
         (("erase", "ann", "--spool", "/not/there"), "not there"),
+        (("erase", " "), "USER is empty"),
         (("export", "ann", "--json", "--format", "csv"), "exclude"),
         (("forget", "ann"), "invalid choice"),
     ):

@@ -161,6 +161,45 @@ async def test_a_clock_that_has_jumped_and_a_part_that_fails_cost_nothing(databa
     assert await stored(writer) == {fresh[0].id}
 
 
+async def test_nothing_is_dropped_before_its_time_whatever_is_set_meanwhile(database: Database) -> None:
+    random = Random(7)
+    connection = await database.connect()
+    events = some(random, 300, 80)
+    await insert(connection, events)
+    await refresh(connection)
+    await compress(connection, database)
+    await keep(connection, **DAYS)
+    for name, value in (
+        ("timezone", "Pacific/Kiritimati"), ("datestyle", "German"), ("intervalstyle", "sql_standard"),
+    ):  # fmt: skip
+        await connection.execute("SELECT set_config($1, $2, false)", name, value)
+
+    # A step says what will be dropped; then the operator keeps it for longer.
+    await connection.fetchval("SELECT analytics_drop_old()")
+    assert await connection.fetchval("SELECT analytics_dropped_before($1)", ["api_request"]) == midnight(20)
+    await keep(connection, system=60)
+    await drop_old(connection)
+    assert await stored(connection) == left(events, {**DAYS, "system": 60})
+
+    # The clock was three days ahead when the pass began, and was set back.
+    await connection.execute("UPDATE analytics_dropped SET dropped_before = dropped_before + INTERVAL '3 days'")
+    await connection.execute(
+        "UPDATE analytics_drop_state SET cursor = '-infinity', seen_at = now() + INTERVAL '3 days'"
+    )
+    await drop_old(connection)
+    assert await stored(connection) == left(events, {**DAYS, "system": 60})
+
+    # What was left is dropped when its time is over, although it was said long ago that it may be gone. Nobody did
+    # anything for three days meanwhile.
+    await connection.execute("SELECT set_config('timezone', 'America/St_Johns', false)")
+    await connection.execute("SELECT set_config('datestyle', 'SQL, DMY', false)")
+    await connection.execute("UPDATE analytics_drop_state SET seen_at = now() - INTERVAL '3 days'")
+    await keep(connection, **{category: days - 2 for category, days in DAYS.items()})
+    await drop_old(connection)
+    assert await stored(connection) == left(events, {category: days - 2 for category, days in DAYS.items()})
+    assert await connection.fetch("SELECT * FROM analytics_due()") == []
+
+
 async def test_rows_that_are_kept_for_a_day_leave_their_aggregates(database: Database) -> None:
     random = Random(4)
     connection = await database.connect()

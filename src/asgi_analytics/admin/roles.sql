@@ -60,6 +60,7 @@ GRANT EXECUTE ON FUNCTION
     analytics_upkeep(),
     analytics_drop_old(),
     analytics_note_event_types(text[], text[]),
+    analytics_kept_types(),
     analytics_schemas_fingerprint(),
     analytics_active_schemas(),
     analytics_visitor_key(date),

@@ -99,7 +99,7 @@ def classes_of(names: Sequence[str]) -> list[type[Event]]:
     for name in names:
         try:
             module = importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"the module {name} cannot be imported: {type(error).__name__}: {error}") from error
         mine = _classes_in(module)
         if not mine:
@@ -177,7 +177,7 @@ class _Made:
         self.category = known_categories()[self.event_type]
         try:
             self.definition = definition(cls)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NameError) as error:  # the last: an annotation names what is not there
             raise ConfigError(f"{cls.__module__}.{cls.__qualname__} has no schema: {error}") from None
         self.required = required_fields(cls)
         self.description = self.definition.get("description")

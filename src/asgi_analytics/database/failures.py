@@ -104,6 +104,7 @@ _BY_SQLSTATE: dict[str, _Row] = {
     "42": _Row("operator", cure=SERVER_LOG),
     "42501": _Row("operator", cure="{rights}"),
     "42703": _Row("operator", cure=MIGRATE),
+    "42883": _Row("operator", cure=MIGRATE),
     "42P01": _Row("operator", cure=MIGRATE),
     "42P05": _Row("operator", cure=POOLER),
     # Another process migrates at this moment.

@@ -8,7 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import date, datetime
+    from datetime import date, datetime, timedelta
 
 
 CATEGORIES_HEADER = "Analytics-Event-Types"
@@ -114,6 +114,15 @@ class NotesEventTypes(Protocol):
 
     async def note_event_types(self, categories: Mapping[str, str]) -> None:
         """Note the category of each type."""
+        ...
+
+
+@runtime_checkable
+class KnowsRetention(Protocol):
+    """A sink that knows for how long rows are kept, which decides how old an event may be that is taken."""
+
+    async def kept_types(self) -> Mapping[str | None, timedelta]:
+        """Return for how long the rows of each type are kept; those of types that are not named, under None."""
         ...
 
 

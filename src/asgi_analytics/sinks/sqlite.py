@@ -122,6 +122,14 @@ class SqliteSink:
             return  # the next upkeep lets it be tried again
         self._noted |= new
 
+    async def kept_types(self) -> Mapping[str | None, timedelta]:
+        """Return for how long the rows of each type are kept, and under None those of all others."""
+
+        def ask(connection: sqlite3.Connection) -> dict[str | None, timedelta]:
+            return {event_type: timedelta(days=days) for event_type, days in connection.execute(SQL["kept_types"])}
+
+        return await self._run(ask)
+
     async def schemas_fingerprint(self) -> str:
         """Return what changes with the schemas that events are checked by."""
 

@@ -58,6 +58,14 @@ ON CONFLICT (event_type) DO UPDATE SET category = excluded.category
 WHERE (SELECT coalesce(r.keep, 36500) FROM analytics_retention AS r WHERE r.category = excluded.category)
     > (SELECT coalesce(r.keep, 36500) FROM analytics_retention AS r WHERE r.category = analytics_event_types.category);
 
+-- kept_types --
+-- Return for how many days the rows of each type are kept, and with null those of all others.
+SELECT t.event_type, min(coalesce(r.keep, 36500), 36500)
+FROM analytics_event_types AS t
+JOIN analytics_retention AS r ON r.category = t.category
+UNION ALL
+SELECT NULL, min(coalesce(min(r.keep), 36500), 36500) FROM analytics_retention AS r WHERE r.category = 'interaction';
+
 -- schemas_fingerprint --
 -- Return what changes with the schemas that events are checked by.
 SELECT coalesce(group_concat(s.event_type || ' ' || s.version || ' ' || s.updated_at), '')

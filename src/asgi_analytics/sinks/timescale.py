@@ -23,7 +23,7 @@ from asgi_analytics.sinks.dead_letters import NOT_TEXT, Refusal, dead_letter, is
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import date, datetime
+    from datetime import date, datetime, timedelta
 
     from asgi_analytics.database.connection import Connection
 
@@ -268,6 +268,10 @@ class TimescaleSink:
                 )  # fmt: skip
             return  # the next upkeep lets it be tried again
         self._noted |= new
+
+    async def kept_types(self) -> Mapping[str | None, timedelta]:
+        """Return for how long the rows of each type are kept, and under None those of all others."""
+        return dict(await self._ask("kept_types"))
 
     async def schemas_fingerprint(self) -> str:
         """Return what changes with the schemas that events are checked by."""

@@ -152,6 +152,10 @@ SELECT {schema}analytics_note_visitors($1::text[], $2::timestamptz[]);
 -- Note that the types $1 are of the categories $2.
 SELECT {schema}analytics_note_event_types($1::text[], $2::text[]);
 
+-- kept_types --
+-- Return for how long the rows of each type are kept, and with null those of all others.
+SELECT event_type, keep FROM {schema}analytics_kept_types();
+
 -- schemas_fingerprint --
 -- Tell whether the schemas of events have changed: it differs from the one before then.
 SELECT {schema}analytics_schemas_fingerprint();

@@ -285,9 +285,24 @@ def test_a_type_defined_later_is_known_then() -> None:
 
 
 def test_the_span_is_named_in_the_reason() -> None:
-    validator = Validator(retention=timedelta(days=7), max_ahead=timedelta(hours=1), clock=lambda: NOW)
+    validator = Validator(retention={None: timedelta(days=7)}, max_ahead=timedelta(hours=1), clock=lambda: NOW)
     lines = [json.dumps(at(NOW + timedelta(days=days))).encode() for days in (-8, 1)]
     assert [one.reason for one in validator.check(lines)[2]] == ["older than 7 days", "more than 1 h ahead"]
+
+
+@pytest.mark.parametrize(
+    ("event_type", "days"),
+    [("task_created", 90), ("TaskCreated", 90), ("bell_rung", 365), ("project.created", 2555), ("bell.rung", 365)],
+)
+def test_an_event_may_be_as_old_as_its_type_is_kept(event_type: str, days: int) -> None:
+    kept = {"task_created": timedelta(days=90), "project_created": timedelta(days=2555), None: timedelta(days=365)}
+    validator = Validator(retention=kept, clock=lambda: NOW)
+    data = {"task_id": TASK, "project_id": TASK, "command": "build", "name": "Mill"}
+    for age, reasons in ((days, []), (days + 1, [f"older than {days} days"])):
+        old = json.dumps(at(NOW - timedelta(days=age), event_type=event_type, data=data)).encode()
+        fresh = json.dumps(at()).encode()
+        good, _, refused = validator.check([fresh, old])
+        assert ([one.reason for one in refused], len(good)) == (reasons, 2 - len(reasons))
 
 
 def test_the_zone_of_a_timestamp_counts() -> None:

@@ -203,7 +203,7 @@ async def _opened(target: str | asyncpg.Connection, options: Options) -> AsyncIt
             ) from error
         if not await session.connection.fetchval(SQL["is_installed"]):
             raise MigrationError(
-                f"the schema {session.schema} has no analytics_subject_requests yet: run analytics-migrate all first"
+                f"the schema {session.schema} lacks what this command needs: run analytics-migrate all first"
             )
         about = {
             "flavour": flavour, "database": found.text, "schema": session.schema, "warnings": warnings, "notes": notes,
@@ -220,7 +220,7 @@ async def _opened_sqlite(target: str, options: Options) -> AsyncIterator[_Opened
     with open_sqlite(url, busy_seconds=sqlite.LOCK_SECONDS if wait is None else wait) as connection:
         is_installed = await connection.fetchval(SqliteWork.sql["is_installed"])
         if not is_installed or not await connection.fetchval(SqliteWork.sql["is_declared"]):
-            raise MigrationError(f"{url} has no analytics_subject_requests yet: run analytics-migrate all first")
+            raise MigrationError(f"{url} lacks what this command needs: run analytics-migrate all first")
         about: dict[str, Any] = {
             "flavour": report.flavour, "database": report.database, "schema": report.schema,
             "warnings": report.warnings, "notes": report.notes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -50,8 +50,7 @@ class Mentions:
                 self._look_at(work, table, line)
 
     async def _look_at_events(self, work: Work, table: Table) -> None:
-        at: Any = datetime.min.replace(tzinfo=UTC)
-        while (day := await work.connection.fetchrow(work.sql["next_day"], at)) is not None:
+        for day in await work.connection.fetch(work.sql["all_days"]):
             own = []
             async for line in _lines(work, work.sql["quoting_events"], day["since"], day["until"]):
                 event = _decoded(line)
@@ -61,7 +60,6 @@ class Mentions:
                     self._look_at(work, table, line)
             for event_id, timestamp in own:
                 await remove(work, event_id, timestamp)
-            at = day["until"]
 
     def _look_at(self, work: Work, table: Table, line: str) -> None:
         row = _decoded(line)

@@ -259,13 +259,13 @@ DELETE FROM {relation} WHERE rowid IN (SELECT p.value FROM json_each($1) AS p);
 -- Write $2 into the row at the place $1.
 UPDATE {relation} SET {column} = $2 WHERE rowid = $1;
 
--- next_day --
--- Return the day of the first event from $1 on: its begin and its end.
+-- all_days --
+-- Find the days that have events: their begins and their ends.
 SELECT
-    substr(f.at, 1, 10) || 'T00:00:00.000000Z' AS since,
-    strftime('%Y-%m-%dT00:00:00.000000Z', substr(f.at, 1, 10), '+1 day') AS until
-FROM (SELECT min(e.timestamp) AS at FROM analytics_events AS e WHERE e.timestamp >= $1) AS f
-WHERE f.at IS NOT NULL;
+    f.day || 'T00:00:00.000000Z' AS since,
+    strftime('%Y-%m-%dT00:00:00.000000Z', f.day, '+1 day') AS until
+FROM (SELECT DISTINCT substr(e.timestamp, 1, 10) AS day FROM analytics_events AS e) AS f
+ORDER BY 1;
 
 -- quoting_events --
 -- Return the events from $3 up to $4 that may quote the id.

@@ -2,8 +2,9 @@
 -- by analytics_holds_person(), that they hold a person.
 
 -- is_installed --
--- Tell whether the schema has the log of requests.
-SELECT to_regclass('analytics_subject_requests') IS NOT NULL;
+-- Tell whether the schema has the log of requests, and the last function that is called here.
+SELECT to_regclass('analytics_subject_requests') IS NOT NULL
+    AND to_regprocedure('analytics_fill_sessions(timestamptz, timestamptz, text[])') IS NOT NULL;
 
 -- has_events --
 -- Tell whether the schema has the table of events.
@@ -186,8 +187,8 @@ WHERE (p.user_id = $1 OR p.key = $2) AND p.bucket >= $3 AND p.bucket < $4
 RETURNING p.key;
 
 -- fill_sessions --
--- Bring the filled sessions in line with the parts from $1 up to $2.
-SELECT analytics_fill_sessions($1, $2);
+-- Bring the filled sessions with the keys $3 in line with the parts from $1 up to $2.
+SELECT analytics_fill_sessions($1, $2, $3::text[]);
 
 -- count_sessions --
 -- Count the filled sessions of the user $1, or with the key $2.
@@ -216,42 +217,55 @@ DELETE FROM {relation} AS t WHERE t.ctid = ANY ($1::text[]::tid[]);
 -- Write $2 into the row at the place $1.
 UPDATE {relation} AS t SET {column} = $2::text::{type} WHERE t.ctid = $1::text::tid;
 
--- next_day --
--- Return the day of the first event from $1 on: its begin and its end.
+-- all_days --
+-- Find the days that have events: their begins and their ends.
 SELECT
-    analytics_bucket('1 day', f.timestamp) AS since,
-    analytics_bucket('1 day', f.timestamp) + INTERVAL '1 day' AS until
-FROM (SELECT e.timestamp FROM analytics_events AS e WHERE e.timestamp >= $1 ORDER BY e.timestamp LIMIT 1) AS f;
+    analytics_bucket('1 day', e.timestamp) AS since,
+    analytics_bucket('1 day', e.timestamp) + INTERVAL '1 day' AS until
+FROM analytics_events AS e
+GROUP BY 1
+ORDER BY 1;
 
 -- quoting_events --
--- Return the events from $3 up to $4 that may quote the id: their JSON has one of the four texts $1 in lower case, or is
--- like one of the patterns $2. To look for a text takes a fraction of what a pattern does.
-SELECT r.line
+-- Return the events from $3 up to $4 that may quote the id: what may in their JSON has one of the four texts $1 in lower
+-- case, or is like one of the patterns $2. To look for a text takes a fraction of what a pattern does, and to make the
+-- JSON of all of an event twice as long as to put together what is looked through.
+SELECT
+    (
+        SELECT to_json(j)::text
+        FROM (
+            SELECT r.id, r.timestamp, r.event_type, r.service, r.user_id, r.session_id, r.data, r.context
+        ) AS j
+    ) AS line
 FROM (
-    SELECT j.line, lower(j.line) AS lower
+    SELECT s.*, lower(s.said) AS lower
     FROM (
-        SELECT to_json(e)::text COLLATE "C" AS line
+        SELECT
+            e.*,
+            concat_ws(
+                ' ', e.id, to_json(e.event_type), to_json(e.service), e.user_id, to_json(e.session_id), e.data, e.context
+            ) COLLATE "C" AS said
         FROM analytics_events AS e
         WHERE e.timestamp >= $3 AND e.timestamp < $4
         OFFSET 0
-    ) AS j
+    ) AS s
     OFFSET 0
 ) AS r
 WHERE strpos(r.lower, ($1::text[])[1]) > 0 OR strpos(r.lower, ($1::text[])[2]) > 0
     OR strpos(r.lower, ($1::text[])[3]) > 0 OR strpos(r.lower, ($1::text[])[4]) > 0
-    OR r.line LIKE ANY ($2::text[]);
+    OR r.said LIKE ANY ($2::text[]);
 
 -- quoting_rows --
 -- Return the rows of a table that may quote the id, as quoting_events does.
-SELECT r.line
+SELECT to_json(r.t)::text AS line
 FROM (
-    SELECT j.line, lower(j.line) AS lower
-    FROM (SELECT to_json(t)::text COLLATE "C" AS line FROM {relation} AS t OFFSET 0) AS j
+    SELECT s.t, s.said, lower(s.said) AS lower
+    FROM (SELECT t, concat_ws(' ', {said}) COLLATE "C" AS said FROM {relation} AS t OFFSET 0) AS s
     OFFSET 0
 ) AS r
 WHERE strpos(r.lower, ($1::text[])[1]) > 0 OR strpos(r.lower, ($1::text[])[2]) > 0
     OR strpos(r.lower, ($1::text[])[3]) > 0 OR strpos(r.lower, ($1::text[])[4]) > 0
-    OR r.line LIKE ANY ($2::text[]);
+    OR r.said LIKE ANY ($2::text[]);
 
 -- quoting_statistics --
 -- Find our tables, chunks and partitions whose statistics for the planner quote one of the texts $1 in lower

@@ -26,6 +26,9 @@ SQL = load("asgi_analytics.admin.subjects", "subjects.sql")
 ATTEMPTS = 10
 """How often a transaction is tried that meets another one: a policy that compresses the same chunk, or a writer."""
 
+NO_IDS = frozenset({"boolean", "date", "double precision", "interval", "real", "timestamp with time zone"})
+"""Types of columns that can hold no id."""
+
 PREFETCH = 200
 """Rows of an export that are in memory at once, about."""
 
@@ -59,12 +62,24 @@ class Table(msgspec.Struct, kw_only=True):
         sql = self.blocks[block].replace("{relation}", self.relation)
         for place, name in names.items():
             sql = sql.replace(f"{{{place}}}", name)
+        if "{said}" in sql:
+            said = [_said(f"t.{column}", type_) for column, type_ in self.columns.items()]
+            sql = sql.replace("{said}", ", ".join([one for one in said if one]) or "NULL")
         if "{row}" in sql or "{columns}" in sql:
             columns = ", ".join(f"t.{column}" for column in self.columns)
             listed = msgspec.json.encode([column[1:-1].replace('""', '"') for column in self.columns]).decode()
             literal = listed.replace("'", "''")
             sql = sql.replace("{row}", f"person_row('{literal}', {columns})").replace("{columns}", columns)
         return sql
+
+
+def _said(column: str, type_: str) -> str | None:
+    """Return what of a column is looked through for an id, as it stands in JSON; None if it can hold none."""
+    if type_.removesuffix("[]") in NO_IDS:
+        return None
+    if type_ in ("uuid", "jsonb"):
+        return column
+    return f"':' || {column}" if type_ in ("bigint", "integer", "smallint") else f"to_json({column})"
 
 
 async def find_tables(connection: Any, sql: Blocks = SQL) -> list[Table]:
@@ -132,8 +147,11 @@ class Work:
         return self.transaction()
 
     async def join_sessions(self, gone: Sequence[Any], since: Any, until: Any) -> None:
-        """Bring the filled sessions in line with the parts that are left, from ``since`` up to ``until``."""
-        await self.connection.execute(SQL["fill_sessions"], since, until)
+        """Bring the filled sessions in line with the parts that are left, from ``since`` up to ``until``.
+
+        Only those of the keys that lost a part: nobody else's have changed.
+        """
+        await self.connection.execute(SQL["fill_sessions"], since, until, list({part["key"] for part in gone}))
 
     async def overwrite(self) -> None:
         """Overwrite what is deleted, where nobody else does it: a server reuses the room in its files by itself."""

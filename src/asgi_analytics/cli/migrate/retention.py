@@ -34,7 +34,10 @@ def add_arguments(parser: Parser) -> None:
 
 async def run(options: argparse.Namespace, output: Output) -> RetentionReport:
     """Change what is to be changed, and return how it is."""
-    change = dict(map(_change, options.changes))
+    change: dict[str, int] = {}
+    for category, days in map(_change, options.changes):
+        if change.setdefault(category, days) != days:
+            raise ConfigError(f"--set gives {category} {change[category]} days and {days} days: leave one out")
     return await retention(
         database_url(options), change=change, dry_run=options.dry_run, **session_options(options, output)
     )
@@ -43,7 +46,7 @@ async def run(options: argparse.Namespace, output: Output) -> RetentionReport:
 def _change(text: str) -> tuple[str, int]:
     category, _, days = text.partition("=")
     category, days = category.strip(), days.strip()
-    if not days.isdecimal() or len(days) > 9:
+    if not (days.isascii() and days.isdecimal()) or len(days) > 9:
         raise ConfigError(f"--set {text!r}: use CATEGORY=DAYS with a whole number of days, as in --set system=30")
     check(category, int(days))
     return category, int(days)

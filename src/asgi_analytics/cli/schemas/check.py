@@ -64,7 +64,7 @@ async def run(options: argparse.Namespace, output: Output) -> CheckReport:
     except TooManyElements:
         raise ConfigError(f"{name} has more than {MOST} events: check it in parts") from None
     schemas = await active_schemas(database_url(options), **session_options(options, output))
-    validator = Validator(strict_types=True, retention=ANY_TIME, max_ahead=ANY_TIME)
+    validator = Validator(strict_types=True, retention={None: ANY_TIME}, max_ahead=ANY_TIME)
     validator.use(compiled(schemas))
     _, _, refused = validator.check([None if line is None else _sendable(line) for line in lines])
     return CheckReport(len(lines), tuple(Wrong(one.index, one.reason, one.field) for one in refused))

@@ -51,7 +51,7 @@ def import_events(options: argparse.Namespace) -> None:
     for name in options.events:
         try:
             import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"--events {name}: it cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -64,6 +64,8 @@ async def forget(
     command: Callable[..., Awaitable[SubjectReport]], options: argparse.Namespace, output: Output
 ) -> SubjectReport:
     """Call `erase` or `anonymise` with what the options say."""
+    if not options.user.strip():
+        raise ConfigError("USER is empty: give the id as the application says it")
     return await command(database_url(options), options.user, spool=spool(options), **session_options(options, output))
 
 

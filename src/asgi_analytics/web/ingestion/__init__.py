@@ -19,7 +19,7 @@ except ImportError:
 from asgi_analytics.values import MIB
 from asgi_analytics.web.ingestion.body import ByteBudget, Limits
 from asgi_analytics.web.ingestion.endpoints import WRITERS, IngestionService
-from asgi_analytics.web.ingestion.validation import RETENTION, Validator
+from asgi_analytics.web.ingestion.validation import Validator
 from asgi_analytics.web.problem import Problem
 from asgi_analytics.web.service import make_service
 from asgi_analytics.web.tokens import Tokens
@@ -46,7 +46,7 @@ def create_ingestion_app(
     max_events: int = 10_000,
     max_waiting_bytes: int = 128 * MIB,
     body_timeout: float = 30.0,
-    retention: timedelta = RETENTION,
+    retention: timedelta | None = None,
     strict_types: bool = False,
 ) -> Starlette:
     """Return the service as an ASGI application, to run alone or to mount: ``Mount("/analytics", app=…)``.
@@ -57,9 +57,9 @@ def create_ingestion_app(
 
     ``max_body_bytes`` (uncompressed) and ``max_events`` limit a batch; ``body_timeout`` is how many seconds its body
     may take to arrive; ``max_waiting_bytes`` limits what all requests together hold in memory. ``retention`` is how
-    old an event may be; set it if the database keeps raw rows for another time than 90 days. ``strict_types`` refuses
-    event types that have neither a class nor a schema in the registry of the database. Raises `ConfigError` for a wrong
-    setting, `MissingExtra` without Starlette.
+    old an event may be; without it, as long as the database keeps the rows of its type, looked up once a minute, and
+    90 days with a sink that does not say. ``strict_types`` refuses event types that have neither a class nor a
+    schema in the registry of the database. Raises `ConfigError` for a wrong setting, `MissingExtra` without Starlette.
     """
     given = [one for one in (database_url, pool, sink) if one is not None]
     if len(given) != 1:
@@ -74,8 +74,8 @@ def create_ingestion_app(
     ):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise ConfigError(f"{name} is {value!r}: use a number above 0")
-    if not isinstance(retention, timedelta) or retention <= timedelta():
-        raise ConfigError(f"retention is {retention!r}: use a timedelta, timedelta(days=90)")
+    if retention is not None and (not isinstance(retention, timedelta) or retention <= timedelta()):
+        raise ConfigError(f"retention is {retention!r}: use a timedelta, timedelta(days=90), or None")
     if sink is not None and not isinstance(sink, Sink):
         raise ConfigError(f"{type(sink).__name__} is not a sink: it must define async write(batch) and async aclose()")
     if isinstance(database_url, str) and is_sqlite(database_url):
@@ -90,7 +90,8 @@ def create_ingestion_app(
         limits=Limits(max_bytes=max_body_bytes, timeout=body_timeout),
         max_events=max_events,
         budget=ByteBudget(max(max_waiting_bytes, max_body_bytes)),
-        validator=Validator(strict_types=strict_types, retention=retention),
+        validator=Validator(strict_types=strict_types),
+        retention=retention,
     )
     app = make_service(
         "ingestion",

@@ -21,10 +21,13 @@ from asgi_analytics.web.ingestion.commit import GroupCommit
 from asgi_analytics.web.ingestion.elements import NotAnArray, TooManyElements, split
 from asgi_analytics.web.ingestion.metrics import IngestionMetrics
 from asgi_analytics.web.ingestion.registry import Registry
+from asgi_analytics.web.ingestion.retention import Retention
 from asgi_analytics.web.probes import Probes
 from asgi_analytics.web.problem import Problem
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from starlette.requests import Request
 
     from asgi_analytics.sinks.base import Sink
@@ -48,6 +51,7 @@ class IngestionService:
         max_events: int,
         budget: ByteBudget,
         validator: Validator,
+        retention: timedelta | None,
     ) -> None:
         self.tokens = tokens
         self.limits = limits
@@ -62,6 +66,10 @@ class IngestionService:
         self._commit = GroupCommit(sink, writers=WRITERS, metrics=self._metrics)
         self._upkeep = Upkeep(sink)
         self._registry = Registry(sink)
+        self._retention = Retention(sink)
+        self._keeps_alike = retention is not None
+        if retention is not None:
+            validator.keep({None: retention})
         self._sink = sink
         self._problem = object()  # this service's own in the log
 
@@ -99,6 +107,7 @@ class IngestionService:
             del body
             counts["events"] = len(lines)
             await self._follow_registry()
+            await self._follow_retention()
             good, places, rejected = self.validator.check(lines)
             if good:
                 await self._note_types(request)
@@ -150,6 +159,15 @@ class IngestionService:
                 with suppress():
                     self.validator.use(await self._registry.current())
             except Exception as error:  # without the schemas good events would be refused for ever
+                raise self._failed(error) from None
+
+    async def _follow_retention(self) -> None:
+        """Let events be as old as the database keeps them, unless the service was told how old."""
+        if not self._keeps_alike:
+            try:
+                with suppress():
+                    self.validator.keep(await self._retention.current())
+            except Exception as error:  # what is refused now as too old would be lost
                 raise self._failed(error) from None
 
     async def _note_types(self, request: Request) -> None:

@@ -13,7 +13,7 @@ One event. Each element is checked by itself. One that is refused is named by it
 - `not an object`, `not UTF-8`, `not JSON`, `nested deeper than 100 levels`
 - `missing`, `empty`, `expected … got …`, `not a UUID`, `not a timestamp`, `no time zone`, `number out of range`,
   `invalid value` and the like, with the field: `event_id`, or `data.task_id` for one inside `data`
-- `more than 24 h ahead`, `older than 90 days` (timestamp)
+- `more than 24 h ahead`; `older than 90 days`, or for how long else rows of the type are kept (timestamp)
 - `unknown event type`, if the service accepts only types that have a class or a schema
 - the reason of the database, such as `check_violation analytics_events_timestamp_check`; the event is then kept as a
   dead letter

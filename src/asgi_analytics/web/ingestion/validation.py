@@ -19,14 +19,12 @@ from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.ingestion.elements import depth_exceeds
 from asgi_analytics.web.ingestion.refusal import Invalid, explained
 from asgi_analytics.web.ingestion.registry import RegisteredType
+from asgi_analytics.web.ingestion.retention import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asgi_analytics.events.base import Event
-
-RETENTION = timedelta(days=90)
-"""How old an event may be: as long as raw rows are kept."""
 
 MAX_AHEAD = timedelta(hours=24)
 """How far in the future an event may be, by the clock of this machine."""
@@ -161,23 +159,29 @@ class Validator:
     """Check batches: known types by their fields; others are stored unchanged.
 
     If ``strict_types``, others are checked by the schemas of a registry, see `use`, and refused if they have none.
+    ``retention`` is how old events of each type may be, and under None those of all others; see `keep`.
     """
 
     def __init__(
         self,
         *,
         strict_types: bool = False,
-        retention: timedelta = RETENTION,
+        retention: Mapping[str | None, timedelta] = USUAL,
         max_ahead: timedelta = MAX_AHEAD,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.strict_types = strict_types
-        self.retention = retention
+        self.keep(retention)
         self.max_ahead = max_ahead
         self._clock = clock or (lambda: datetime.now(UTC))
         self._types: dict[str, type[Event]] = {}
         self._known: dict[str, _Known | _Unknown | RegisteredType] = {}
         self._registered: Mapping[str, RegisteredType] = {}
+
+    def keep(self, retention: Mapping[str | None, timedelta]) -> None:
+        """Refuse from now on what is older than this."""
+        self._retention = retention
+        self._shortest = min(retention.values())
 
     def use(self, registered: Mapping[str, RegisteredType]) -> None:
         """Check types that have no class by these schemas from now on, if ``strict_types``."""
@@ -188,20 +192,20 @@ class Validator:
     def check(self, lines: Sequence[bytes | None]) -> tuple[list[bytes], list[int], list[Rejected]]:
         """Return the lines to store, their places in the batch, and what is refused."""
         now = self._clock()
-        oldest, newest = now - self.retention, now + self.max_ahead
+        newest = now + self.max_ahead
         self._follow_types()
         good: list[bytes] = []
         places: list[int] = []
         refused: list[Rejected] = []
         for start in range(0, len(lines), _TOGETHER):
             part = lines[start : start + _TOGETHER]
-            if self._are_exact(part, oldest, newest):  # nearly always
+            if self._are_exact(part, now - self._shortest, newest):  # nearly always
                 good += part  # type: ignore[arg-type]  # None is not exact
                 places += range(start, start + len(part))
                 continue
             for place, line in enumerate(part, start):
                 try:
-                    good.append(self._checked(line, oldest, newest))
+                    good.append(self._checked(line, now, newest))
                     places.append(place)
                 except Invalid as error:
                     refused.append(Rejected(place, error.reason, error.field))
@@ -236,7 +240,7 @@ class Validator:
             for line in lines
         )
 
-    def _checked(self, line: bytes | None, oldest: datetime, newest: datetime) -> bytes:
+    def _checked(self, line: bytes | None, now: datetime, newest: datetime) -> bytes:
         """Return the line, changed if necessary; raises `Invalid` with the reason and the field."""
         if line is None:
             raise Invalid("not UTF-8")
@@ -251,13 +255,15 @@ class Validator:
                 raise Invalid("empty", name)
         if event.timestamp > newest:
             raise Invalid(f"more than {_span(self.max_ahead)} ahead", "timestamp")
-        if event.timestamp < oldest:
-            raise Invalid(f"older than {_span(self.retention)}", "timestamp")
         types = self._type(event.event_type)
         dotted = types is None and dotted_tag(event.event_type)
         if dotted:  # project.created is project_created
             event.event_type = dotted
             types = self._type(dotted)
+        name = event.event_type if types is None else types.event_type
+        kept = self._retention.get(name, self._retention[None])
+        if event.timestamp < now - kept:
+            raise Invalid(f"older than {_span(kept)}", "timestamp")
         if types is None and self.strict_types and event.event_type not in NAMED:
             raise Invalid("unknown event type", "event_type")
         try:
