@@ -164,11 +164,8 @@ class IngestionService:
     async def _follow_retention(self) -> None:
         """Let events be as old as the database keeps them, unless the service was told how old."""
         if not self._keeps_alike:
-            try:
-                with suppress():
-                    self.validator.keep(await self._retention.current())
-            except Exception as error:  # what is refused now as too old would be lost
-                raise self._failed(error) from None
+            with suppress():
+                self.validator.keep(await self._retention.current())
 
     async def _note_types(self, request: Request) -> None:
         """Note the categories that a sender says of its types, before the first row of one is stored."""

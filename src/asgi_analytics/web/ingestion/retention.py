@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 USUAL: Mapping[str | None, timedelta] = {None: timedelta(days=90)}
 """For a sink that does not say for how long rows are kept."""
 
+FOREVER: Mapping[str | None, timedelta] = {None: timedelta(days=365_000)}
+"""Until it is known: what is stored although it is too old is dropped later, what is refused is lost."""
+
 EVERY_SECONDS = 60.0
 """Seconds after which the service looks whether the retention has changed."""
 
@@ -26,31 +29,30 @@ class Retention:
 
     def __init__(self, sink: object) -> None:
         self._sink = sink if isinstance(sink, KnowsRetention) else None
-        self._known: Mapping[str | None, timedelta] | None = None
+        self._known = USUAL if self._sink is None else FOREVER
         self._due = 0.0
 
     async def current(self) -> Mapping[str | None, timedelta]:
         """Return for how long rows are kept by type, with None for all other types; looks once a minute.
 
-        If that fails, what was known goes on. Raises `SinkError` if nothing was ever read because the database is away.
+        If that fails, what was known goes on. Nothing is too old before anything is known.
         """
-        if self._sink is None:
-            return USUAL
-        if self._known is not None and time.monotonic() < self._due:
+        if self._sink is None or time.monotonic() < self._due:
             return self._known
-        if self._known is not None:
+        if self._known is not FOREVER:
             self._due = time.monotonic() + EVERY_SECONDS  # who comes meanwhile goes on with what is known
         try:
             self._known = await self._sink.kept_types()
         except OperatorError as error:  # an older schema of the database, perhaps
-            self._known = self._known or USUAL
+            if self._known is FOREVER:
+                self._known = USUAL
             log_problem(
                 (self, "retention"), "events older than 90 days are refused, however long they are kept: %s",
                 failure(error), level=logging.ERROR,
             )  # fmt: skip
         except Exception as error:
-            if self._known is None:
-                raise
-            log_problem((self, "retention"), "the retention was not read again: %s", failure(error))
+            log_problem((self, "retention"), "the retention was not read: %s", failure(error))
+            if self._known is FOREVER:
+                return self._known  # the database is away, and no event of this request will be stored
         self._due = time.monotonic() + EVERY_SECONDS
         return self._known
