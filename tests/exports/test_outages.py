@@ -13,6 +13,7 @@ import pytest
 from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.exports.exporter import Exporter
 from asgi_analytics.exports.status import export_status
+from asgi_analytics.reading import AnalyticsReader
 from tests.exports.outages import Clock
 from tests.exports.stored import Fake, all_ids, an_event, ids, make, run, store
 from tests.kit.databases import Database
@@ -48,11 +49,11 @@ async def test_a_warehouse_that_is_away_for_ten_minutes_gets_all_and_all_once(
 ) -> None:
     random = Random(1)
     connection = await database.connect()
-    await make(database, tmp_path)
+    await make(database, tmp_path, "lake-2")
     await store(connection, [an_event(random) for _ in range(100)])
     clock = Clock(monkeypatch)
     away = Away(clock, 600, error)
-    exporter = Exporter(database.dsn, "lake", warehouse=away)
+    exporter = Exporter(database.dsn, "lake-2", warehouse=away)
     failed: list[str | None] = []
 
     def tell(ran: Any) -> None:
@@ -66,6 +67,10 @@ async def test_a_warehouse_that_is_away_for_ten_minutes_gets_all_and_all_once(
             await run_once(*arguments, **options)
         finally:
             failed.append((await export_status(database.dsn)).exports[0].last_error)
+            async with AnalyticsReader.from_url(database.dsn) as reader:
+                [told] = (await reader.get_pipeline_health()).exports
+            assert (told.name, told.last_error, told.dead_letters) == ("lake-2", failed[-1], 0)
+            assert told.last_batch_at is not None
             await store(connection, [an_event(random)])
 
     monkeypatch.setattr(exporter, "_run_once", noting)
@@ -76,7 +81,7 @@ async def test_a_warehouse_that_is_away_for_ten_minutes_gets_all_and_all_once(
     assert len(waits) < 60, "it hammers a warehouse that is away"
     assert failed[:-1] == [str(error)] * (len(failed) - 1)
     assert failed[-1] is None
-    await run(database, warehouse=away)
+    await run(database, "lake-2", warehouse=away)
     assert ids(away.rows) == await all_ids(connection)
 
 
