@@ -18,7 +18,10 @@ from tests.exports.outages import Clock
 from tests.exports.stored import Fake, all_ids, an_event, ids, make, run, store
 from tests.kit.databases import Database
 
-SESSIONS = "SELECT pid, state, backend_xmin FROM pg_stat_activity WHERE application_name = 'analytics-export'"
+SESSIONS = (
+    "SELECT pid, state, backend_xmin FROM pg_stat_activity"
+    " WHERE application_name = 'analytics-export' AND datname = current_database()"
+)
 
 
 class Away(Fake):
