@@ -72,12 +72,11 @@ async def test_a_promoted_standby_goes_on_where_the_primary_was(
         cluster.start()  # its fixture ends it
 
 
+@pytest.mark.long
 async def test_a_restored_dump_goes_on_after_a_rebase(
     private_database: Database, servers: Servers, tmp_path: Path
 ) -> None:
     database = private_database
-    if database.flavour == "timescaledb":
-        pytest.skip("its own procedure for dumps is TimescaleDB's")
     random = Random(2)
     fake = Fake()
     connection = await database.connect()
