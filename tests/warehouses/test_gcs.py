@@ -96,6 +96,9 @@ async def test_a_service_that_is_away_for_ten_minutes_is_waited_for(
     with pytest.raises(TransientError, match="cannot be written"):
         warehouse_from_url(service.url()).prepare(SCHEMA)
     clock = Clock(monkeypatch)
+    monkeypatch.setattr(
+        "asgi_analytics.exports.exporter.FIRST_BACKOFF", 200.0
+    )  # its client tries for seconds by itself
     clock.at(600, service.start)
     assert (await Exporter(database.dsn, "lake").run(patience=1200)).events == 50
     assert clock.now >= 600
