@@ -39,6 +39,27 @@ class TestFolder(WarehouseContract):
         places = [row[:3] for row in found.fetchall()]
         assert sorted(places) == sorted((row[0], f"{row[11]:%Y-%m-%d}", str(place)) for place, row in enumerate(rows))
 
+    def test_a_day_that_duckdb_has_compacted_has_its_rows_and_can_be_erased_from(self, warehouse: Any) -> None:
+        duckdb = pytest.importorskip("duckdb")
+        rows = some_rows(200)
+        for place in range(0, 200, 20):
+            warehouse.load(rows[place : place + 20], f"t-{place}")
+        for day in (self.folder / "platform_events").iterdir():
+            small = list(day.glob("*.parquet"))
+            assert len(small) > 5
+            duckdb.connect().execute(  # as docs/how-to/export-to-parquet.md says
+                f"COPY (SELECT * FROM read_parquet('{day}/*.parquet', hive_partitioning = false))"
+                f" TO '{day}/.compact.tmp' (FORMAT parquet, COMPRESSION zstd)"
+            )
+            for path in small:
+                path.unlink()
+            os.rename(day / ".compact.tmp", day / "compact.parquet")
+        self.same(warehouse, rows)
+        assert warehouse.erase([USER]) > 0
+        self.same(warehouse, [row for row in rows if row[3] != USER])
+        warehouse.load(some_rows(20, 2), "t-new")
+        self.same(warehouse, [*(row for row in rows if row[3] != USER), *some_rows(20, 2)])
+
     def test_a_kill_while_a_file_is_written_leaves_nothing_to_be_read(
         self, warehouse: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

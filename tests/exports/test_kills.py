@@ -1,9 +1,13 @@
-"""An exporter that is killed at any moment, and goes on elsewhere: every row is there once."""
+"""An exporter that is killed at any moment, and goes on elsewhere: every row is there once.
+
+Each process has a folder of its own, which is gone when it is, as if the next one ran on another machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -37,6 +41,7 @@ class Losing:
             raise TransientError("the answer was lost")
 
 exporter = Exporter(sys.argv[1], "lake", warehouse=Losing(warehouse_from_url(sys.argv[3])))
+sys.stdin.readline()
 print("runs", flush=True)
 asyncio.run(exporter.run_every(0.01))
 """
@@ -64,8 +69,8 @@ def of_duckdb(folder: Path) -> tuple[str, Callable[[], list[str]]]:
     [
         (of_files, 10),
         (of_duckdb, 4),
-        pytest.param(of_files, 100, marks=pytest.mark.long),
-        pytest.param(of_duckdb, 30, marks=pytest.mark.long),
+        pytest.param(of_files, 100, marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+        pytest.param(of_duckdb, 30, marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
     ],
 )
 async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
@@ -94,17 +99,17 @@ async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
         await writer.close()
 
     writers = [asyncio.create_task(write(seed)) for seed in range(4)]
+    following = await started(database, tmp_path, url, 0)
     for number in range(kills):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", EXPORTER, database.dsn, str(number), url,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
+        process, following = following, await started(database, tmp_path, url, number + 1)
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(b"go\n")
         assert await process.stdout.readline() == b"runs\n"
         await asyncio.sleep(random.uniform(0.05, 0.6))
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+        await kill(process)
+        shutil.rmtree(tmp_path / f"machine-{number}")
+    await kill(following)
     ended.set()
     await asyncio.gather(*writers)
     # A first run may only finish what a dead process has begun.
@@ -113,6 +118,22 @@ async def test_no_row_is_lost_or_there_twice_when_the_exporter_is_killed(
     copied = found()
     assert copied == await all_ids(connection)
     assert len(copied) > 60 * kills
+
+
+async def started(database: Database, folder: Path, url: str, number: int) -> asyncio.subprocess.Process:
+    """Start an exporter that waits for a line before it runs: meanwhile the one before it is killed."""
+    machine = folder / f"machine-{number}"
+    machine.mkdir()
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", EXPORTER, database.dsn, str(number), url,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        cwd=machine, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(machine), "TMPDIR": str(machine)},
+    )  # fmt: skip
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
 
 
 def random_id(random: Random) -> str:

@@ -28,23 +28,31 @@ class RedshiftServer:
     def __init__(self, host: str, port: int, get: Callable[[str, str], bytes]) -> None:
         self._target = (host, port)
         self._get = get
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self.port = 0
         self.dsn = ""
         """Of the database behind it, for who looks into it."""
         self.statements: list[str] = []
         self.columns: dict[str, list[tuple[str, str]]] = {}
         self.cut_after: str | None = None
         """Cut the connection once, after the server has answered a statement that begins so: the answer is lost."""
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.listen()
+
+    def listen(self) -> None:
+        """Answer, on the same port as before."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def close(self) -> None:
+        """Refuse connections from now on."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def _serve(self) -> None:
+    def _serve(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
                 threading.Thread(target=self._talk, args=(client,), daemon=True).start()
 
     def _talk(self, client: socket.socket) -> None:

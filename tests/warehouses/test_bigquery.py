@@ -10,11 +10,13 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -149,6 +151,44 @@ def test_json_columns_are_objects_and_times_are_texts() -> None:
 def test_who_is_away_or_has_no_dataset_is_told(emulator: str, client: Any) -> None:
     with pytest.raises(OperatorError, match="404"):
         warehouse_from_url(f"bigquery://shop/nothing?endpoint={emulator}").load(some_rows(1), "t-away-1")
+
+
+class Limiting(BaseHTTPRequestHandler):
+    """Answers each request as a service does that has had enough."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(self.path.partition("?")[0])
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({"error": {"code": 429, "message": "hunter2", "errors": [{"reason": "rateLimitExceeded"}]}})
+        self.send_response(429)
+        self.send_header("Retry-After", "7")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_429_is_told_with_how_long_it_asks_to_wait_and_who_is_away_at_once() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Limiting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        warehouse = warehouse_from_url(f"bigquery://shop/stats?endpoint=http://127.0.0.1:{server.server_port}")
+        calls: list[Callable[[], Any]] = [lambda: warehouse.load(some_rows(3), "t"), lambda: warehouse.prepare(SCHEMA)]
+        for call in calls:
+            Limiting.asked.clear()
+            with pytest.raises(TransientError, match="429 rateLimitExceeded") as caught:
+                call()
+            assert caught.value.retry_after == 7
+            assert "hunter2" not in str(caught.value)
+            assert len(Limiting.asked) == 1, "the exporter waits, not the client"
+        server.shutdown()
+    for call in calls:
+        with pytest.raises(TransientError, match="does not answer"):
+            call()
+    warehouse.close()
 
 
 @pytest.mark.parametrize("url", ["bigquery://shop", "bigquery://user:hunter2@shop/stats", "bigquery://shop/a/b"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from asgi_analytics.exports.base import SCHEMA, Refused
 from asgi_analytics.exports.exporter import Exporter
 from asgi_analytics.exports.setup import init_export
 from tests.exports.contract import WarehouseContract, some_rows
+from tests.exports.outages import Clock
 from tests.exports.stored import all_ids, an_event, store
 from tests.kit.databases import Cluster, Database, query, run
 from tests.kit.servers import Servers
@@ -123,8 +124,8 @@ def test_a_wrong_url_is_refused(rest: str) -> None:
 
 # What redshift-connector leaves open when its connection is cut.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_an_export_through_lost_answers(
-    database: Database, url: str, server: RedshiftServer, bucket: Any, make_proxy: Callable[..., Any]
+async def test_an_export_through_lost_answers_and_an_outage_of_ten_minutes(
+    database: Database, url: str, server: RedshiftServer, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(1)
     connection = await database.connect()
@@ -135,6 +136,14 @@ async def test_an_export_through_lost_answers(
         server.cut_after = "COMMIT"
         await exporter.run(patience=20)
         await asyncio.sleep(0)
+    server.close()
+    await store(connection, [an_event(random) for _ in range(30)])
+    with pytest.raises(TransientError, match="does not answer"):
+        await exporter.run(patience=0)
+    clock = Clock(monkeypatch)
+    clock.at(600, server.listen)
+    assert (await exporter.run(patience=1200)).events == 30
+    assert clock.now >= 600
     found = await asyncio.to_thread(
         query, server.dsn, "SELECT array_agg(event_id ORDER BY event_id) FROM platform_events"
     )

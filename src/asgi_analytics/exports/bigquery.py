@@ -76,14 +76,14 @@ class BigQuery:
             table = library.Table(self._table, schema=fields)
             table.time_partitioning = library.TimePartitioning(field="timestamp")
             table.clustering_fields = ["event_type", "user_id"]
-            found = client.create_table(table, exists_ok=True)
+            found = client.create_table(table, exists_ok=True, retry=None)  # the exporter waits, and may be ended
             known = {field.name for field in found.schema}
             missing = [
                 library.SchemaField(one.name, TYPES[one.kind]) for one in schema if one.name not in known
             ]  # nullable: rows are there
             if missing:
                 found.schema = [*found.schema, *missing]
-                client.update_table(found, ["schema"])
+                client.update_table(found, ["schema"], retry=None)
 
     def load(self, batch: Sequence[Row], token: str) -> None:
         """Load a batch, unless a job of its token has done it; wait for one that is doing it."""
@@ -135,6 +135,7 @@ class BigQuery:
                 job_id=id,
                 location=self._location,
                 job_config=config,
+                num_retries=0,
             )
         except self._exceptions().Conflict:
             return client.get_job(id, location=self._location), False
@@ -179,8 +180,12 @@ class BigQuery:
         said = f"{error.code} {' '.join(dict.fromkeys(filter(None, reasons)))}".strip()
         limit = any(reason in LIMITS for reason in reasons)
         if limit or error.code in (408, 429, 500, 502, 503, 504):
-            wait = QUOTA_SECONDS if "quotaExceeded" in reasons else None
-            return TransientError(f"BigQuery is busy or limits the export ({said})", retry_after=wait)
+            asked = str(getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", ""))
+            waits = [QUOTA_SECONDS] if "quotaExceeded" in reasons else []
+            waits += [float(asked)] if asked.isdecimal() else []
+            return TransientError(
+                f"BigQuery is busy or limits the export ({said})", retry_after=max(waits, default=None)
+            )
         if of_job and error.code == 400:
             return Refused(f"BigQuery refuses a value ({said})")
         return OperatorError(f"BigQuery refuses ({said})")

@@ -176,7 +176,7 @@ class Work:
     ) -> None:
         self._state = state
         self._export = export
-        self._prefix = f"{export.name}-{export.identity}-{timeline}"
+        self._timeline = timeline
         self._warehouse = warehouse
         self._kind = scheme_of(export.url)
         self._reader = reader
@@ -268,7 +268,7 @@ class Work:
         if place.until is None:
             if not page.rows:
                 return False
-            await self._state.fix(place, page.key(-1), page.rows[-1], self._token(place), self._kind)
+            await self._state.fix(place, page.key(-1), self._timeline, page.rows[-1], self._token(place), self._kind)
         elif page.rows:
             await self._state.note_batch(self._token(place), self._kind, page.rows[-1])
         await self._load(place, page)
@@ -295,7 +295,13 @@ class Work:
         return await self._reader.backfill(export.backfill_seen, since, before, place.after, place.until, limit)
 
     def _token(self, place: Place) -> str:
-        return f"{self._prefix}-{place.lane[0]}{place.sequence}"
+        """Return the token of a page.
+
+        The timeline is that under which it was fixed. A server that was promoted goes on with a page that it knows of,
+        whose answer may be lost; one that it does not know of has another token than the page that it fixes instead.
+        """
+        timeline = place.timeline or self._timeline
+        return f"{self._export.name}-{self._export.identity}-{timeline}-{place.lane[0]}{place.sequence}"
 
     async def _load(self, place: Place, page: Page) -> None:
         """Load a page and note it; or what is to be done because it was refused."""
@@ -343,7 +349,7 @@ class Work:
         if number > 1:
             known = [at for at in refused.places if 0 <= at < number]
             size = (known[0] or 1) if known else number // 2
-            await self._state.shrink(place, page.key(size - 1), size)
+            await self._state.shrink(place, page.key(size - 1), self._timeline, size)
         elif await self._state.refuse_again(place) >= ATTEMPTS:
             await self._state.advance(place, self._larger(place), page.rows, refusal=(str(refused), token))
             self._ran.dead_letters += 1

@@ -204,15 +204,17 @@ CROSS JOIN LATERAL (
 ORDER BY {order};
 
 -- fix_page --
--- Fix the page of a lane $2 of the export $1 before it is loaded: up to the key $4, $5, $6. $3 is the lane's sequence.
+-- Fix the page of a lane $2 of the export $1 before it is loaded: up to the key $4, $5, $6, under the timeline $7. $3 is
+-- the lane's sequence.
 UPDATE analytics_export_lanes
-SET until_xid = $4, until_timestamp = $5, until_id = $6
+SET until_xid = $4, until_timestamp = $5, until_id = $6, timeline = $7
 WHERE name = $1 AND lane = $2 AND sequence = $3;
 
 -- shrink_page --
--- Let a smaller page of at most $7 rows, with a token of its own, take the place of one that was refused.
+-- Let a smaller page of at most $7 rows, with a token of its own under the timeline $8, take the place of one that was
+-- refused.
 UPDATE analytics_export_lanes
-SET until_xid = $4, until_timestamp = $5, until_id = $6, sequence = sequence + 1, page_rows = $7
+SET until_xid = $4, until_timestamp = $5, until_id = $6, sequence = sequence + 1, page_rows = $7, timeline = $8
 WHERE name = $1 AND lane = $2 AND sequence = $3;
 
 -- refuse_again --
@@ -225,7 +227,7 @@ RETURNING refusals;
 UPDATE analytics_export_lanes
 SET sequence = sequence + 1, refusals = 0, page_rows = $4,
     after_xid = until_xid, after_timestamp = until_timestamp, after_id = until_id,
-    until_xid = NULL, until_timestamp = NULL, until_id = NULL
+    until_xid = NULL, until_timestamp = NULL, until_id = NULL, timeline = NULL
 WHERE name = $1 AND lane = $2 AND sequence = $3;
 
 -- count_events --

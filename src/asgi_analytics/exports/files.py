@@ -8,13 +8,12 @@ import io
 import os
 import secrets
 import time
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from asgi_analytics.errors import ConfigError, MissingExtra, OperatorError, SinkError, TransientError
-from asgi_analytics.exports.base import PLACE, SCHEMA, TABLE
+from asgi_analytics.exports.base import SCHEMA, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -205,8 +204,8 @@ class ParquetFiles:
     def load(self, batch: Sequence[Row], token: str) -> None:
         """Write the files of a batch."""
         with _telling():
-            for day, rows in self._days(batch):
-                self._store.put(f"day={day}/{token}.parquet", self._content(rows))
+            for day, table in self._days(self._table(batch)):
+                self._store.put(f"day={day}/{token}.parquet", self._bytes(table))
 
     def erase(self, user_ids: Sequence[str]) -> int:
         """Rewrite the files that have rows of these users."""
@@ -239,20 +238,23 @@ class ParquetFiles:
 
         return pyarrow.compute
 
-    def _days(self, batch: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
-        """Yield the rows of each day."""
-        days = [row[PLACE["timestamp"]].date() for row in batch]
-        different = sorted(set(days))
-        if len(different) == 1:
-            yield different[0].isoformat(), batch
-            return
-        for day in different:
-            yield day.isoformat(), list(compress(batch, [one == day for one in days]))
+    def _table(self, rows: Sequence[Row]) -> Any:
+        """Return rows as columns."""
+        arrays = []
+        for values, field in zip(zip(*rows, strict=True), self._schema, strict=True):
+            if values.count(values[0]) == len(values):  # such as when they were read: a time costs more than a text
+                arrays.append(self._arrow.repeat(self._arrow.scalar(values[0], field.type), len(values)))
+            else:
+                arrays.append(self._arrow.array(values, field.type))
+        return self._arrow.Table.from_arrays(arrays, schema=self._schema)
 
-    def _content(self, rows: Sequence[Row]) -> bytes:
-        columns = zip(*rows, strict=True)
-        arrays = [self._arrow.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
-        return self._bytes(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+    def _days(self, table: Any) -> Iterator[tuple[str, Any]]:
+        """Yield the rows of each day."""
+        compute = self._compute()
+        days = compute.cast(table["timestamp"], self._arrow.date32(), safe=False)
+        different = compute.unique(days)
+        for day in sorted(different.to_pylist()):
+            yield day.isoformat(), table if len(different) == 1 else table.filter(compute.equal(days, day))
 
     def _bytes(self, table: Any) -> bytes:
         target = io.BytesIO()

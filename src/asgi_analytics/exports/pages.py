@@ -23,7 +23,8 @@ Lane = Literal["window", "backfill", "retry"]
 PAGE_BYTES = 16 * 1024 * 1024
 """A page ends after the block of rows whose data and metadata reach this size."""
 
-BLOCK_ROWS = 1_000
+BLOCK_ROWS = 5_000
+"""What is asked for at once: the server rests until the next block is. Their texts are in memory twice for a moment."""
 LAST_ID = UUID(int=2**128 - 1)
 NEVER, ALWAYS = datetime(1999, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
 """Times before and after those of all events."""

@@ -49,6 +49,8 @@ class Place(msgspec.Struct, frozen=True):
     after: Key | None
     until: Key | None
     """The last key of the page that is fixed; None if none is."""
+    timeline: str | None = None
+    """Of the server when the page was fixed."""
 
 
 class State:
@@ -82,17 +84,17 @@ class State:
             None if row[f"{end}_xid"] is None else Key(row[f"{end}_xid"], row[f"{end}_timestamp"], row[f"{end}_id"])
             for end in ("after", "until")
         )
-        return Place(lane, row["sequence"], row["page_rows"], row["refusals"], after, until)
+        return Place(lane, row["sequence"], row["page_rows"], row["refusals"], after, until, row["timeline"])
 
-    async def fix(self, place: Place, until: Key, last: Row, token: str, kind: str) -> None:
+    async def fix(self, place: Place, until: Key, timeline: str, last: Row, token: str, kind: str) -> None:
         """Fix a page, before it is loaded: up to a key."""
         async with self._connection.transaction():
-            await self._change("fix_page", place, *until)
+            await self._change("fix_page", place, *until, timeline)
             await self._note_batch(token, kind, last)
 
-    async def shrink(self, place: Place, until: Key, page_rows: int) -> None:
+    async def shrink(self, place: Place, until: Key, timeline: str, page_rows: int) -> None:
         """Let a smaller page, under the next token, take the place of one that was refused."""
-        await self._change("shrink_page", place, *until, page_rows)
+        await self._change("shrink_page", place, *until, page_rows, timeline)
 
     async def note_batch(self, token: str, kind: str, last: Row) -> None:
         """Note a batch that takes the place of a larger one."""

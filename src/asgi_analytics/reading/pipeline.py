@@ -58,6 +58,22 @@ class DatabaseState(msgspec.Struct, frozen=True):
     """Of the part that was turned into columns; null where there is none."""
 
 
+class ExportHealth(msgspec.Struct, frozen=True):
+    """One export to a warehouse."""
+
+    name: str
+    events_behind: int
+    """Committed and not copied yet, without those of a backfill."""
+    seconds_behind: float
+    """No event waits for longer."""
+    dead_letters: int
+    """Refused by the warehouse, and kept."""
+    last_batch_at: datetime | None
+    """When the newest batch of the last 30 days was begun."""
+    last_error: str | None
+    """Of the newest batch; null when it is stored."""
+
+
 class PipelineHealth(msgspec.Struct, frozen=True):
     """The state of the pipeline at its end, the database."""
 
@@ -71,6 +87,8 @@ class PipelineHealth(msgspec.Struct, frozen=True):
     oldest_event_at: datetime | None
     due: list[Due]
     """What is to be dropped; the longest overdue first."""
+    exports: list[ExportHealth]
+    """By name; none on SQLite."""
 
 
 @question("/pipeline")
@@ -94,6 +112,7 @@ async def get_pipeline_health(source: Source, *, service: Text | None = None) ->
             database=await snapshot.row(DatabaseState, SQL[flavour]),
             oldest_event_at=oldest,
             due=await snapshot.rows(_due, SQL["due"], *moment),
+            exports=[] if snapshot.dialect == "sqlite" else await snapshot.rows(ExportHealth, SQL["exports"]),
         )
 
 

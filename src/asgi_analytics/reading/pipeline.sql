@@ -37,6 +37,23 @@ ORDER BY since, p.view_name;
 -- Say of which categories rows are still there although their time is over.
 SELECT d.category, d.keep, d.days, d.events, d.due_since FROM analytics_due() AS d;
 
+-- exports --
+-- Say how far behind each export is, and what became of its newest batch, whose token begins with the export's name.
+SELECT
+    l.name, l.events_behind, l.seconds_behind,
+    (SELECT count(*) FROM analytics_export_dead_letters AS d WHERE d.name = l.name) AS dead_letters,
+    b.created_at AS last_batch_at,
+    CASE WHEN b.sync_status <> 'completed' THEN b.error_details END AS last_error
+FROM analytics_export_lag AS l
+LEFT JOIN LATERAL (
+    SELECT s.created_at, s.sync_status, s.error_details
+    FROM analytics_warehouse_sync_status AS s
+    WHERE regexp_replace(s.sync_batch_id, '(-[^-]+){3}$', '') = l.name
+    ORDER BY s.created_at DESC
+    LIMIT 1
+) AS b ON true
+ORDER BY l.name;
+
 -- is_filled --
 -- Tell whether the aggregates are filled tables, as they are on plain PostgreSQL.
 SELECT to_regclass('analytics_fills') IS NOT NULL;

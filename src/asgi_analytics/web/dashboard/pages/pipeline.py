@@ -67,6 +67,16 @@ async def pipeline(page: Page) -> list[Panel]:
             rows=[[cell(one.category), number(one.keep_days), number(one.days), number(one.events),
                    time(page, one.due_since)] for one in found.due],
         ),
+        Table(
+            title="Exports",
+            says="Copies to warehouses: what is committed and not copied yet, and the error of the newest batch.",
+            empty="None: analytics-export init makes one.",
+            columns=[Column("Export"), Column("Events behind", is_number=True), Column("Behind for", is_number=True),
+                     Column("Dead letters", is_number=True), Column("Newest batch", view.zone_name), Column("Error")],
+            rows=[[cell(one.name), number(one.events_behind), cell(duration(one.seconds_behind * 1000)),
+                   number(one.dead_letters), time(page, one.last_batch_at), cell(one.last_error or "none")]
+                  for one in found.exports],
+        ),
     ]  # fmt: skip
 
 
