@@ -28,7 +28,7 @@ from tests.reading.happened import REQUIRED, an_event, insert, random_events
 
 NOW = datetime.now(UTC)
 DIALECTS: tuple[Dialect, ...] = ("sqlite", "postgresql")
-OF_SERVERS = {"source": {"settings"}, "pipeline": {"is_filled", "database_plain", "database_timescaledb"}}
+OF_SERVERS = {"source": {"settings"}, "pipeline": {"exports", "is_filled", "database_plain", "database_timescaledb"}}
 """Statements about a server."""
 ENDLESS = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n"
 
