@@ -152,7 +152,9 @@ class Server:
         """Make a database, a clone of the template when one is named, and return its name."""
         self._count += 1
         name = f"asgi_analytics_test_{os.getpid()}_{self._count}"
-        query(self.dsn(), f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        # Servers of this run write through no log what they need not: to copy the files takes half of the time.
+        strategy = " STRATEGY file_copy" if template and self.whose != EXTERNAL else ""
+        query(self.dsn(), f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "") + strategy)
         self._mine.append(name)
         if self.whose == EXTERNAL:
             query(self.dsn(), f"ALTER DATABASE \"{name}\" SET timezone TO '{TIME_ZONE}'")
