@@ -145,6 +145,7 @@ def test_what_is_wrong_is_said_in_one_line(database: Database, subject: Command,
         (("erase",), "USER"),
         (("erase", "ann", "--spool", "/not/there"), "not there"),
         (("erase", " "), "USER is empty"),
+        (("export", ""), "USER is empty"),
         (("export", "ann", "--json", "--format", "csv"), "exclude"),
         (("forget", "ann"), "invalid choice"),
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -15,24 +14,13 @@ from asgi_analytics.errors import OperatorError, TransientError
 from asgi_analytics.exports.exporter import Exporter
 from asgi_analytics.exports.setup import init_export, rebase
 from tests.exports.stored import Fake, all_ids, an_event, ids, store
-from tests.faults.standby import Standby
+from tests.faults.standby import Standby, cluster, standby
 from tests.kit.databases import Cluster, Database
 from tests.kit.servers import Servers
 
+__all__ = ["cluster", "standby"]
+
 INDEX = "SELECT to_regclass('analytics_events_export_xid_idx') IS NOT NULL"
-
-
-@pytest.fixture
-def cluster(private_database: Database) -> Cluster:
-    assert isinstance(private_database.cluster, Cluster)
-    return private_database.cluster
-
-
-@pytest.fixture
-def standby(cluster: Cluster, private_database: Database) -> Iterator[Standby]:
-    standby = Standby(cluster)
-    yield standby
-    standby.end()
 
 
 async def test_a_promoted_standby_goes_on_where_the_primary_was(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 
-from tests.kit.databases import PASSWORD, Cluster
+import pytest
+
+from tests.kit.databases import PASSWORD, Cluster, Database
 
 
 class Standby(Cluster):
@@ -30,3 +33,18 @@ class Standby(Cluster):
     def promote(self) -> None:
         """End following, and return when it takes writes."""
         self._call("pg_ctl", "promote", "-w", "-t", "60", "-D", str(self._data))
+
+
+@pytest.fixture
+def cluster(private_database: Database) -> Cluster:
+    """Give the server of the test's own database."""
+    assert isinstance(private_database.cluster, Cluster)
+    return private_database.cluster
+
+
+@pytest.fixture
+def standby(cluster: Cluster) -> Iterator[Standby]:
+    """Give a standby that follows it."""
+    standby = Standby(cluster)
+    yield standby
+    standby.end()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from tests.faults.balance import assert_stored
 from tests.faults.conftest import StartApplication
-from tests.faults.standby import Standby
+from tests.faults.standby import Standby, cluster, standby
 from tests.kit.databases import Cluster, Database
 from tests.kit.fakes import eventually
 from tests.kit.proxy import Proxy
+
+__all__ = ["cluster", "standby"]
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -25,19 +27,6 @@ async def set_read_only(cluster: Cluster, read_only: bool) -> None:
     await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}")
     await connection.execute("SELECT pg_reload_conf()")
     await database.close()
-
-
-@pytest.fixture
-def cluster(private_database: Database) -> Cluster:
-    assert isinstance(private_database.cluster, Cluster)
-    return private_database.cluster
-
-
-@pytest.fixture
-def standby(cluster: Cluster, private_database: Database) -> Iterator[Standby]:
-    standby = Standby(cluster)
-    yield standby
-    standby.end()
 
 
 async def test_a_server_that_is_read_only_for_a_while_is_waited_for(

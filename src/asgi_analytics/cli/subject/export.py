@@ -12,7 +12,7 @@ import msgspec
 from asgi_analytics.admin import subjects
 from asgi_analytics.cli.options import database_url, session_options
 from asgi_analytics.cli.program import DONE
-from asgi_analytics.cli.subject.person import add_person, spool
+from asgi_analytics.cli.subject.person import add_person, spool, user
 from asgi_analytics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def run(options: argparse.Namespace, output: Output) -> None:
     if options.json and options.format == "csv":
         raise ConfigError("--json and --format csv exclude each other: leave one out")
     rows = subjects.stream(
-        database_url(options), options.user, spool=spool(options), **session_options(options, output)
+        database_url(options), user(options), spool=spool(options), **session_options(options, output)
     )
     async with aclosing(rows):
         await (_write_csv if options.format == "csv" else _write_json)(rows, output)

@@ -55,6 +55,13 @@ def import_events(options: argparse.Namespace) -> None:
             raise ConfigError(f"--events {name}: it cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def user(options: argparse.Namespace) -> str:
+    """Return the id of the person. Raises `ConfigError` for an empty one: a variable of a shell that is not set."""
+    if not options.user.strip():
+        raise ConfigError("USER is empty: give the id as the application says it")
+    return str(options.user)
+
+
 def spool(options: argparse.Namespace) -> str | None:
     """Return the folder of the spool, if one is named."""
     return options.spool or os.environ.get(VARIABLE) or None
@@ -64,9 +71,7 @@ async def forget(
     command: Callable[..., Awaitable[SubjectReport]], options: argparse.Namespace, output: Output
 ) -> SubjectReport:
     """Call `erase` or `anonymise` with what the options say."""
-    if not options.user.strip():
-        raise ConfigError("USER is empty: give the id as the application says it")
-    return await command(database_url(options), options.user, spool=spool(options), **session_options(options, output))
+    return await command(database_url(options), user(options), spool=spool(options), **session_options(options, output))
 
 
 def show_report(report: SubjectReport, output: Output, done: str) -> None:
