@@ -118,6 +118,11 @@ def test_a_table_that_was_changed_under_a_statement_is_transient() -> None:
     assert explain(error).kind == "transient"
 
 
+def test_a_table_whose_rights_another_session_changed_at_the_same_moment_is_transient() -> None:
+    assert explain(postgres_error("XX000", "tuple concurrently updated")).kind == "transient"
+    assert explain(postgres_error("XX000", "cache lookup failed for relation 1")).kind == "operator"
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "says"),
     [

@@ -194,6 +194,8 @@ def _of_server(
     row = _row(sqlstate)
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         row = _OTHER  # the table was changed; the statement is prepared anew
+    elif sqlstate == "XX000" and message.startswith("tuple concurrently"):
+        row = _OTHER  # another session changed the table's rights, or made a chunk, at the same moment
     elif "unsupported startup parameter" in message:
         row = _Row("operator", cure=f"{PARAMETER}: the pooler in front of the server refuses it", about="url")
     elif sqlstate == "08P01" and "authentication failed" in message:  # as PgBouncer says it
