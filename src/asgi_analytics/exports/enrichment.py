@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from asgi_analytics.events.base import Event, event_types, known_categories
 from asgi_analytics.exports.session import SQL
 
@@ -28,5 +26,6 @@ def entity_fields() -> dict[str, str | None]:
 
 
 def _entity_field(cls: type[Event]) -> str | None:
-    names = [field.encode_name for field in msgspec.structs.fields(cls)]
+    # Not by msgspec.structs.fields(), which reads the types too: a class whose types cannot be read would stop all.
+    names = cls.__struct_encode_fields__
     return next((name for name in names if name.endswith("_id") and name not in ("user_id", "_id")), None)
