@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import httpx2
@@ -11,13 +12,19 @@ import pytest
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
-from tests.kit.databases import Cluster, Database
+from tests.kit.databases import Cluster, Database, query
 from tests.kit.proxy import Proxy
 from tests.sinks.conftest import Connect, Rows, connect, discreet_log, impatient, rows, say
 from tests.sinks.contract import line
 from tests.web.ingestion.service import event
 
 __all__ = ["connect", "discreet_log", "impatient", "rows"]
+
+
+END_ALL = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 def cluster_of(database: Database) -> Cluster:
@@ -60,6 +67,44 @@ async def test_a_pool_of_the_applications_own_costs_no_attempt_either(private_da
         cluster_of(private_database).restart()
         await sink.write([line()])
         assert await pool.fetchval("SELECT count(*) FROM analytics_events") == 2
+
+
+async def test_connections_that_ended_all_at_once_cost_no_attempt(database: Database, rows: Rows) -> None:
+    sink = TimescaleSink(database.dsn)
+    pool = await sink._connections._open()
+    for connection in [await pool.acquire() for _ in range(2)]:  # as two writes at once leave them
+        await pool.release(connection)
+    query(database.dsn, END_ALL)  # blocks the loop
+    for _ in range(2):
+        await asyncio.sleep(0)  # the server's farewell is read, and the end of the stream behind it is not
+    await sink.write([line()])
+    assert len(await rows()) == 1
+    await sink.aclose()
+
+
+@pytest.mark.parametrize("given", [False, True])
+async def test_a_connection_that_ends_while_it_is_given_back_costs_no_attempt(
+    database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    """What asyncpg then says depends on which of the two comes first in the loop: here it is always the end."""
+
+    async def end_first(pool: Any, connection: Any, **options: Any) -> None:
+        holder = connection._holder
+        holder._con.terminate()
+        await holder.release(None)  # as the task does that was begun before the end
+
+    pool = await asyncpg.create_pool(database.dsn, min_size=0, max_size=1) if given else None
+    sink = TimescaleSink(pool or database.dsn)
+    await sink.write([line()])
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Pool, "release", end_first)
+        for connection in sink._connections._kept:
+            connection._con._protocol.abort()  # it has ended, and is given back at the next write
+        await sink.write([line()])
+    assert len(await rows()) == 2
+    await sink.aclose()
+    if pool is not None:
+        await pool.close()
 
 
 async def test_a_connection_that_was_cut_while_nothing_was_written_costs_no_attempt(

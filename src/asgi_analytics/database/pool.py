@@ -25,6 +25,8 @@ COMMAND_TIMEOUT = 30.0
 CLOSE_TIMEOUT = 1.0
 """Seconds for a connection to open, for a statement that names no time of its own, and for all of them to close."""
 
+RELEASE_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 READ_ONLY = "25006"
 """What a server says that has become a standby."""
 
@@ -56,7 +58,7 @@ class ConnectionKeeper:
             async with self.connection() as connection:
                 return await self._do(work, connection)
         except _Lost:
-            self._forget_idle()
+            await self._forget_idle()
         try:
             async with self.connection() as connection:
                 return await self._do(work, connection)
@@ -86,8 +88,11 @@ class ConnectionKeeper:
     async def connection(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
         """Lend a connection for the block."""
         if self._given is not None:
-            async with self._given.acquire(timeout=CONNECT_TIMEOUT) as connection:
+            connection = await self._given.acquire(timeout=CONNECT_TIMEOUT)
+            try:
                 yield connection
+            finally:
+                await _release(self._given, connection)
             return
         pool = await self._open()
         # The connections of the last blocks are kept at hand: to get one from the pool costs a tenth of a write.
@@ -95,14 +100,12 @@ class ConnectionKeeper:
         try:
             yield connection
         except BaseException:
-            # Releasing ends what was begun, or the connection: how it went wrong is not what went wrong.
-            with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await pool.release(connection)
+            await _release(pool, connection)
             raise
         if self._pool is pool and not self._acquiring:
             self._kept.append(connection)
         else:
-            await pool.release(connection)
+            await _release(pool, connection)
 
     async def aclose(self) -> None:
         """Close the connections of a URL, within a second; the next use opens others."""
@@ -113,9 +116,9 @@ class ConnectionKeeper:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 for connection in kept:
-                    await pool.release(connection)
+                    await _release(pool, connection)
                 await pool.close()
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except RELEASE_ERRORS:
             pool.terminate()
 
     async def _open(self) -> asyncpg.Pool[Any]:
@@ -163,7 +166,7 @@ class ConnectionKeeper:
             connection = self._kept.pop()
             if not _has_ended(connection):
                 return connection
-            await pool.release(connection)
+            await _release(pool, connection)
         return None
 
     async def _acquire(self, pool: asyncpg.Pool[Any]) -> PoolConnectionProxy[Any]:
@@ -181,10 +184,12 @@ class ConnectionKeeper:
             raise asyncpg.InterfaceError("the connection ended while it was opened")
         return connection
 
-    def _forget_idle(self) -> None:
-        """End the connections that are not in use: what ended one of them has probably ended them all."""
+    async def _forget_idle(self) -> None:
+        """Use no other connection that is open now: what ended one of them has probably ended them all."""
         for connection in self._kept:
             _terminate(connection)
+        if self._pool is not None:
+            await self._pool.expire_connections()
 
     def _leave(self, pool: asyncpg.Pool[Any]) -> None:
         """Let the next block open a new pool.
@@ -199,6 +204,16 @@ class ConnectionKeeper:
 
 class _Lost(Exception):
     """The connection was lost during the work; the ``__cause__`` says how."""
+
+
+async def _release(pool: asyncpg.Pool[Any], connection: PoolConnectionProxy[Any]) -> None:
+    """Give a connection back, which ends what was begun on it, or the connection.
+
+    How that goes wrong is not what went wrong, nor does it undo what went well. A connection that the server ends at
+    this moment is free already when its pool comes to it, which asyncpg calls an internal error.
+    """
+    with contextlib.suppress(*RELEASE_ERRORS):
+        await pool.release(connection)
 
 
 def _has_ended(connection: PoolConnectionProxy[Any]) -> bool:
