@@ -67,7 +67,9 @@ async def test_they_may_be_made_again_while_the_writer_writes(roles: Roles, writ
             day = (midnight(len(batches) % 60) + timedelta(hours=2)).isoformat()
             batches.append(with_timestamp(day, "x"))
             while True:
-                with contextlib.suppress(TransientError):  # a chunk and rights at the same moment: the worker tries again
+                with contextlib.suppress(
+                    TransientError
+                ):  # a chunk and rights at the same moment: the worker tries again
                     assert (await sink.write(batches[-1:])).duplicates == 0
                     break
             assert await reader.fetchval("SELECT count(*) FROM analytics_events") == len(batches)

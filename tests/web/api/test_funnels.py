@@ -32,6 +32,8 @@ def nowhere(**settings: Any) -> Starlette:
 async def test_a_funnel_is_kept_asked_for_and_deleted(database: Database, guarded: Starlette) -> None:
     await fill(database)
     async with opened(guarded) as http:
+        before = (await http.get("/funnels", headers=READS)).json()["results"]
+        assert [one["name"] for one in before] == ["checkout"]
         made = await http.post("/funnels", json=FUNNEL, headers=KEEPS)
         assert made.status_code == 201
         assert made.json()["meta"]["definition"].startswith("Keep a funnel by a name")

@@ -72,6 +72,24 @@ async def test_an_answer_is_given_again_while_it_is_fresh(monkeypatch: pytest.Mo
     assert asked.begun == 2
 
 
+async def test_after_a_change_nothing_from_before_is_given() -> None:
+    answers, kept, before, after = Answers(), Asked(b"kept", 10), Asked(b"before", 10), Asked(b"after", 10)
+    kept.go.set()
+    await answers.get(b"a", kept)
+    running = await begun(answers, b"b", before)
+    answers.forget()
+    await answers.get(b"a", kept)
+    assert kept.begun == 2
+    # Who asked before the change gets what was known then; who asks now does not join them.
+    asked_since = await begun(answers, b"b", after)
+    after.go.set()
+    assert await content(await asked_since) == b"after"
+    before.go.set()
+    assert await content(await running) == b"before"
+    assert await content(await answers.get(b"b", after)) == b"after"
+    assert (before.begun, after.begun) == (1, 1)
+
+
 async def test_what_is_kept_is_bounded_in_bytes_and_the_least_used_goes_first() -> None:
     answers = Answers(most_kept=4 * (ENTRY + 1001))
     asked = {bytes([n]): Asked(b"x" * 1000, keep=60) for n in range(5)}

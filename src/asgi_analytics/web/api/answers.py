@@ -145,25 +145,35 @@ class Answers:
         finally:
             self._turns.release()
 
+    def forget(self) -> None:
+        """Forget what is kept: something was changed. Who asks from now on gets no answer from before either."""
+        self._running.clear()
+        self._kept.clear()
+        self._kept_bytes = 0
+
     async def aclose(self) -> None:
         """Cancel what runs, and forget what is kept."""
         tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._kept.clear()
-        self._kept_bytes = 0
+        self.forget()
 
     async def _run(self, key: bytes, make: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
             async with self.turn():
                 answer = await make()
-            self._keep(key, answer)
+            if self._is_current(key):
+                self._keep(key, answer)
             return answer
         finally:
-            running = self._running.get(key)
-            if running is not None and running.task is asyncio.current_task():
+            if self._is_current(key):
                 del self._running[key]
+
+    def _is_current(self, key: bytes) -> bool:
+        """Tell whether this task is the one that answers a key: not if it was begun before a change."""
+        running = self._running.get(key)
+        return running is not None and running.task is asyncio.current_task()
 
     def _find(self, key: bytes) -> Answer | None:
         found = self._kept.get(key)
@@ -171,7 +181,7 @@ class Answers:
             return None
         until, answer = found
         if until <= time.monotonic():
-            self._forget(key)
+            self._drop(key)
             return None
         self._kept.move_to_end(key)
         return answer
@@ -180,13 +190,13 @@ class Answers:
         size = _size(key, answer)
         if answer.keep <= 0 or size > self._most_kept // 4:
             return
-        self._forget(key)
+        self._drop(key)
         self._kept[key] = (time.monotonic() + answer.keep, answer)
         self._kept_bytes += size
         while self._kept_bytes > self._most_kept:
-            self._forget(next(iter(self._kept)))
+            self._drop(next(iter(self._kept)))
 
-    def _forget(self, key: bytes) -> None:
+    def _drop(self, key: bytes) -> None:
         found = self._kept.pop(key, None)
         if found is not None:
             self._kept_bytes -= _size(key, found[1])

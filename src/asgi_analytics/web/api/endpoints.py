@@ -88,6 +88,13 @@ class ApiService:
             return await self.reader.answer(question.name, **arguments)
         return await self.reader.stream(question.name, write, **arguments)
 
+    async def change(self, question: Question, arguments: dict[str, Any]) -> Answered:
+        """Change what is kept; every answer that is given from now on knows of it."""
+        async with self.answers.turn():
+            answered = await self.ask(question, arguments)
+        self.answers.forget()
+        return answered
+
     async def open(self) -> None:
         """Open a reader that was made from a URL; a mounted application may not have its lifespan run."""
         async with self._opening:
@@ -226,8 +233,7 @@ class ChangeEndpoint:
         if asked.format != "json":
             raise wrong("format", "must be json")
         try:
-            async with self.service.answers.turn():
-                answered = await self.service.ask(self.question, asked.arguments)
+            answered = await self.service.change(self.question, asked.arguments)
         except ReadError as error:
             raise refusal(error) from None
         response = Response(status_code=204, headers=HEADERS)

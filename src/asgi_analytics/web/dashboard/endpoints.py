@@ -181,8 +181,7 @@ class DashboardService:
             raise Problem(403, "to keep or delete a funnel takes a token that may change what is kept")
         try:
             question, arguments, target = funnels.changed(form)
-            async with self.api.answers.turn():
-                await self.api.ask(QUESTIONS[question], arguments)
+            await self.api.change(QUESTIONS[question], arguments)
         except InvalidQuery as error:
             raise Problem(422, f"{error.field}: {error.expected}") from None
         except ReadError as error:
