@@ -12,19 +12,13 @@ import pytest
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
-from tests.kit.databases import Cluster, Database, query
+from tests.kit.databases import Cluster, Database
 from tests.kit.proxy import Proxy
 from tests.sinks.conftest import Connect, Rows, connect, discreet_log, impatient, rows, say
 from tests.sinks.contract import line
 from tests.web.ingestion.service import event
 
 __all__ = ["connect", "discreet_log", "impatient", "rows"]
-
-
-END_ALL = (
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-)
 
 
 def cluster_of(database: Database) -> Cluster:
@@ -74,9 +68,7 @@ async def test_connections_that_ended_all_at_once_cost_no_attempt(database: Data
     pool = await sink._connections._open()
     for connection in [await pool.acquire() for _ in range(2)]:  # as two writes at once leave them
         await pool.release(connection)
-    query(database.dsn, END_ALL)  # blocks the loop
-    for _ in range(2):
-        await asyncio.sleep(0)  # the server's farewell is read, and the end of the stream behind it is not
+    await database.end_connections()
     await sink.write([line()])
     assert len(await rows()) == 1
     await sink.aclose()

@@ -50,6 +50,12 @@ TIMESCALE = {
 }
 
 
+END_ALL = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in a thread and loop of its own: works below a running loop as well."""
     outcome: list[T] = []
@@ -305,6 +311,12 @@ class Database:
         connection = await asyncpg.connect(self.dsn, **{"timeout": 30, **settings})
         self._connections.append(connection)
         return connection
+
+    async def end_connections(self) -> None:
+        """Have the server end all connections, and return when its farewell is read and the stream's end is not yet."""
+        query(self.dsn, END_ALL)  # the loop stands still meanwhile
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Close the connections, in the loop that opened them."""

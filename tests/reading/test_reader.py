@@ -158,6 +158,16 @@ async def test_a_database_that_is_away_is_said_to_be_and_is_asked_again(
         proxy.close()
 
 
+@pytest.mark.on_servers("a file has no connections")
+async def test_a_connection_that_ends_at_this_moment_is_no_error_of_ours(database: Database) -> None:
+    async with AnalyticsReader.from_url(database.dsn) as reader:
+        await reader.get_overview_stats()
+        await database.end_connections()
+        with pytest.raises(NoConnection, match="cannot be reached: start the server"):
+            await reader.get_overview_stats()
+        await reader.get_overview_stats()
+
+
 async def test_opening_does_not_need_the_database() -> None:
     async with AnalyticsReader.from_url("postgresql://nobody:secret@127.0.0.1:1/none") as reader:
         with pytest.raises(NoConnection, match=r'database "none" on 127.0.0.1:1 as "nobody" cannot be reached'):

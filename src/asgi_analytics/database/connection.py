@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 
 from asgi_analytics.database import blocks
-from asgi_analytics.database.failures import explain
+from asgi_analytics.database.failures import DRIVER_ERRORS, explain
 from asgi_analytics.errors import AnalyticsError, ConfigError, MigrationError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ LEAST_ANSWER = 1.0
 ROUNDS = 20
 """How often two connections compare their server processes: on a busy pooler a single look may miss that they share."""
 
-CONNECT_ERRORS = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+CONNECT_ERRORS = (ValueError, *DRIVER_ERRORS)
 """What an attempt to connect may raise."""
 
 SQL = blocks.load("asgi_analytics.database", "connection.sql")

@@ -46,6 +46,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.cause}: {self.cure}" if self.cure else self.cause
 
 
+DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises when something is wrong with a server or a connection. The last is what it says of a connection
+that the server has just ended, too, if it is used before the end of its stream was read."""
+
+
 class LostTwice(ConnectionError):
     """Two connections in a row were lost during the same work; the second one's error is the ``__cause__``."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from asgi_analytics.database.connection import driver_options, is_direct
-from asgi_analytics.database.failures import LostTwice, explain
+from asgi_analytics.database.failures import DRIVER_ERRORS, LostTwice, explain
 from asgi_analytics.database.url import DatabaseUrl
 from asgi_analytics.errors import AnalyticsError
 
@@ -24,8 +24,6 @@ CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 30.0
 CLOSE_TIMEOUT = 1.0
 """Seconds for a connection to open, for a statement that names no time of its own, and for all of them to close."""
-
-RELEASE_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 READ_ONLY = "25006"
 """What a server says that has become a standby."""
@@ -118,7 +116,7 @@ class ConnectionKeeper:
                 for connection in kept:
                     await _release(pool, connection)
                 await pool.close()
-        except RELEASE_ERRORS:
+        except DRIVER_ERRORS:
             pool.terminate()
 
     async def _open(self) -> asyncpg.Pool[Any]:
@@ -212,7 +210,7 @@ async def _release(pool: asyncpg.Pool[Any], connection: PoolConnectionProxy[Any]
     How that goes wrong is not what went wrong, nor does it undo what went well. A connection that the server ends at
     this moment is free already when its pool comes to it, which asyncpg calls an internal error.
     """
-    with contextlib.suppress(*RELEASE_ERRORS):
+    with contextlib.suppress(*DRIVER_ERRORS):
         await pool.release(connection)
 
 

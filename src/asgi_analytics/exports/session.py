@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SQL = blocks.load("asgi_analytics.exports", "exports.sql")
 
-DRIVER_ERRORS = CONNECT_ERRORS
 COMMAND_SECONDS = 600.0
 """Until the answer to a statement is given up."""
 
@@ -57,11 +56,11 @@ async def open_session(database_url: str, schema: str | None) -> AsyncIterator[A
         yield connection
     except AnalyticsError:
         raise  # some are ValueErrors too
-    except DRIVER_ERRORS as error:
+    except CONNECT_ERRORS as error:
         raise explained(error, url) from (None if isinstance(error, ValueError) else error)
     finally:
         if connection is not None:
-            with contextlib.suppress(*DRIVER_ERRORS):
+            with contextlib.suppress(*CONNECT_ERRORS):
                 await connection.close(timeout=2)
             if not connection.is_closed():
                 connection.terminate()
@@ -111,5 +110,5 @@ async def export_lock(connection: Any, name: str, wait: float) -> AsyncIterator[
     try:
         yield
     finally:
-        with contextlib.suppress(*DRIVER_ERRORS):
+        with contextlib.suppress(*CONNECT_ERRORS):
             await connection.fetchval(SQL["unlock"], number)

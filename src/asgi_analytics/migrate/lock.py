@@ -13,9 +13,8 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from asgi_analytics.database import blocks
+from asgi_analytics.database.failures import DRIVER_ERRORS
 from asgi_analytics.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ async def advisory_lock(
     finally:
         if not in_transaction:
             # A broken connection needs no unlocking, and what broke it is the error to be told.
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with contextlib.suppress(*DRIVER_ERRORS):
                 await connection.execute(SQL["unlock"], number)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asgi_analytics._version import __version__
-from asgi_analytics.database.failures import explain
+from asgi_analytics.database.failures import DRIVER_ERRORS, explain
 from asgi_analytics.database.flavour import FLAVOURS
 from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.errors import MigrationError
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from asgi_analytics.database.flavour import Flavour
     from asgi_analytics.migrate.plan import Wanted
     from asgi_analytics.migrate.session import Options, Session
-
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 class StepFailed(MigrationError):

@@ -11,6 +11,7 @@ import asyncpg
 
 from asgi_analytics.database import blocks
 from asgi_analytics.database.connection import command_error, connect, is_direct, shares_sessions
+from asgi_analytics.database.failures import DRIVER_ERRORS
 from asgi_analytics.database.flavour import inspect_server, try_extension
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.database.url import read_dsn
@@ -249,7 +250,7 @@ async def open_session(
                 require_timescaledb=require_timescaledb,
                 tell=tell,
             )
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+    except DRIVER_ERRORS as exc:
         raise command_error(exc, url) from exc
     finally:
         await (_close(connection) if url is not None else _restore(connection, before))
@@ -277,10 +278,10 @@ async def _set(connection: Connection, settings: dict[str, str]) -> None:
 async def _close(connection: Any) -> None:
     try:
         await connection.close(timeout=5)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except DRIVER_ERRORS:
         connection.terminate()
 
 
 async def _restore(connection: Connection, before: dict[str, str]) -> None:
-    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    with contextlib.suppress(*DRIVER_ERRORS):
         await _set(connection, before)

@@ -6,9 +6,10 @@ import sqlite3
 
 import asyncpg
 
+from asgi_analytics.database.failures import DRIVER_ERRORS
 from asgi_analytics.errors import NoConnection, NotMigrated, QueryTimeout, ReadError
 
-FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error)
+FAILURES = (*DRIVER_ERRORS, sqlite3.Error)
 """What a connection of asyncpg or of sqlite3 raises; `read_error` knows all of them."""
 
 MISSING = ("42P01", "42703", "42883", "3F000")
