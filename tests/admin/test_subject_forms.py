@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 from uuid import UUID, uuid5
@@ -12,6 +13,7 @@ from asgi_analytics.admin.subjects.anonymous import Anonymous, is_personal, pers
 from asgi_analytics.admin.subjects.subject import Subject, decoded
 from asgi_analytics.errors import ConfigError
 from asgi_analytics.events import USER_NAMESPACE, Event, Personal
+from asgi_analytics.events.base import event_types
 
 USER = UUID("0198c0de-77aa-7bcd-8eef-0123456789ab")
 KEYED = uuid5(USER_NAMESPACE, "customer-4711")
@@ -154,6 +156,17 @@ def test_personal_fields_of_the_classes_go() -> None:
     one = Anonymous(Subject(USER), personal_fields())
     assert one.data("letter_sent", b'{"to":"f00d","weight":20}') == b'{"weight":20}'
     assert one.data("another", b'{"to":"f00d"}') == b'{"to":"f00d"}'
+
+
+def test_a_class_whose_personal_fields_cannot_be_read_is_named() -> None:
+    class UnreadableLetter(Event):
+        to: NoSuchType  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(ConfigError, match=r"which fields of .*UnreadableLetter are personal cannot be read: name 'NoS"):
+        personal_fields()
+    del UnreadableLetter
+    gc.collect()  # or other tests would meet it
+    assert "unreadable_letter" not in event_types()
 
 
 def test_what_was_told_of_the_person_goes_as_a_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from asgi_analytics import Event
 from asgi_analytics.events import ProposalSubmitted, TaskCreated
+from asgi_analytics.events.base import event_types
 from asgi_analytics.exports.enrichment import entity_fields
 from asgi_analytics.exports.setup import want_backfill
 from tests.exports.stored import USERS, all_ids, an_event, ids, make, read, run, store
@@ -103,3 +105,6 @@ def test_a_class_whose_types_cannot_be_read_costs_no_other() -> None:
 
     assert entity_fields()["unreadable_parcel"] == "parcel_id"
     assert entity_fields()["task_created"] == "task_id"
+    del UnreadableParcel
+    gc.collect()  # or other tests would meet it
+    assert "unreadable_parcel" not in event_types()

@@ -15,6 +15,7 @@ from asgi_analytics.database.blocks import load
 from asgi_analytics.database.sqlite.times import from_text, now_text
 from asgi_analytics.database.sqlite.url import is_sqlite
 from asgi_analytics.encoding.definition import breaking, definition, example, is_same, required_fields
+from asgi_analytics.encoding.shape import UNREADABLE
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.events.base import Event, event_type_of, event_types, known_categories
 from asgi_analytics.migrate import sqlite
@@ -177,7 +178,7 @@ class _Made:
         self.category = known_categories()[self.event_type]
         try:
             self.definition = definition(cls)
-        except (TypeError, ValueError, NameError) as error:  # the last: an annotation names what is not there
+        except UNREADABLE as error:
             raise ConfigError(f"{cls.__module__}.{cls.__qualname__} has no schema: {error}") from None
         self.required = required_fields(cls)
         self.description = self.definition.get("description")

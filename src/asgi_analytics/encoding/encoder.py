@@ -15,7 +15,7 @@ import msgspec
 
 from asgi_analytics.encoding.envelope import Context, Line, Surroundings
 from asgi_analytics.encoding.ids import mint
-from asgi_analytics.encoding.shape import Shape
+from asgi_analytics.encoding.shape import UNREADABLE, Shape
 from asgi_analytics.encoding.text import clean_text
 from asgi_analytics.encoding.users import personal_hash, user_uuid
 from asgi_analytics.encoding.values import ByteBudget, clean, exact_datetime, reason_of
@@ -106,7 +106,7 @@ class EventEncoder:
             )
         try:
             shape = self._shapes[cls] = Shape(cls)
-        except (TypeError, NameError, ValueError) as error:
+        except UNREADABLE as error:
             raise InvalidEvent(f"the fields of {cls.__qualname__} cannot be read: {error}") from None
         return shape
 

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+UNREADABLE = (TypeError, ValueError, NameError)
+"""What a class raises whose fields cannot be read; the last if an annotation names what is not there."""
+
+
 class Shape:
-    """The fields of one event class: its stored row, and how to check it. Made once a class."""
+    """The fields of one event class: its stored row, and how to check it. Made once a class.
+
+    Raises one of `UNREADABLE`.
+    """
 
     def __init__(self, cls: type[Event]) -> None:
         self.event_type = clean_text(event_type_of(cls))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -282,6 +283,22 @@ def test_a_type_defined_later_is_known_then() -> None:
         lumens: int
 
     assert [one.field for one in validator.check([line])[2]] == ["data.lumens"]
+
+
+def test_a_type_whose_class_cannot_be_read_is_stored_unchecked_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class UnreadableBell(Event):
+        tone: NoSuchType  # type: ignore[name-defined]  # noqa: F821
+
+    good, refused = judge(at(event_type="unreadable_bell", data={"tone": 1}), at(data={}))
+    assert [json.loads(line)["event_type"] for line in good] == ["unreadable_bell"]
+    assert [field for _, _, field in refused] == ["data.task_id"]
+    assert judge(at(event_type="unreadable_bell"), strict_types=True)[1] == [(0, "unknown event type", "event_type")]
+    assert "UnreadableBell cannot be read: its events are unchecked: name 'NoSuchType' is not defined" in caplog.text
+    del UnreadableBell
+    gc.collect()  # or other tests would meet it
+    assert "unreadable_bell" not in event_types()
 
 
 def test_the_span_is_named_in_the_reason() -> None:

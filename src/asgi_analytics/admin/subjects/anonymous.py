@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asgi_analytics.admin.subjects.subject import MASK, Number, decoded, words
+from asgi_analytics.encoding.shape import UNREADABLE
+from asgi_analytics.errors import ConfigError
 from asgi_analytics.events.base import PERSONAL, event_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asgi_analytics.admin.subjects.subject import Subject
+    from asgi_analytics.events.base import Event
 
 PERSONAL_WORDS = frozenset({
     "email", "emails", "mail", "mails", "useremail",
@@ -47,12 +50,21 @@ def is_personal(name: str) -> bool:
 
 
 def personal_fields() -> dict[str, frozenset[str]]:
-    """Return the ``Personal`` fields of every event class that is defined now, as they are stored, by its type."""
-    found = {
-        tag: frozenset(field.encode_name for field in msgspec.structs.fields(cls) if _is_marked(field.type))
-        for tag, cls in event_types().items()
-    }
+    """Return the ``Personal`` fields of every event class that is defined now, as they are stored, by its type.
+
+    Raises `ConfigError` if the fields of a class cannot be read.
+    """
+    found = {tag: _personal_fields_of(cls) for tag, cls in event_types().items()}
     return {tag: names for tag, names in found.items() if names}
+
+
+def _personal_fields_of(cls: type[Event]) -> frozenset[str]:
+    try:
+        fields = msgspec.structs.fields(cls)
+    except UNREADABLE as error:
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        raise ConfigError(f"which fields of {name} are personal cannot be read: {error}") from None
+    return frozenset(field.encode_name for field in fields if _is_marked(field.type))
 
 
 def _is_marked(annotation: Any) -> bool:

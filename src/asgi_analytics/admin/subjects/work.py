@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
@@ -119,8 +120,12 @@ class Work:
         self.request = request
         self.tables = tables
         self.spool = spool
-        self.anonymous = Anonymous(subject, personal_fields())
         self.warnings: list[str] = []
+
+    @cached_property
+    def anonymous(self) -> Anonymous:
+        """What makes events anonymous. Raises `ConfigError`."""
+        return Anonymous(self.subject, personal_fields())
 
     async def run(self, change: Callable[[], Awaitable[None]]) -> None:
         """Call ``change`` in a transaction, again if another one was in its way."""

@@ -10,11 +10,12 @@ from uuid import UUID
 import msgspec
 
 from asgi_analytics.encoding.metric_record import MAX_NAME, MAX_TAG_TEXT, MAX_TAGS
-from asgi_analytics.encoding.shape import Shape
+from asgi_analytics.encoding.shape import UNREADABLE, Shape
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.encoding.values import MAX_DEPTH
 from asgi_analytics.events.base import METRIC, event_class, event_type_of, event_types
 from asgi_analytics.events.named import NAMED, dotted_tag
+from asgi_analytics.log import log_problem
 from asgi_analytics.sinks.base import Rejected
 from asgi_analytics.web.ingestion.elements import depth_exceeds
 from asgi_analytics.web.ingestion.refusal import Invalid, explained
@@ -323,7 +324,13 @@ class Validator:
         if types is None and name == METRIC:
             types = self._known[name] = _Metric()
         elif types is None and (cls := event_class(name)) is not None:
-            types = _Known(cls)
+            try:
+                types = _Known(cls)
+            except UNREADABLE as error:
+                what = f"{cls.__module__}.{cls.__qualname__}"
+                text = "the fields of %s cannot be read: its events are unchecked: %s"
+                log_problem(("class", what), text, what, error)
+                return None
             if types.event_type == name:  # a class name is not a tag: an event that has one is changed
                 self._known[name] = types
         return types if isinstance(types, _Known) else None
