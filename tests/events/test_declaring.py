@@ -217,11 +217,11 @@ def test_a_class_whose_types_cannot_be_read_is_refused_when_it_is_tracked_and_co
 def test_a_class_that_is_being_forgotten_is_no_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """It happens between two steps of a look through all classes, so the moment is made here."""
 
-    class LampLit(Event):
+    class BulbLit(Event):
         lamp_id: int
 
-    references = [ref(LampLit), ref(ParcelSent)]
-    del LampLit
+    references = [ref(BulbLit), ref(ParcelSent)]
+    del BulbLit
     gc.collect()
     monkeypatch.setattr(base, "_types", SimpleNamespace(valuerefs=lambda: references))
     assert event_types() == {"parcel_sent": ParcelSent}

@@ -22,7 +22,7 @@ INSERT = (
     "INSERT INTO analytics_events (id, timestamp, event_type, service, user_id, session_id, data, context)"
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 )
-TYPES = ["task_created", "cart_filled", "proposal_submitted", "user_logged_in", "order_placed", "api_request"]
+TYPES = ["task_created", "crate_filled", "proposal_submitted", "user_logged_in", "crate_sent", "api_request"]
 USERS = [UUID(int=number + 1) for number in range(9)]
 
 

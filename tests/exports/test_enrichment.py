@@ -22,7 +22,7 @@ REGISTERED = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
 CATEGORIES = {
     "task_created": "system", "api_request": "system",
     "proposal_submitted": "transaction",  # as its class says; the table does not have it
-    "user_logged_in": "content", "order_placed": "transaction",  # as the table says, against the class and without one
+    "user_logged_in": "content", "crate_sent": "transaction",  # as the table says, against the class and without one
 }  # fmt: skip
 FIRST_FIELDS = {"task_created": "task_id", "proposal_submitted": "proposal_id"}
 
@@ -33,7 +33,7 @@ def expected(row: tuple[Any, ...], traits: dict[UUID, tuple[str | None, datetime
     data, context = json.loads(data_text), json.loads(context_text or "null")
     role, registered_at = traits.get(user, (None, None))
     field = FIRST_FIELDS.get(kind)
-    if kind in ("order_placed", "cart_filled"):  # of no class
+    if kind in ("crate_sent", "crate_filled"):  # of no class
         # As jsonb has them: the shortest key first, then by bytes.
         field = next(iter(sorted((key for key in data if key.endswith("_id")), key=lambda key: (len(key), key))), None)
     value = None if field is None else data.get(field)
@@ -62,7 +62,7 @@ async def test_every_column_is_what_plain_python_says(database: Database, tmp_pa
     )  # fmt: skip
     await connection.execute("DELETE FROM analytics_events")
     await connection.execute("DELETE FROM analytics_event_types WHERE event_type = 'proposal_submitted'")
-    await connection.execute("INSERT INTO analytics_event_types VALUES ('order_placed', 'transaction')")
+    await connection.execute("INSERT INTO analytics_event_types VALUES ('crate_sent', 'transaction')")
     await connection.execute(
         "UPDATE analytics_event_types SET category = 'content' WHERE event_type = 'user_logged_in'"
     )
