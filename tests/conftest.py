@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import os
 import re
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -179,9 +180,11 @@ def _repeated_on_another_server(items: list[pytest.Item], where: tuple[str, ...]
 
 
 def _needs_more_than_this_process(item: pytest.Item) -> bool:
-    module = getattr(item, "module", None)
-    starts_programs = {"subprocess", "run_script", "Serving", "serving", "run_witnessed"} & set(vars(module or item))
-    return bool(starts_programs) or not {"servers", "browser"}.isdisjoint(getattr(item, "fixturenames", ()))
+    modules = [getattr(item, "module", None)]
+    modules += [sys.modules[base.__module__] for base in getattr(getattr(item, "cls", None), "__mro__", ())]
+    known = {name for module in modules if module is not None for name in vars(module)}
+    starts_programs = not known.isdisjoint({"subprocess", "run_script", "Serving", "serving", "run_witnessed"})
+    return starts_programs or not {"servers", "browser"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -78,8 +78,9 @@ def run_script(code: str, *arguments: object, timeout: float = PATIENCE, check: 
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a file; none is there twice."""
-    events: list[dict[str, Any]] = [json.loads(line) for line in path.read_bytes().splitlines()]
+    """Return the events of a file, which may be written to at this moment; none is there twice."""
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    events: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
     assert max(Counter(event["event_id"] for event in events).values(), default=1) == 1
     return events
 
