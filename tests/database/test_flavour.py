@@ -122,6 +122,7 @@ async def test_without_the_right_to_create_it_goes_on_as_plain_with_one_warning(
     assert len(report.applied) == 4
 
 
+@pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("world", ["apache", "not_preloaded"])
 async def test_required_timescaledb_refuses_plain_and_changes_nothing(
     world: str, request: pytest.FixtureRequest, folder: Path
