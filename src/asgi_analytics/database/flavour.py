@@ -8,7 +8,6 @@ import asyncpg
 import msgspec
 
 from asgi_analytics.database import blocks
-from asgi_analytics.database.failures import DRIVER_ERRORS
 from asgi_analytics.database.names import quoted
 from asgi_analytics.errors import MigrationError
 
@@ -144,7 +143,7 @@ async def _try(trial: Connection, found: Found) -> tuple[str | None, bool]:
         return (text if isinstance(exc, asyncpg.InsufficientPrivilegeError) else f"{text} ({exc})"), False
     except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
         return None, True
-    except DRIVER_ERRORS as exc:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as exc:
         if trial.is_closed():
             return PRELOAD, False
         raise MigrationError(
