@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
+from asgi_analytics.admin.subjects.anonymous import personal_fields
 from asgi_analytics.admin.subjects.mentions import Mentions, refresh_statistics
 from asgi_analytics.admin.subjects.places import PLACES
 from asgi_analytics.admin.subjects.report import (
@@ -246,8 +247,11 @@ async def _begin(opened: _Opened, user: UserId, kind: Kind, spool: str | Path | 
     folder = None if spool is None else Path(spool)
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"the folder of the spool is not there: {folder}")
+    # Only for what needs it, and before anything is done: it may find a class that cannot be read.
+    personal = personal_fields() if kind == "anonymise" else {}
     connection, sql = opened.connection, opened.work.sql
     if isinstance(connection, SqliteConnection):
         connection.know(subject)
     tables = await find_tables(connection, sql)
-    return opened.work(connection, subject, await open_request(connection, subject, kind, sql), tables, folder)
+    request = await open_request(connection, subject, kind, sql)
+    return opened.work(connection, subject, request, tables, folder, personal)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
 import msgspec
 
-from asgi_analytics.admin.subjects.anonymous import Anonymous, personal_fields
+from asgi_analytics.admin.subjects.anonymous import Anonymous
 from asgi_analytics.admin.subjects.report import Exported, Kind, Request
 from asgi_analytics.database.blocks import Blocks, load
 from asgi_analytics.errors import MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -113,19 +112,21 @@ class Work:
     sql: ClassVar[Blocks] = SQL
 
     def __init__(
-        self, connection: Any, subject: Subject, request: Request, tables: list[Table], spool: Path | None
+        self,
+        connection: Any,
+        subject: Subject,
+        request: Request,
+        tables: list[Table],
+        spool: Path | None,
+        personal: Mapping[str, frozenset[str]],
     ) -> None:
         self.connection = connection
         self.subject = subject
         self.request = request
         self.tables = tables
         self.spool = spool
+        self.anonymous = Anonymous(subject, personal)
         self.warnings: list[str] = []
-
-    @cached_property
-    def anonymous(self) -> Anonymous:
-        """What makes events anonymous. Raises `ConfigError`."""
-        return Anonymous(self.subject, personal_fields())
 
     async def run(self, change: Callable[[], Awaitable[None]]) -> None:
         """Call ``change`` in a transaction, again if another one was in its way."""
