@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from threading import Barrier
 from uuid import UUID
 
 import pytest
@@ -16,6 +18,8 @@ import pytest
 from asgi_analytics import AnalyticsClient, events
 from asgi_analytics.admin.dashboard import set_dashboard_metric, update_realtime_metric
 from asgi_analytics.cli.migrate import main
+from asgi_analytics.database.sqlite.connection import open_connection
+from asgi_analytics.database.sqlite.url import SqliteUrl, read_sqlite_url
 from asgi_analytics.errors import ConfigError, MigrationError
 from asgi_analytics.migrate.copy import copy
 from asgi_analytics.migrate.drop import drop
@@ -73,6 +77,20 @@ async def test_runs_at_the_same_time_apply_each_step_once(file: SqliteDatabase) 
     reports = await asyncio.gather(*(migrate(file.url) for _ in range(3)))
     names = [step.name for report in reports for step in report.applied]
     assert len(names) == len(set(names)) == len((await status(file.url)).applied)
+
+
+def test_a_file_that_many_open_for_the_first_time_at_once_is_opened_by_all(tmp_path: Path) -> None:
+    """SQLite waits for nobody while it gives the file its log: without a wait of ours one round in thirteen failed."""
+    for number in range(150):
+        url, together = read_sqlite_url(f"sqlite:///{tmp_path}/{number}.db"), Barrier(8)
+
+        def opened(url: SqliteUrl = url, together: Barrier = together) -> str:
+            together.wait()
+            with closing(open_connection(url, "rwc", busy_seconds=30)) as connection:
+                return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+        with ThreadPoolExecutor(8) as threads:
+            assert {made.result() for made in [threads.submit(opened) for _ in range(8)]} == {"wal"}
 
 
 async def test_a_step_that_fails_keeps_nothing_and_names_its_line(file: SqliteDatabase, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Literal
 
 from asgi_analytics.errors import ConfigError
@@ -49,7 +50,7 @@ def open_connection(url: SqliteUrl, mode: Mode = "rw", *, busy_seconds: float = 
     )
     try:
         if mode == "rwc":
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection, busy_seconds)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -62,6 +63,19 @@ def open_connection(url: SqliteUrl, mode: Mode = "rw", *, busy_seconds: float = 
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Give a file a write-ahead log. While it changes the kind of log, SQLite waits for no other connection."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
