@@ -127,6 +127,7 @@ class History:
         self.until = until
         self.since = until - timedelta(days=days)
         self.days = days
+        self.requests: Counter[str] = Counter()
         self.people = [Person(self.random, number) for number in range(max(10, int(900 * scale)))]
 
     def rows(self) -> Iterator[Row]:
@@ -222,11 +223,12 @@ class History:
                 context,
             )  # fmt: skip
         status = 200
-        bug = next((one for one in BUGS if one[2] == endpoint), None)
-        if bug is not None and random.random() < (0.12 if is_broken else 0.015):
-            bug = random.choice([one for one in BUGS if one[2] == endpoint])
+        bugs = [one for one in BUGS if one[2] == endpoint]
+        self.requests[endpoint] += 1
+        # By number, not by chance: there are errors to look at whenever it is made, and for however few people.
+        if bugs and self.requests[endpoint] % (8 if is_broken else 40) == 0:
             status = 500
-            yield self._error(at, bug, user, context)
+            yield self._error(at, random.choice(bugs), user, context)
         elif random.random() < 0.03:
             status = random.choice([400, 401, 404, 409])
         took = (usual * slower * random.lognormvariate(0, 0.5)) + spent
