@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -114,7 +115,7 @@ class Server:
         self.whose = whose
         self._admin_dsn = admin_dsn
         self._count = 0
-        self._template: str | BaseException | None = None
+        self._templates: dict[date, str | BaseException] = {}
         self._version = ""
         self._mine: list[str] = []
 
@@ -173,15 +174,20 @@ class Server:
             self._mine.remove(name)
 
     def template(self) -> str:
-        """Return the name of a migrated database to clone; it is migrated once, by our own runner."""
-        if self._template is None:
+        """Return the name of a migrated database to clone; it is migrated once a day, by our own runner.
+
+        What is made ahead, as partitions are, is that of the day on which it was migrated.
+        """
+        today = datetime.now(UTC).date()
+        if today not in self._templates:
             try:
-                self._template = self._make_template()
+                self._templates[today] = self._make_template()
             except Exception as exc:
-                self._template = exc
-        if isinstance(self._template, BaseException):
-            raise RuntimeError(f"the migrations fail on {self.version}") from self._template
-        return self._template
+                self._templates[today] = exc
+        template = self._templates[today]
+        if isinstance(template, BaseException):
+            raise RuntimeError(f"the migrations fail on {self.version}") from template
+        return template
 
     def _make_template(self) -> str:
         name = self.create()

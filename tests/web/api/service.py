@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from asgi_analytics.reading import QUESTIONS, Question
 from tests.kit.databases import Database
 from tests.kit.sqlite import SqliteDatabase
-from tests.reading.happened import insert, random_events
+from tests.reading.happened import an_event, insert, random_events
 from tests.web.ingestion import service
 from tests.web.ingestion.service import client
 
@@ -74,9 +74,13 @@ def reading() -> list[Question]:
 
 
 async def fill(database: Database | SqliteDatabase, number: int = 300) -> None:
-    """Insert random events of the last days, and keep a funnel."""
-    now = datetime.now(UTC)
-    events = random_events(Random(1), number, now - timedelta(days=5), now - timedelta(seconds=1))
+    """Insert random events of the last days, one of a moment ago with all that IN_PATHS names, and keep a funnel."""
+    now = datetime.now(UTC) - timedelta(seconds=1)
+    events = random_events(Random(1), number - 1, now - timedelta(days=5), now)
+    error = an_event(Random(2), now, "application_error")
+    data = error.data | {"fingerprint": IN_PATHS["fingerprint"]}
+    user = UUID(IN_PATHS["user_id"])
+    events.append(error._replace(service="shop", user_id=user, session_id=IN_PATHS["id"], data=data))
     connection = await database.connect()
     await insert(connection, events)
     if isinstance(database, SqliteDatabase):
