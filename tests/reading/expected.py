@@ -22,7 +22,7 @@ from tests.reading.expected_sessions import (
 )
 from tests.reading.expected_trends import query_trends
 from tests.reading.happened import Event
-from tests.schema.expected import amount, average, percentile
+from tests.schema.measures import amount, average, percentile
 
 __all__ = [
     "get_feature_usage",

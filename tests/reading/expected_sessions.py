@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tests.kit.sessions import CAPTURED, Session, inner, is_measured, key_of, sessions
 from tests.reading.happened import Event
-from tests.schema.expected import average, percentile
+from tests.schema.measures import average, percentile
 
 if TYPE_CHECKING:
     from tests.reading.expected import Asked

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.reading.steps import Filter, Step
 from tests.reading.happened import Event
-from tests.schema.expected import percentile
+from tests.schema.measures import percentile
 
 if TYPE_CHECKING:
     from tests.reading.expected import Asked

@@ -22,7 +22,7 @@ from tests.kit.proxy import Proxy
 from tests.kit.sessions import sessions
 from tests.reading.expected_funnels import Attempt, Search, furthest, value_of
 from tests.reading.happened import Event, insert
-from tests.schema.expected import percentile
+from tests.schema.measures import percentile
 
 MIDNIGHT = datetime(2026, 10, 25, tzinfo=UTC)
 ME = UUID(int=1)

@@ -19,7 +19,7 @@ from asgi_analytics.migrate.files import shipped_folder
 from asgi_analytics.migrate.ledger import UnreleasedSchema, create_sql
 from asgi_analytics.migrate.runner import dry_run, migrate, status
 from tests.kit.databases import PASSWORD, Database
-from tests.schema.expected import assert_same, expected, hour_of
+from tests.schema.expected import assert_same, expected
 from tests.schema.happenings import (
     DAY,
     Happened,
@@ -35,6 +35,7 @@ from tests.schema.happenings import (
     rows,
     some_events,
 )
+from tests.schema.measures import hour_of
 
 EVENTS = (
     "CREATE TABLE analytics_events (id uuid, timestamp timestamptz, event_type text, service text, user_id uuid,"

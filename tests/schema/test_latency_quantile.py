@@ -12,8 +12,8 @@ import pytest
 
 from asgi_analytics.admin.refresh import refresh
 from tests.kit.databases import Database
-from tests.schema.expected import percentile
 from tests.schema.happenings import DAY, HOUR, Happened, happened, insert, midnight, now
+from tests.schema.measures import percentile
 
 QUANTILES = (0.0, 0.001, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 CALL = "SELECT analytics_latency_quantile($1, $2, $3)"
