@@ -1,12 +1,16 @@
-"""Random metrics as a client would send them, and the values that they were made of."""
+"""Random metrics as a client would send them, the values that they were made of, and a client that keeps its rows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from random import Random
 from typing import Any, NamedTuple
 
+import pytest
+
+from asgi_analytics import AnalyticsClient
 from asgi_analytics.encoding.ids import next_number
 from asgi_analytics.encoding.metric_record import MetricRecord, Series
 from asgi_analytics.encoding.metric_values import sums_of
@@ -64,3 +68,17 @@ def is_close(found: float | None, values: list[float], q: float) -> bool:
     ends = ordered[math.floor(rank)], ordered[math.ceil(rank)]
     room = 0.02 * max(map(abs, ends)) if min(ends) < 0 < max(ends) else 0.02 * abs(percentile(values, q))
     return found is not None and abs(found - percentile(values, q)) <= room + 1e-9
+
+
+@pytest.fixture
+def client() -> Iterator[AnalyticsClient]:
+    """Give a client with a sink in memory."""
+    client = AnalyticsClient.from_url("memory://", service="shop", flush_interval=3600)
+    yield client
+    client.close()
+
+
+def stored(client: AnalyticsClient) -> list[dict[str, Any]]:
+    """Return the data of all rows."""
+    assert client.flush(30)
+    return [event.data for event in client.sink.events]
