@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+import pytest
 
 from asgi_analytics.admin.refresh import refresh_views
 from asgi_analytics.database.sqlite.connection import open_connection
@@ -138,6 +140,27 @@ class SqliteDatabase:
         with closing(self.open()) as connection:
             connection.row_factory = sqlite3.Row
             return [_converted(dict(row)) for row in connection.execute(f"SELECT * FROM {table}")]
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> SqliteDatabase:
+    """Give a file with its tables."""
+    file = SqliteDatabase(tmp_path / "analytics.db")
+    await file.migrate()
+    return file
+
+
+@pytest.fixture
+async def sink(file: SqliteDatabase) -> AsyncIterator[SqliteSink]:
+    """Give the sink of the file."""
+    sink = SqliteSink(file.url)
+    yield sink
+    await sink.aclose()
+
+
+def stored(file: SqliteDatabase) -> list[UUID]:
+    """Return the ids of all events, in order."""
+    return sorted(UUID(row[0]) for row in file.execute("SELECT id FROM analytics_events"))
 
 
 def line_of(event: Any) -> bytes:
