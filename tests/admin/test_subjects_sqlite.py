@@ -41,7 +41,8 @@ from tests.kit.sqlite import SqliteConnection, SqliteDatabase
 from tests.reading.happened import Event, insert
 from tests.schema.expected import assert_same
 from tests.schema.happenings import midnight
-from tests.schema.test_sqlite import assert_sessions, views_of, wanted_of
+from tests.schema.sqlite_views import views_of, wanted_of
+from tests.schema.test_sqlite import assert_sessions
 
 BOTH = ("analytics_sessions_filled", "analytics_session_parts_filled")
 """What is joined of several people's events."""
