@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import importlib.util
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -21,15 +18,15 @@ from starlette.routing import Mount
 
 from asgi_analytics.reading import AnalyticsReader
 from asgi_analytics.web.dashboard import create_dashboard_app
+from tests.browser.looking import opened, violations
+from tests.browser.shop import HOSTILE, Served, hostile_events, load_history
 from tests.conftest import SERVERS
 from tests.kit.databases import Database, free_port
 from tests.kit.servers import Servers
-from tests.reading.happened import Event, insert
+from tests.reading.happened import insert
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-HOSTILE = "</script><img src=x onerror=alert(1)>\"'`${7*7}{{7*7}}"
 PAGES = {
     "overview": "?range=30d&compare=1",
     "api": "api?range=30d",
@@ -47,7 +44,6 @@ PAGES = {
     "metric": "metrics?range=7d&name=delivery",
     "pipeline": "pipeline",
 }
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 OF_THE_THEME = {"type": "rule", "values": ["color-contrast", "target-size", "scrollable-region-focusable"]}
 """What another theme or width can change."""
 SHIFTS = """() => new Promise((resolve) => {
@@ -56,32 +52,6 @@ SHIFTS = """() => new Promise((resolve) => {
     .observe({ type: "layout-shift", buffered: true });
   requestAnimationFrame(() => requestAnimationFrame(() => resolve(sum)));
 })"""
-
-
-def load_history() -> Any:
-    spec = importlib.util.spec_from_file_location("history", EXAMPLES / "history.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class Served(NamedTuple):
-    """The dashboard at three places, and the reader that answers it."""
-
-    url: str
-    reader: AnalyticsReader
-
-    @property
-    def open(self) -> str:
-        """Return where anyone on this machine sees it."""
-        return f"{self.url}/open/"
-
-    @property
-    def locked(self) -> str:
-        """Return where it asks for a token, below two prefixes."""
-        return f"{self.url}/outer/inner/"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS.available[:1])
@@ -109,55 +79,6 @@ async def served(request: pytest.FixtureRequest, servers: Servers) -> AsyncItera
         running.should_exit = True
         await task
     server.drop(database.name)
-
-
-def hostile_events() -> list[Event]:
-    """Return events whose every text would be a script if it were not shown as text."""
-    random, now = Random(3), datetime.now(UTC) - timedelta(minutes=3)
-    data: dict[str, dict[str, Any]] = {
-        "api_request": {"endpoint": HOSTILE, "method": "GET", "status_code": 200, "duration_ms": 3.0},
-        "application_error": {"error_type": HOSTILE, "error_message": HOSTILE, "endpoint": HOSTILE,
-                              "fingerprint": HOSTILE, "stack": [{"file": HOSTILE, "line": 1, "function": HOSTILE}]},
-        "database_query": {"statement": HOSTILE, "fingerprint": "h", "duration_ms": 1.0, "endpoint": HOSTILE},
-        "page_view": {"page": HOSTILE, "referrer": HOSTILE, "channel": HOSTILE, "utm_source": HOSTILE},
-        "deployed": {"version": HOSTILE},
-        HOSTILE: {HOSTILE: HOSTILE},
-    }  # fmt: skip
-    context = {"visitor": "h", "device": {"browser": HOSTILE}, "geo": {"country": HOSTILE}, "environment": HOSTILE}
-    return [
-        Event(
-            id=UUID(int=random.getrandbits(128), version=4),
-            timestamp=now,
-            event_type=kind,
-            service=HOSTILE,
-            user_id=UUID(int=5),
-            session_id=None,
-            data=fields,
-            context=context,
-        )
-        for kind, fields in data.items()
-    ]
-
-
-async def opened(browser: Any, url: str, **options: Any) -> Any:
-    """Open a page that collects what its console says, and what it asks of whom."""
-    context = await browser.new_context(**options)
-    page = await context.new_page()
-    page.said, page.asked = [], []
-    # Not what it says to developers only, for instance that a login without a user name is unusual.
-    page.on("console", lambda message: page.said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("dialog", lambda dialog: page.said.append("dialog"))
-    page.on("request", lambda request: page.asked.append(request.url))
-    await page.goto(url)
-    return page
-
-
-async def violations(page: Any, only: dict[str, Any] | None = None) -> list[str]:
-    """Return what axe finds, by all rules of WCAG 2.2 AA or some."""
-    axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
-    found = await axe.run(page, options={"runOnly": only or RULES})
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found.response["violations"]]
 
 
 def is_quiet(page: Any, url: str) -> bool:
