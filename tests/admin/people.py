@@ -34,6 +34,12 @@ BEN = UUID("0198c0de-77aa-7bcd-8eef-0123456789ab")
 EVE = UUID("0198c0de-77aa-7bcd-8eef-fedcba987654")
 QUOTED = "QUOTED"
 """Stands in every row of others that quotes Ann or Ben."""
+MENTIONED = [
+    ("analytics_dead_letters", "payload"),
+    ("analytics_events", "data.deep[0].buyer"),
+    ("analytics_events", "data.note"),
+]
+"""Where others quote Ann."""
 
 
 def uuid_of(user: UUID | str) -> UUID:
@@ -98,6 +104,21 @@ def told(random: Random) -> list[Event]:
             ),
         ]  # fmt: skip
     return rows
+
+
+def without(event: Event) -> Event:
+    """Return what is left of an event of Ben, as the page on it says; written down here by hand."""
+    context = event.context and {name: value for name, value in event.context.items() if name != "visitor"}
+    data = {name: value for name, value in event.data.items() if name != "email"}
+    if event.event_type == "user_identified":
+        data = {}
+    if "page" in data:
+        data["page"] = data["page"].replace(str(BEN), "***")
+    if str(BEN) in str(data.get("error_message")):
+        data["error_message"] = "!*** or *** is wrong"
+    if "owner" in data:
+        data["owner"] = {}
+    return event._replace(user_id=None, session_id=None, context=context, data=data)
 
 
 def mentioned(random: Random) -> list[Event]:

@@ -23,6 +23,7 @@ from tests.admin.people import (
     ANN,
     BEN,
     EVE,
+    MENTIONED,
     QUOTED,
     a_row,
     add_dead_letters,
@@ -33,8 +34,8 @@ from tests.admin.people import (
     spellings,
     told,
     uuid_of,
+    without,
 )
-from tests.admin.test_subjects import MENTIONED, without
 from tests.admin.test_subjects_interrupted import start
 from tests.kit.databases import run
 from tests.kit.sqlite import SqliteConnection, SqliteDatabase
