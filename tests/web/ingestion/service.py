@@ -1,8 +1,9 @@
-"""What the tests of the ingestion service share: events, an in-process client, and the command as a process."""
+"""What the tests of the ingestion service share: events, batches, a client, and the command as a process."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,18 +17,21 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+import asyncpg
 import httpx2
 import msgspec
 from starlette.applications import Starlette
 
 from asgi_analytics.sinks.base import Receipt
 from asgi_analytics.sinks.memory import MemorySink
+from tests.kit.databases import Database
 from tests.kit.scripts import SOURCE
 
 ROOT = Path(__file__).parents[3]
 USER = "2b1f8f7c-6d1e-4a53-9f57-0b6f6a1d8e21"
 TASK = "7f8c1f44-3a57-4a0e-8a58-9e43b1d5a6c0"
 MISSING: Any = ...
+POISON = {"event_type": "own", "data": {"n": "POISON"}}
 
 
 def event(**changes: Any) -> dict[str, Any]:
@@ -49,6 +53,27 @@ def client(app: Starlette, **headers: str) -> httpx2.AsyncClient:
     """Return a client of an application in this process."""
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://service", headers=headers)
+
+
+async def rows(database: Database) -> list[asyncpg.Record]:
+    connection = await database.connect()
+    found: list[asyncpg.Record] = await connection.fetch("SELECT * FROM analytics_events ORDER BY timestamp, id")
+    return found
+
+
+async def count(database: Database) -> int:
+    return len(await rows(database))
+
+
+def poisoned(*elements: Any) -> bytes:
+    """Return a batch whose poison no check sees but the database refuses: a number that numeric cannot hold."""
+    body = json.dumps([*elements]).encode()
+    return body.replace(b'"data": {"n": "POISON"}', b'"data": {"n": 1}, "context": {"n": 1e200000}')
+
+
+async def post(http: httpx2.AsyncClient, body: Any, **headers: str) -> httpx2.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await http.post("/events/batch", content=content, headers={"Content-Type": "application/json"} | headers)
 
 
 class TellingSink(MemorySink):

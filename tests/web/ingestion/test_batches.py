@@ -7,23 +7,16 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import asyncpg
 import httpx2
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from asgi_analytics import AnalyticsClient, AnalyticsWorker, TimescaleSink, events
 from asgi_analytics.encoding.users import user_uuid
 from asgi_analytics.sinks.http import HttpSink
 from asgi_analytics.web.ingestion import create_ingestion_app
 from tests.kit.databases import Database
-from tests.kit.proxy import Proxy
-from tests.web.ingestion.service import TASK, USER, client, event
-
-POISON = {"event_type": "own", "data": {"n": "POISON"}}
+from tests.web.ingestion.service import POISON, TASK, USER, client, count, event, poisoned, post, rows
 
 
 @pytest.fixture
@@ -32,27 +25,6 @@ async def service(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
     async with client(app) as http:
         yield http
     await app.state.ingestion.aclose()
-
-
-async def rows(database: Database) -> list[asyncpg.Record]:
-    connection = await database.connect()
-    found: list[asyncpg.Record] = await connection.fetch("SELECT * FROM analytics_events ORDER BY timestamp, id")
-    return found
-
-
-async def count(database: Database) -> int:
-    return len(await rows(database))
-
-
-def poisoned(*elements: Any) -> bytes:
-    """Return a batch whose poison no check sees but the database refuses: a number that numeric cannot hold."""
-    body = json.dumps([*elements]).encode()
-    return body.replace(b'"data": {"n": "POISON"}', b'"data": {"n": 1}, "context": {"n": 1e200000}')
-
-
-async def post(http: httpx2.AsyncClient, body: Any, **headers: str) -> httpx2.Response:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await http.post("/events/batch", content=content, headers={"Content-Type": "application/json"} | headers)
 
 
 async def test_a_batch_is_stored_as_it_was_sent(service: httpx2.AsyncClient, database: Database) -> None:
@@ -265,115 +237,6 @@ async def test_the_range_of_the_table_is_wider_than_what_is_taken(database: Data
     [rejected] = answer.json()["rejected"]
     assert rejected["index"] == 0
     assert rejected["reason"] == "check_violation analytics_events_timestamp_range"
-
-
-async def test_a_failed_write_is_500_with_retry_after_and_nothing_stored(
-    database: Database, proxy: Proxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    app = create_ingestion_app(database_url=proxy.dsn)
-    async with client(app) as http:
-        batch = [event() for _ in range(3)]
-        proxy.refuse()
-        answer = await post(http, batch)
-        assert answer.status_code == 500
-        assert int(answer.headers["retry-after"]) > 0
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert await count(database) == 0
-        assert (await http.get("/ready")).status_code == 503
-        assert (await http.get("/health")).json() == {"status": "ok"}
-        proxy.accept()
-        assert (await post(http, batch)).json() == {"received": 3, "duplicates": 0, "rejected": []}
-    await app.state.ingestion.aclose()
-    assert batch[0]["event_id"] not in caplog.text
-
-
-async def test_a_request_to_the_database_that_was_lost_is_repeated(database: Database, proxy: Proxy) -> None:
-    app = create_ingestion_app(database_url=proxy.dsn)
-    async with client(app) as http:
-        batch = [event() for _ in range(3)]
-        proxy.lose_request(batch[1]["event_id"].encode())
-        assert (await post(http, batch)).json() == {"received": 3, "duplicates": 0, "rejected": []}
-        assert proxy.lost == 1
-    await app.state.ingestion.aclose()
-    assert await count(database) == 3
-
-
-async def test_an_answer_of_the_database_that_was_lost_stores_nothing_twice(database: Database, proxy: Proxy) -> None:
-    app = create_ingestion_app(database_url=proxy.dsn)
-    async with client(app) as http:
-        await post(http, [event()])
-        batch = [event() for _ in range(3)]
-        proxy.lose_answer(b"INSERT 0")
-        assert (await post(http, batch)).json() == {"received": 3, "duplicates": 3, "rejected": []}
-        assert proxy.lost == 1
-        assert (await post(http, batch)).json() == {"received": 3, "duplicates": 3, "rejected": []}
-    await app.state.ingestion.aclose()
-    assert await count(database) == 4
-
-
-async def test_missing_tables_are_500_and_not_ready(empty_database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    app = create_ingestion_app(database_url=empty_database.dsn)
-    async with client(app) as http:
-        answer = await post(http, [event()])
-        assert (answer.status_code, answer.headers["retry-after"]) == (500, "10")
-        assert (await http.get("/ready")).status_code == 503
-    await app.state.ingestion.aclose()
-    assert "analytics-migrate all" in caplog.text
-    assert "analytics-migrate" not in answer.text
-
-
-async def test_a_user_with_the_least_rights_is_enough(database: Database) -> None:
-    connection = await database.connect()
-    user = f"ingest_{database.name}"
-    await connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'x'")
-    try:
-        app = create_ingestion_app(database_url=database.cluster.dsn(database.name, user, "x"))
-        async with client(app) as http:
-            assert (await http.get("/ready")).status_code == 503
-            await connection.execute(
-                f"""GRANT INSERT ON analytics_events, analytics_dead_letters TO {user};
-                GRANT SELECT (timestamp, id) ON analytics_events TO {user};
-                GRANT SELECT (id) ON analytics_dead_letters TO {user};"""
-            )
-            await asyncio.sleep(1.1)  # for so long the answer of /ready is given again
-            assert (await http.get("/ready")).status_code == 200
-            answer = await post(http, poisoned(event(), event(**POISON)))
-            assert answer.json()["received"] == 1
-        await app.state.ingestion.aclose()
-    finally:
-        await connection.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
-
-
-async def test_mounted_without_a_lifespan_it_works(database: Database) -> None:
-    app = create_ingestion_app(database_url=database.dsn, tokens=["secret"])
-    outer = Starlette(routes=[Mount("/analytics", app=app)])
-    async with client(outer, Authorization="Bearer secret") as http:
-        answer = await http.post("/analytics/events/batch", json=[event()])
-        assert answer.json()["received"] == 1
-        assert (await http.get("/analytics/ready")).status_code == 200
-        assert (await http.get("/analytics/openapi.json")).json()["servers"] == [{"url": "/analytics"}]
-    await app.state.ingestion.aclose()
-
-
-async def test_a_pool_of_ones_own_stays_open(database: Database) -> None:
-    async with asyncpg.create_pool(database.dsn, min_size=0) as pool:
-        app = create_ingestion_app(pool=pool)
-        async with client(app) as http:
-            assert (await post(http, [event()])).json()["received"] == 1
-        await app.state.ingestion.aclose()
-        assert await pool.fetchval("SELECT count(*) FROM analytics_events") == 1
-
-
-def test_a_loop_that_ended_takes_nothing_with_it(database: Database) -> None:
-    app = create_ingestion_app(database_url=database.dsn)
-
-    async def once() -> None:
-        async with client(app) as http:
-            assert (await post(http, [event()])).json()["received"] == 1
-        await app.state.ingestion.aclose()
-
-    for _ in range(2):
-        asyncio.run(once())
 
 
 async def test_what_track_makes_is_stored_alike_by_the_worker_and_by_the_service(
