@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -162,6 +163,24 @@ async def assert_only_quoted(database: Database, connection: asyncpg.Connection,
         for table in await rows_with(connection, form):
             sql = f"SELECT t::text FROM {table} AS t WHERE strpos(lower(t::text), $1) > 0"
             assert all(QUOTED in row[0] for row in await connection.fetch(sql, form)), (table, form)
+
+
+async def test_statistics_go_too_where_analyze_finds_no_row(database: Database) -> None:
+    random = Random(22)
+    connection = await database.connect()
+    days: dict[datetime, list[UUID | str]] = {midnight(2): [ANN], midnight(9): [ANN, BEN], midnight(1): [BEN]}
+    for day, users in days.items():
+        await insert(connection, [a_row(random, day, "order_placed", user) for user in users for _ in range(20)])
+    await refresh(connection)
+    await connection.execute("ANALYZE")  # as the server does by itself, long before a day is compressed
+    await compress(connection, database)
+    assert "pg_statistic" in await rows_with(connection, str(uuid_of(ANN)))
+    report = await subjects.erase(database.dsn, ANN)
+    assert report.warnings == ()
+    for form in spellings(ANN):
+        assert await rows_with(connection, form) == {}
+    assert await connection.fetchval("SELECT count(*) FROM analytics_events") == 40
+    assert await connection.fetchval("SELECT count(*) FROM pg_stats WHERE attname = 'user_id'") > 0
 
 
 async def test_days_whose_raw_rows_are_gone_lose_the_person_too(database: Database) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from asgi_analytics.admin.subjects.anonymous import personal_fields
-from asgi_analytics.admin.subjects.mentions import Mentions, refresh_statistics
+from asgi_analytics.admin.subjects.mentions import Mentions
 from asgi_analytics.admin.subjects.places import PLACES
 from asgi_analytics.admin.subjects.report import (
     Exported as Exported,
@@ -162,7 +162,7 @@ async def _forget(
                 "there is always something new of this person: stop giving the id, in set_user() or before_track, and "
                 "run this again"
             )
-        await refresh_statistics(work)
+        await work.refresh_statistics()
         await work.overwrite()
         request = await complete_request(work.connection, work.request, work.sql)
         return SubjectReport(

@@ -92,12 +92,6 @@ class Mentions:
         return any(row.get(column.strip('"')) in ids for column in table.columns_of("user", "owner", "hash", "session"))
 
 
-async def refresh_statistics(work: Work) -> None:
-    """Take the planner's statistics anew where they quote the id: they show the most common values."""
-    for row in await work.connection.fetch(work.sql["quoting_statistics"], *work.subject.needles()):
-        await work.connection.execute(work.sql["analyze"].replace("{relation}", row["relation"]))
-
-
 async def _lines(work: Work, sql: str, *bounds: Any) -> AsyncIterator[str]:
     async with work.reading():
         async for row in work.connection.cursor(sql, *work.subject.needles(), *bounds, prefetch=PREFETCH):

@@ -144,6 +144,11 @@ class SqliteWork(Work):
         """Delete the sessions of these parts, or join them anew where parts of others are left."""
         await self.connection.call(lambda connection: _join_sessions(connection, gone))
 
+    async def refresh_statistics(self) -> None:
+        """Take the planner's statistics anew if they have samples of rows."""
+        if await self.connection.fetch(SQL["sampling_statistics"]):
+            await self.connection.execute(SQL["analyze"])
+
     async def overwrite(self) -> None:
         """Write the file anew and cut its log. Raises `MigrationError` if another process is in the way for too long.
 

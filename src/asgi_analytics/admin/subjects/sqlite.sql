@@ -282,13 +282,13 @@ WHERE e.timestamp >= $3 AND e.timestamp < $4
 -- Return the rows of a table that may quote the id.
 SELECT {row} AS line FROM {relation} AS t WHERE person_quotes({columns});
 
--- quoting_statistics --
+-- sampling_statistics --
 -- Find out whether there are statistics for the planner that have samples of rows.
-SELECT 'main' AS relation FROM sqlite_master WHERE name = 'sqlite_stat4';
+SELECT name FROM sqlite_master WHERE name = 'sqlite_stat4';
 
 -- analyze --
 -- Take the statistics anew.
-ANALYZE {relation};
+ANALYZE;
 
 -- secure_delete --
 -- Let what is deleted be overwritten.

@@ -281,6 +281,12 @@ WHERE (s.schemaname = current_schema() OR s.schemaname = '_timescaledb_internal'
     )
 ORDER BY 1;
 
+-- clear_statistics --
+-- Remove the statistics of the table $1, and of what is below it together.
+SELECT pg_clear_attribute_stats(s.schemaname::text, s.tablename::text, s.attname::text, s.inherited)
+FROM pg_stats AS s
+WHERE quote_ident(s.schemaname) || '.' || quote_ident(s.tablename) = $1;
+
 -- analyze --
 -- Take the statistics of a table anew.
 ANALYZE {relation};

@@ -29,6 +29,12 @@ ATTEMPTS = 10
 NO_IDS = frozenset({"boolean", "date", "double precision", "interval", "real", "timestamp with time zone"})
 """Types of columns that can hold no id."""
 
+STATISTICS_LEFT = (
+    "the planner's statistics of {0} show the id, because of rows that quote it, or because the table has no rows left "
+    "and a server before PostgreSQL 18 keeps them until it has some; a superuser may remove them: "
+    "DELETE FROM pg_statistic WHERE starelid = '{0}'::regclass"
+)
+
 PREFETCH = 200
 """Rows of an export that are in memory at once, about."""
 
@@ -158,6 +164,25 @@ class Work:
         Only those of the keys that lost a part: nobody else's have changed.
         """
         await self.connection.execute(SQL["fill_sessions"], since, until, list({part["key"] for part in gone}))
+
+    async def refresh_statistics(self) -> None:
+        """Take the planner's statistics anew where they quote the id: they show the most common values.
+
+        They are removed first, because ANALYZE leaves those of a table as they are in which it finds no row.
+        """
+        may_be_left = False
+        for relation in await self._quoting_statistics():
+            try:
+                await self.connection.execute(SQL["clear_statistics"], relation)
+            except asyncpg.UndefinedFunctionError:
+                may_be_left = True
+            await self.connection.execute(SQL["analyze"].replace("{relation}", relation))
+        if may_be_left:
+            self.warnings += [STATISTICS_LEFT.format(relation) for relation in await self._quoting_statistics()]
+
+    async def _quoting_statistics(self) -> list[str]:
+        rows = await self.connection.fetch(SQL["quoting_statistics"], *self.subject.needles())
+        return [row["relation"] for row in rows]
 
     async def overwrite(self) -> None:
         """Overwrite what is deleted, where nobody else does it: a server reuses the room in its files by itself."""
