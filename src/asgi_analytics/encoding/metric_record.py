@@ -158,9 +158,9 @@ _decode_type = msgspec.json.Decoder(_Type).decode
 _MARK = f'"{METRIC}"'.encode()
 
 
-def is_metric(line: bytes) -> bool:
+def _is_metric(line: bytes) -> bool:
     """Tell whether a line holds a metric."""
-    if _MARK not in line:  # nearly always
+    if _MARK not in line:
         return False
     try:
         return _decode_type(line).event_type == METRIC
@@ -172,4 +172,4 @@ def metrics_in(lines: Sequence[bytes]) -> list[int]:
     """Return the places of the lines that hold a metric."""
     if _MARK not in b"\n".join(lines):  # nearly always, and much quicker than to look into each
         return []
-    return [place for place, line in enumerate(lines) if is_metric(line)]
+    return [place for place, line in enumerate(lines) if _is_metric(line)]

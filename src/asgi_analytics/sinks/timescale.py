@@ -14,7 +14,7 @@ from asgi_analytics.database.failures import WRITER_RIGHTS, explain, is_poison
 from asgi_analytics.database.names import checked, quoted
 from asgi_analytics.database.pool import ConnectionKeeper
 from asgi_analytics.database.url import read_dsn
-from asgi_analytics.encoding.metric_record import is_metric
+from asgi_analytics.encoding.metric_record import metrics_in
 from asgi_analytics.errors import ConfigError, OperatorError, SinkError, TransientError
 from asgi_analytics.events.base import categories_to_note, definitions
 from asgi_analytics.log import log
@@ -109,7 +109,7 @@ class TimescaleSink:
 
     async def _store_or_isolate(self, connection: Connection, batch: Sequence[bytes]) -> Receipt:
         try:
-            if time.monotonic() >= self._careful_until and not any(map(is_metric, batch)):
+            if time.monotonic() >= self._careful_until and not metrics_in(batch):
                 with contextlib.suppress(asyncpg.UniqueViolationError):
                     await connection.execute(self._sql["store_new_events"], _array(batch), timeout=WRITE_TIMEOUT)
                     return Receipt(duplicate_at=())
@@ -121,7 +121,7 @@ class TimescaleSink:
         return await self._isolate(connection, batch)
 
     async def _store(self, connection: Connection, batch: Sequence[bytes]) -> Receipt:
-        metric_at = [place for place, line in enumerate(batch) if is_metric(line)]
+        metric_at = metrics_in(batch)
         if not metric_at:
             duplicate_at = await self._store_lines(connection, "store_events", batch, range(len(batch)))
         elif len(metric_at) == len(batch):

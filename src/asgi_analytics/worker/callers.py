@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CALLERS_AT_ONCE = 50
 """So many callers are described before others get a turn: half a millisecond."""
 
+WITH_CALLER = (PageViewRecord, CallerLine)
+
 OWN_KEYS = OwnKeys()
 """For sinks that share no keys."""
 
@@ -97,6 +99,6 @@ class Callers:
 
 def _callers_of(batch: Sequence[Any]) -> list[Caller]:
     """Return the callers that are not described yet, each once."""
-    items = (item for item in batch if isinstance(item, PageViewRecord | CallerLine))
+    items = (item for item in batch if isinstance(item, WITH_CALLER))
     callers = {id(item.caller): item.caller for item in items if item.caller.described is None}
     return list(callers.values())
