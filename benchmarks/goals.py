@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-SAID = re.compile(r"goal: (?P<what>.+): (?P<measured>[\d.]+) \((?P<bound>at (?:most|least) [\d.]+)\), (?P<held>\w+)")
+SAID = re.compile(r"goal: (?P<what>.+): (?P<measured>-?[\d.]+) \((?P<bound>at (?:most|least) [\d.]+)\), (?P<held>\w+)")
 
 
 class Goal(NamedTuple):
