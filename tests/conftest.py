@@ -183,7 +183,8 @@ def _needs_more_than_this_process(item: pytest.Item) -> bool:
     modules = [getattr(item, "module", None)]
     modules += [sys.modules[base.__module__] for base in getattr(getattr(item, "cls", None), "__mro__", ())]
     known = {name for module in modules if module is not None for name in vars(module)}
-    starts_programs = not known.isdisjoint({"subprocess", "run_script", "Serving", "serving", "run_witnessed"})
+    starting = {"subprocess", "run_script", "Serving", "serving", "run_witnessed", "Process", "start_command"}
+    starts_programs = not known.isdisjoint(starting)
     return starts_programs or not {"servers", "browser"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 

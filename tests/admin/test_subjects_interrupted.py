@@ -25,7 +25,7 @@ COMMAND = (sys.executable, "-m", "asgi_analytics.cli.subject")
 WAITS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
 
 
-def start(database: Database, *arguments: str) -> subprocess.Popen[str]:
+def start_command(database: Database, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *arguments],
         env=environment(DATABASE_URL=database.dsn),
@@ -64,7 +64,7 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_writers_do_not_wait(dat
         """Kill a run that waits for what is held, and return when the server has noticed."""
         async with holder.transaction():
             await holder.execute(held, *arguments)
-            process = start(database, "erase", ANN)
+            process = start_command(database, "erase", ANN)
             pid = await until_it_waits(connection)
             for day in (0, 5):
                 await write_beside(day)
@@ -82,7 +82,7 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_writers_do_not_wait(dat
     assert left == today < len(mine)
     [first] = (await subjects.status(connection, ANN)).requests
     assert (first.completed_at, first.rows) == (None, {"analytics_events": len(mine) - today})
-    process = start(database, "status")
+    process = start_command(database, "status")
     out, _ = process.communicate()
     assert process.returncode == 1
     assert "interrupted" in out
@@ -92,7 +92,7 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_writers_do_not_wait(dat
     assert (second.id, second.completed_at) == (first.id, None)
     assert second.rows["analytics_events"] == len(mine)
     # And to the end, beside another run of the same.
-    processes = [start(database, "erase", ANN, "--json") for _ in range(2)]
+    processes = [start_command(database, "erase", ANN, "--json") for _ in range(2)]
     done = [json.loads((await asyncio.to_thread(one.communicate))[0]) for one in processes]
     assert all(one["ok"] for one in done), done
     found = (await subjects.status(connection, ANN)).requests

@@ -36,7 +36,7 @@ from tests.admin.people import (
     uuid_of,
     without,
 )
-from tests.admin.test_subjects_interrupted import start
+from tests.admin.test_subjects_interrupted import start_command
 from tests.kit.databases import run
 from tests.kit.sqlite import SqliteConnection, SqliteDatabase
 from tests.reading.happened import Event, insert
@@ -252,7 +252,7 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_others_write_meanwhile(
         f"CREATE TRIGGER hang BEFORE DELETE ON analytics_events WHEN old.id = '{newest.id}'"
         " BEGIN SELECT * FROM endless; END"
     )
-    process = start(file.rows, "erase", ANN)  # type: ignore[arg-type]  # it has a URL
+    process = start_command(file.rows, "erase", ANN)  # type: ignore[arg-type]  # it has a URL
     count = "SELECT rows FROM analytics_subject_requests"
     while file.rows.execute(count) != [(json.dumps({"analytics_events": len(mine) - today}, separators=(",", ":")),)]:
         assert process.poll() is None, process.communicate()
@@ -263,12 +263,12 @@ async def test_a_run_that_was_killed_is_gone_on_with_and_others_write_meanwhile(
         file.rows.execute(statement)
     [first] = (await subjects.status(file.dsn, ANN)).requests
     assert first.completed_at is None
-    process = start(file.rows, "status")  # type: ignore[arg-type]
+    process = start_command(file.rows, "status")  # type: ignore[arg-type]
     assert "interrupted" in process.communicate()[0]
     assert process.returncode == 1
 
     # To the end, beside another run of the same, and others who write.
-    processes = [start(file.rows, "erase", ANN, "--json") for _ in range(2)]  # type: ignore[arg-type]
+    processes = [start_command(file.rows, "erase", ANN, "--json") for _ in range(2)]  # type: ignore[arg-type]
     sink = SqliteSink(file.dsn)
     while any(process.poll() is None for process in processes):
         beside = a_row(random, midnight(len(events) % 9), "order_placed", EVE, total=2)
