@@ -148,6 +148,15 @@ def outside_a_request() -> Iterator[None]:
     current.reset(token)
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Let threads come in between any two steps."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--quick``, ``--each-server`` and ``--any-server``."""
     parser.addoption("--quick", action="store_true", help="leave out what needs a database or another process")

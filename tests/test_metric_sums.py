@@ -9,10 +9,8 @@ import math
 import os
 import random
 import signal
-import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +78,6 @@ def test_sums_over_threads_and_tasks_equal_what_was_recorded(client: AnalyticsCl
     assert all(sum(row["counts"]) == row["count"] for row in rows if row["metric_type"] == "histogram")
     assert client.stats().dropped.total() == 0
     assert_balance(client.stats())
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Let threads come in between any two steps."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")

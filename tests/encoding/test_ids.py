@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -73,15 +72,6 @@ def test_ids_rise_within_a_millisecond(clock: list[int]) -> None:
     ids = [mint(clock) for _ in range(10_000)]
     assert all(earlier < later for earlier, later in pairwise(ids))
     assert {millisecond(i) for i in ids} == {clock[0]}
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Let threads come in between any two steps."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.usefixtures("restless")
